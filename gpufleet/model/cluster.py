@@ -1,0 +1,143 @@
+"""A member cluster as the scheduler sees it: registration and inventory.
+
+Free capacity is never a sum: a node class says how many nodes have which free resources (free blocks), because
+eight free GPUs on two nodes are not eight free GPUs on one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpufleet.model.resources import Labels, Resources
+from gpufleet.model.selectors import Taint
+
+
+class Health(StrEnum):
+    """What inventory knows of a cluster's API."""
+
+    READY = "Ready"
+    UNREACHABLE = "Unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """What an operator registers: the `spec` of a Cluster document, and its labels."""
+
+    name: str
+    labels: Labels = ()
+    provider: str = ""
+    region: str = ""
+    zones: tuple[str, ...] = ()
+    taints: tuple[Taint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FreeBlock:
+    """``nodes`` nodes that each have exactly ``free`` left; ``gpu_free`` are thousandths free per shared device."""
+
+    nodes: int
+    free: Resources
+    gpu_free: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticStock:
+    """Nodes of a class that could still be created: the smaller of both bounds counts."""
+
+    max_nodes: int
+    stock: int
+    provision_seconds: float = 180.0
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that may be added now."""
+        return max(0, min(self.max_nodes, self.stock))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """Nodes alike in labels, taints and shape. Nodes that no free block lists are full."""
+
+    name: str
+    allocatable: Resources
+    nodes: int
+    labels: Labels = ()
+    taints: tuple[Taint, ...] = ()
+    free: tuple[FreeBlock, ...] = ()
+    elastic: ElasticStock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStock:
+    """GPUs of one model series that a serverless region can still start."""
+
+    model: str
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualNode:
+    """A virtual kubelet: one pod is one instance. ``stock`` None is unlimited; given, a model not listed has none."""
+
+    name: str
+    labels: Labels = ()
+    taints: tuple[Taint, ...] = ()
+    stock: tuple[ModelStock, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotId:
+    """Which look at a cluster this is: the cluster's incarnation, the owner's epoch, and the owner's counter.
+
+    ``incarnation`` is the UID of the namespace kube-system, so a new cluster under an old name inherits nothing.
+    """
+
+    incarnation: str = ""
+    epoch: int = 0
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A whole snapshot of one cluster. ``apis`` None means every kind is served (``apps/v1/Deployment`` items)."""
+
+    cluster: str
+    snapshot: SnapshotId = field(default_factory=SnapshotId)
+    observed_at: float = 0.0
+    health: Health = Health.READY
+    message: str = ""
+    apis: frozenset[str] | None = None
+    namespaces: frozenset[str] | None = None  # None: not known, every namespace is taken to exist
+    node_classes: tuple[NodeClass, ...] = ()
+    virtual_nodes: tuple[VirtualNode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPods:
+    """What the pods of one component do in one cluster; counts of pods.
+
+    ``unschedulable`` lists since when (epoch seconds) each pod of the newest revision has not been schedulable,
+    oldest first, without the ones that wait for a node being provisioned.
+    """
+
+    bound: int = 0
+    ready: int = 0
+    finished: int = 0
+    failed: int = 0
+    evicted: int = 0
+    unschedulable: tuple[float, ...] = ()
+    provisioning: int = 0
+    provisioning_since: float | None = None
+    no_stock: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPods:
+    """What a cluster's pods of one workload do, by component name (sorted)."""
+
+    cluster: str
+    workload: str
+    snapshot: SnapshotId = field(default_factory=SnapshotId)
+    components: tuple[tuple[str, ComponentPods], ...] = ()

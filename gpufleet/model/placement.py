@@ -1,0 +1,219 @@
+"""Decisions and what became of them: placements, assignments, observations, evictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from gpufleet.model.reasons import Reason, Verdict
+
+
+class Version(NamedTuple):
+    """Orders decisions: the epoch (offset of the deciding scheduler's claim) first, then the placement's counter."""
+
+    epoch: int = 0
+    version: int = 0
+
+
+class Source(StrEnum):
+    """Where the room for replicas was counted when they were placed."""
+
+    RUNNING = "running"
+    ELASTIC = "elastic"
+    VIRTUAL = "virtual"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """``count`` pods of a component on a node class (or a virtual node) of a cluster, and where the room came from."""
+
+    component: str
+    node_class: str
+    count: int
+    source: Source = Source.RUNNING
+    unit: int | None = None  # index of the ResourcePolicy unit
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterShare:
+    """One cluster's part of a placement. ``components`` gives replicas by component, sorted by name."""
+
+    cluster: str
+    components: tuple[tuple[str, int], ...]
+    slots: tuple[Slot, ...] = ()
+
+    @property
+    def replicas(self) -> int:
+        """Pods of all components."""
+        return sum(count for _, count in self.components)
+
+    def count(self, source: Source) -> int:
+        """Pods whose room was counted from a source."""
+        return sum(slot.count for slot in self.slots if slot.source is source)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The decision about one workload; the whole truth about it.
+
+    ``inputs`` are digests of the workload, policies and evictions it was derived from (rule 4): assignments are
+    derived from it only while they are the same. ``tried_at`` is when it was decided (epoch seconds).
+    """
+
+    workload: str
+    version: Version
+    verdict: Verdict
+    replicas: int
+    shares: tuple[ClusterShare, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    policy: str = ""
+    uid: str = ""
+    workload_version: int = 0
+    inputs: tuple[tuple[str, str], ...] = ()
+    decided_at: float = 0.0
+    queue_position: int | None = None
+    # Clusters that may still hold a copy which must be gone before the shares of a job may start (rule 8).
+    leaving: tuple[str, ...] = ()
+    arrival: int = 0
+
+    @property
+    def placed(self) -> int:
+        """Pods that have a cluster."""
+        return sum(share.replicas for share in self.shares)
+
+    @property
+    def unplaced(self) -> int:
+        """Pods that have none."""
+        return max(0, self.replicas - self.placed)
+
+    def share(self, cluster: str) -> ClusterShare | None:
+        """Returns a cluster's part, or None."""
+        return next((s for s in self.shares if s.cluster == cluster), None)
+
+
+class AssignmentState(StrEnum):
+    """What the dispatcher is to do (rule 8)."""
+
+    ACTIVE = "Active"
+    REMOVING = "Removing"
+    WAITING = "Waiting"  # derives nothing until the clusters in `waits_for` report gone
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A copy that must be gone: its cluster, and the version at which its removal was ordered."""
+
+    cluster: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One cluster's self-contained work order; the dispatcher needs nothing else.
+
+    ``division`` is the whole division that it is part of (cluster to replicas). ``manifest`` is the template as it
+    was submitted, ``patches`` are applied to it in order (JSON patch operations), then replicas are set.
+    """
+
+    workload: str
+    cluster: str
+    version: Version
+    state: AssignmentState
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    components: tuple[tuple[str, int], ...] = ()
+    division: tuple[tuple[str, int], ...] = ()
+    patches: tuple[Mapping[str, Any], ...] = ()
+    uid: str = ""
+    waits_for: tuple[Awaited, ...] = ()
+    job: bool = False
+    conflict_overwrite: bool = False
+    preserve_on_deletion: bool = False
+    create_namespaces: bool = False
+    suspended: bool = False
+    # Set where a removed object is not to be deleted but only to be let go of.
+    orphan: bool = False
+
+
+class ObservedPhase(StrEnum):
+    """What the dispatcher last did with an assignment."""
+
+    PENDING = "Pending"  # not done yet: cluster away, waiting, suspended
+    APPLIED = "Applied"
+    REFUSED = "Refused"  # permanently: the API does not take it
+    GONE = "Gone"
+
+
+class WorkloadHealth(StrEnum):
+    """Health of the object in its cluster, as Karmada's interpreters judge it."""
+
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+    PROGRESSING = "Progressing"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+class FailureClass(StrEnum):
+    """Who is to blame when a job failed (specification 7.3)."""
+
+    NONE = ""
+    START = "Start"  # could not start for lack of room
+    INFRASTRUCTURE = "Infrastructure"  # node or cluster lost, evicted, preempted
+    USER = "User"  # its own containers failed
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a cluster made of an assignment. ``version`` is the assignment's that this answers."""
+
+    workload: str
+    cluster: str
+    version: Version
+    phase: ObservedPhase
+    incarnation: str = ""
+    health: WorkloadHealth = WorkloadHealth.UNKNOWN
+    failure: FailureClass = FailureClass.NONE
+    ready: int = 0
+    code: str = ""
+    message: str = ""
+    observed_at: float = 0.0
+    object_uid: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCap:
+    """Bounds a workload's replicas in a cluster until a time; ``max_replicas`` 0 avoids the cluster."""
+
+    cluster: str
+    max_replicas: int
+    until: float
+    code: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRecord:
+    """One past stay of a job in a cluster (`dispatchHistory`)."""
+
+    cluster: str
+    start: float
+    end: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The rescheduler's whole word about a workload. It applies once, to the placement version that it judged."""
+
+    workload: str
+    judged: Version
+    caps: tuple[ClusterCap, ...] = ()
+    attempts: int = 0
+    history: tuple[DispatchRecord, ...] = ()
+    not_before: float = 0.0  # back-off: do not place before (epoch seconds)
+    give_up: bool = False
+    at: float = 0.0

@@ -1,0 +1,59 @@
+"""Verdicts and reason codes: one vocabulary for the CLI, topics, logs and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What became of a workload."""
+
+    SCHEDULED = "Scheduled"
+    PARTIALLY_SCHEDULED = "PartiallyScheduled"
+    UNSCHEDULABLE = "Unschedulable"  # tried, nothing placed, tried again
+    QUEUED = "Queued"  # waits for its turn or its quota
+    SUSPENDED = "Suspended"
+    FINISHED = "Finished"
+    FAILED = "Failed"
+    GIVEN_UP = "GivenUp"
+    DELETING = "Deleting"
+    ORPHANED = "Orphaned"
+
+
+class Code(StrEnum):
+    """Why a cluster, or the fleet, did not take (all of) a workload. `docs/reasons.md` has cause and remedy."""
+
+    NO_MATCHING_POLICY = "NoMatchingPolicy"
+    NO_CLUSTERS = "NoClusters"
+    CLUSTER_UNKNOWN = "ClusterUnknown"
+    CLUSTER_UNREACHABLE = "ClusterUnreachable"
+    CLUSTER_TAINTED = "ClusterTainted"
+    CLUSTER_AVOIDED = "ClusterAvoided"
+    INVENTORY_STALE = "InventoryStale"
+    INVENTORY_MISSING = "InventoryMissing"
+    API_NOT_SERVED = "ApiNotServed"
+    NAMESPACE_MISSING = "NamespaceMissing"
+    NO_MATCHING_NODES = "NoMatchingNodes"
+    INSUFFICIENT_RESOURCES = "InsufficientResources"
+    NO_STOCK = "NoStock"
+    NEVER_FITS = "NeverFits"
+    GANG_DOES_NOT_FIT = "GangDoesNotFit"
+    NO_UNIT_HAS_ROOM = "NoUnitHasRoom"
+    HIGHER_GROUP_TOOK_ALL = "HigherGroupTookAll"
+    WAITING_FOR_REMOVAL = "WaitingForRemoval"
+    DISPATCH_REFUSED = "DispatchRefused"
+    CONFLICT = "Conflict"
+    SUSPENDED = "Suspended"
+    INVALID_RECORD = "InvalidRecord"
+    FROZEN = "Frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why, with numbers. ``cluster`` is empty where the reason is the workload's as a whole."""
+
+    code: Code
+    message: str
+    cluster: str = ""
+    needs: str = ""  # the smallest change that would make it fit, if known
