@@ -77,6 +77,11 @@ class Placement:
     # Clusters that may still hold a copy which must be gone before the shares of a job may start (rule 8).
     leaving: tuple[str, ...] = ()
     arrival: int = 0
+    # What the rescheduler needs to know of the workload and its policy: whether it is a job, whether its replicas
+    # may be moved (divided by available replicas, or placed whole), and whether its own failures move it too.
+    job: bool = False
+    movable: bool = False
+    redispatch_user_failures: bool = False
 
     @property
     def placed(self) -> int:
