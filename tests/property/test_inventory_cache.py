@@ -1,0 +1,73 @@
+"""The incremental cache says what a count from scratch says, whatever the order of changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.inventory.core.cache import ClusterCache
+from services.inventory.core.objects import CLASS_LABEL, Node, Pod
+
+NODES = st.builds(
+    Node,
+    name=st.sampled_from(["n1", "n2", "n3"]),
+    labels=st.sampled_from([((CLASS_LABEL, "a"),), ((CLASS_LABEL, "b"),)]),
+    taints=st.just(()),
+    allocatable=st.just((("gpu", 4), ("pods", 3))),
+    usable=st.booleans(),
+)
+PODS = st.builds(
+    Pod,
+    uid=st.sampled_from(["p1", "p2", "p3", "p4"]),
+    namespace=st.just("t"),
+    name=st.just("p"),
+    node=st.sampled_from(["", "n1", "n2", "n3"]),
+    requests=st.sampled_from([(("gpu", 1), ("pods", 1)), (("gpu", 2), ("pods", 1))]),
+    phase=st.sampled_from(["Pending", "Running", "Succeeded"]),
+    created=st.just(0.0),
+    workload=st.sampled_from(["", "t/Deployment/a", "t/Deployment/b"]),
+    component=st.just("main"),
+)
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("put_node"), NODES),
+        st.tuples(st.just("put_pod"), PODS),
+        st.tuples(st.just("remove_node"), st.sampled_from(["n1", "n2", "n3"])),
+        st.tuples(st.just("remove_pod"), st.sampled_from(["p1", "p2", "p3", "p4"])),
+    ),
+    max_size=25,
+)
+
+
+def blocks(cache: ClusterCache) -> dict[str, tuple[int, Counter[tuple[tuple[str, int], ...]]]]:
+    found = {}
+    for name in cache.class_names():
+        known = cache.node_class(name)
+        assert known is not None
+        found[name] = (known.nodes, Counter({b.free: b.nodes for b in known.free}))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(CHANGES)
+def test_the_cache_equals_a_count_from_scratch(changes: list[tuple[str, object]]) -> None:
+    cache = ClusterCache()
+    nodes: dict[str, Node] = {}
+    pods: dict[str, Pod] = {}
+    for method, value in changes:
+        getattr(cache, method)(value)
+        if isinstance(value, Node):
+            nodes[value.name] = value
+        elif isinstance(value, Pod):
+            pods[value.uid] = value
+        else:
+            (nodes if method == "remove_node" else pods).pop(str(value), None)
+    fresh = ClusterCache()
+    fresh.replace_nodes(nodes.values())
+    fresh.replace_pods(pods.values())
+    assert blocks(cache) == blocks(fresh)
+    assert cache.workload_keys() == fresh.workload_keys()
+    for key in fresh.workload_keys():
+        assert cache.pods_of(key, 0.0) == fresh.pods_of(key, 0.0)
