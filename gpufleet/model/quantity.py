@@ -34,22 +34,26 @@ _BINARY = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2*
 _BYTE_COUNTED = ("memory", "ephemeral-storage", "storage")
 # Larger than anything real, small enough that sums over a fleet stay far below 2**63.
 LIMIT = 2**60
+_LONGEST = 64  # characters
 
 
 class QuantityError(ValueError):
     """A text that is no Kubernetes quantity, or one that is negative or absurdly large."""
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=16384, typed=True)
 def parse(text: str | int | float, resource: str = "", *, round_up: bool = True) -> int:
     """Returns the quantity in the resource's unit: millicores for ``cpu``, else base units.
 
     Fractions are rounded up (a request never shrinks) unless ``round_up`` is false (an allocatable never grows).
     Raises QuantityError.
     """
-    match = _QUANTITY.match(str(text).strip())
+    if isinstance(text, int) and not isinstance(text, bool) and abs(text) > LIMIT:
+        raise QuantityError("the number is too large; the limit is 1Ei" if text > 0 else "the number is negative")
+    written = str(text).strip()
+    match = _QUANTITY.match(written) if len(written) <= _LONGEST else None
     if match is None or isinstance(text, bool):
-        raise QuantityError(f"{text!r} is not a quantity; write a number such as 500m, 2, 1.5 or 16Gi")
+        raise QuantityError(f"{written[:_LONGEST]!r} is not a quantity; write a number such as 500m, 2, 1.5 or 16Gi")
     sign, digits, suffix, exponent = match.groups()
     value = Fraction(digits) * (Fraction(10) ** int(exponent) if exponent else _FACTORS[suffix or ""])
     if sign == "-" and value:

@@ -69,6 +69,9 @@ class Workload:
     annotations: Labels = ()
     digest: str = ""  # of the manifest and uid; the same digest is the same submission
     min_member: int | None = None  # gang: pods that must start together; None: all
+    # What ranks it as a whole (specification 14): the class's value if the class exists, else the literal priority.
+    priority_class: str = ""
+    priority: int | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
     @property

@@ -1,0 +1,156 @@
+"""Workload kinds: how a manifest is read as components, and changed, and how its status is judged.
+
+A new kind is one `KindSpec` in a module of its family, listed in `_TABLE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gpufleet.model.kinds import apps, argo, batch, kubeflow, pod, ray, spark
+from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Path, PodTemplate, pointer
+from gpufleet.model.kinds.digest import canonical, digest
+from gpufleet.model.kinds.reading import MAX_REPLICAS, KindError, Problem, View, check_subdomain, describe
+from gpufleet.model.placement import WorkloadHealth
+from gpufleet.model.workload import Workload, workload_key
+
+__all__ = [
+    "MAX_REPLICAS",
+    "KindError",
+    "KindSpec",
+    "Manifest",
+    "ObjectStatus",
+    "Path",
+    "PodTemplate",
+    "Problem",
+    "canonical",
+    "describe",
+    "digest",
+    "interpret",
+    "known",
+    "pod_templates",
+    "pointer",
+    "spec_for",
+    "spec_of",
+    "status",
+    "with_replicas",
+]
+
+_TABLE = (*apps.KINDS, *pod.KINDS, *batch.KINDS, *kubeflow.KINDS, *spark.KINDS, *argo.KINDS, *ray.KINDS)
+_BY_TYPE = {(version, spec.kind): spec for spec in _TABLE for version in spec.api_versions}
+_BY_KIND = {spec.kind: spec for spec in _TABLE}
+
+
+def known() -> tuple[KindSpec, ...]:
+    """Returns every kind."""
+    return _TABLE
+
+
+def spec_for(api_version: str, kind: str) -> KindSpec | None:
+    """Returns a kind by its API version and name, or None."""
+    return _BY_TYPE.get((api_version, kind))
+
+
+def spec_of(manifest: Manifest) -> KindSpec:
+    """Returns the kind of a manifest. Raises KindError."""
+    api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
+    if not isinstance(api_version, str) or not isinstance(kind, str) or not api_version or not kind:
+        missing = "kind" if isinstance(api_version, str) and api_version else "apiVersion"
+        raise KindError(
+            Problem(missing, "is missing", "an object needs apiVersion and kind, such as apps/v1 Deployment")
+        )
+    if spec := _BY_TYPE.get((api_version, kind)):
+        return spec
+    if same := _BY_KIND.get(kind):
+        raise KindError(Problem("apiVersion", f"{api_version} has no {kind}", f"use {same.api_versions[0]}"))
+    raise KindError(Problem("kind", f"{kind} ({api_version}) is not a known kind of workload", _known_kinds()))
+
+
+def interpret(
+    manifest: Manifest, *, uid: str = "", version: int = 0, arrival: int = 0, namespace: str = "default"
+) -> Workload:
+    """Returns a manifest as the scheduler reads it.
+
+    ``uid`` is the envelope's; without one the manifest's `metadata.uid` counts. ``namespace`` is that of a manifest
+    that names none. Raises KindError with every problem found.
+    """
+    spec = spec_of(manifest)
+    problems: list[Problem] = []
+    view = View(manifest, "", problems)
+    metadata = view.map("metadata")
+    name = metadata.text("name")
+    if not name:
+        generated = "; generateName is not enough" if "generateName" in metadata.value else ""
+        metadata.problem("name", f"is missing{generated}", "give the object a name")
+    else:
+        check_subdomain(metadata, "name", name)
+    namespace = metadata.text("namespace") or namespace
+    check_subdomain(metadata, "namespace", namespace)
+    labels, annotations = metadata.strings("labels"), metadata.strings("annotations")
+    uid = uid or metadata.text("uid")
+    pods = spec.read(view)
+    _check_replicas(sum(c.replicas for c in pods.components), problems)
+    fingerprint = _digest(manifest, uid, problems)
+    if problems:
+        raise KindError(*dict.fromkeys(problems))
+    return Workload(
+        key=workload_key(namespace, spec.kind, name),
+        api_version=manifest["apiVersion"],
+        kind=spec.kind,
+        namespace=namespace,
+        name=name,
+        components=pods.components,
+        division=spec.division,
+        job=spec.job,
+        uid=uid,
+        version=version,
+        arrival=arrival,
+        labels=labels,
+        annotations=annotations,
+        digest=fingerprint,
+        min_member=pods.min_member,
+        priority_class=pods.priority_class,
+        priority=pods.priority,
+        manifest=manifest,
+    )
+
+
+def with_replicas(manifest: Manifest, components: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str, Any]:
+    """Returns a manifest with the replicas of its components set; the given one is not changed.
+
+    A component that the kind cannot scale (a Pod, a Spark driver) keeps its one. Raises KindError for unknown kinds.
+    """
+    copy = dict(manifest)
+    spec_of(manifest).write_replicas(copy, dict(components))
+    return copy
+
+
+def pod_templates(manifest: Manifest) -> tuple[PodTemplate, ...]:
+    """Returns where the pods of each component take metadata and scheduling fields from. Raises KindError."""
+    return spec_of(manifest).pod_templates(manifest)
+
+
+def status(obj: Manifest) -> ObjectStatus:
+    """Returns what an object's status says; an unknown kind, or one without status yet, is Unknown."""
+    spec = spec_for(str(obj.get("apiVersion")), str(obj.get("kind")))
+    if spec is None or not obj.get("status"):
+        return ObjectStatus(WorkloadHealth.UNKNOWN)
+    return spec.read_status(obj)
+
+
+def _check_replicas(replicas: int, problems: list[Problem]) -> None:
+    if replicas > MAX_REPLICAS:
+        problems.append(Problem("spec", f"asks for {replicas} pods, more than the limit of {MAX_REPLICAS}"))
+
+
+def _digest(manifest: Manifest, uid: str, problems: list[Problem]) -> str:
+    try:
+        return digest(manifest, uid)
+    except (TypeError, ValueError, RecursionError):
+        problems.append(Problem("", "cannot be written as JSON", "use only texts, finite numbers, lists and maps"))
+        return ""
+
+
+def _known_kinds() -> str:
+    return f"known are {', '.join(sorted(_BY_KIND))}"
