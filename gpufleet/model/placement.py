@@ -137,6 +137,8 @@ class Assignment:
     preserve_on_deletion: bool = False
     create_namespaces: bool = False
     suspended: bool = False
+    # The cluster's incarnation that was decided on (rule 2); empty: not known.
+    incarnation: str = ""
     # Set where a removed object is not to be deleted but only to be let go of.
     orphan: bool = False
 
