@@ -5,7 +5,7 @@ A description is the ``spec.access`` of a Cluster document:
 - ``{kubeconfig: path, context: name}``: a file; without ``context`` the file's current-context;
 - ``{inline: {...}, context: name}``: the content of a kubeconfig;
 - ``{secretRef: {name, key}, context: name}``: the file ``<secrets_dir>/<name>/<key>``, as a mounted Secret has it
-  (``key`` defaults to "kubeconfig");
+  (``key`` defaults to "kubeconfig"; a ``namespace`` may be there for the reader, the mount decides);
 - ``{inCluster: true}``: the service account of the pod that this process runs in.
 
 Each cluster gets a Configuration and an ApiClient of its own; the library's default configuration is never
@@ -29,6 +29,7 @@ import yaml
 from gpufleet.kube.client import REQUEST_SECONDS, KubeClient
 from gpufleet.kube.errors import AccessError
 from gpufleet.kube.transport import Transport, describe
+from gpufleet.model.log import ClusterAccess
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -46,7 +47,7 @@ _USER_FILES = ("client-certificate", "client-key")
 
 async def connect(
     cluster: str,
-    access: Mapping[str, Any],
+    access: Mapping[str, Any] | ClusterAccess,
     *,
     base_dir: Path | None = None,
     secrets_dir: Path | None = None,
@@ -59,6 +60,8 @@ async def connect(
     bounds the connections, each open watch holds one; ``timeout`` is the default for requests in seconds.
     Raises AccessError.
     """
+    if isinstance(access, ClusterAccess):
+        access = description_of(access)
     form = _form_of(cluster, access)
     if form == "inCluster":
         return _connect_in_cluster(cluster, pool_size, timeout)
@@ -71,6 +74,17 @@ async def connect(
         path = _path_of(cluster, form, access[form], base_dir or Path(), secrets_dir)
         minimal = select_context(cluster, read_kubeconfig(cluster, path), context, path.parent, str(path))
     return await _connect_kubeconfig(cluster, minimal, pool_size, timeout)
+
+
+def description_of(access: ClusterAccess) -> dict[str, Any]:
+    """The description that a registration on the log amounts to."""
+    fields = {
+        "kubeconfig": access.kubeconfig,
+        "context": access.context,
+        "secretRef": access.secret_ref,
+        "simulated": access.simulated,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def read_kubeconfig(cluster: str, path: Path) -> Any:

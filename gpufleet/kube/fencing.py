@@ -20,53 +20,50 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from gpufleet.kube.client import Json, KubeClient, Propagation
 from gpufleet.kube.errors import ApiStatusError
 from gpufleet.kube.resources import identity
+from gpufleet.model.names import VERSION_ANNOTATION
 
-STAMP_ANNOTATION = "gpufleet.io/stamp"
 NEVER_EXISTING_VERSION = "1"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Stamp:
-    """Which decision an object stems from. Stamps of different logs cannot be compared: see :meth:`allows`."""
+class Stamp(msgspec.Struct, frozen=True):
+    """Which decision an object stems from: the value of `VERSION_ANNOTATION`, in JSON.
+
+    Stamps of different logs cannot be compared, see :meth:`allows`.
+    """
 
     log: str
     epoch: int
     version: int
-
-    def __str__(self) -> str:
-        return f"{self.log}/{self.epoch}/{self.version}"
 
     def allows(self, newer: Stamp) -> bool:
         """Whether a write with ``newer`` may replace an object with this stamp (an equal stamp may)."""
         return self.log == newer.log and (self.epoch, self.version) <= (newer.epoch, newer.version)
 
 
-def parse_stamp(text: str) -> Stamp:
-    """The inverse of ``str(stamp)``; ValueError for anything else."""
-    log, epoch, version = text.rsplit("/", 2)
-    if not log:
-        raise ValueError(f"stamp {text!r} has no log")
-    return Stamp(log, int(epoch), int(version))
+_stamp_decoder = msgspec.json.Decoder(Stamp)
 
 
 def stamp_of(obj: Mapping[str, Any]) -> Stamp | None:
     """The stamp in an object's annotations; None if there is none or it cannot be read: then it is not ours."""
-    text = (obj.get("metadata", {}).get("annotations") or {}).get(STAMP_ANNOTATION)
+    text = (obj.get("metadata", {}).get("annotations") or {}).get(VERSION_ANNOTATION)
     if not isinstance(text, str):
         return None
     try:
-        return parse_stamp(text)
-    except ValueError:
+        return _stamp_decoder.decode(text)
+    except msgspec.DecodeError:
         return None
 
 
 def stamped(obj: Mapping[str, Any], stamp: Stamp) -> Json:
     """A copy of ``obj`` that carries ``stamp``."""
     metadata = dict(obj.get("metadata", {}))
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), STAMP_ANNOTATION: str(stamp)}
+    text = msgspec.json.encode(stamp).decode()
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), VERSION_ANNOTATION: text}
     return {**obj, "metadata": metadata}
 
 
