@@ -108,10 +108,14 @@ class AssignmentState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A copy that must be gone: its cluster, and the version at which its removal was ordered."""
+    """A copy that must be gone: its cluster, and the version at which its removal was ordered.
+
+    A ``gone`` of another ``incarnation`` (a new cluster under the old name) says nothing about this copy.
+    """
 
     cluster: str
     version: Version
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ class Assignment:
     incarnation: str = ""
     # Set where a removed object is not to be deleted but only to be let go of.
     orphan: bool = False
+    # Of the cluster as it was known when this was decided; empty: not known.
+    incarnation: str = ""
 
 
 class ObservedPhase(StrEnum):

@@ -47,6 +47,10 @@ class Code(StrEnum):
     SUSPENDED = "Suspended"
     INVALID_RECORD = "InvalidRecord"
     FROZEN = "Frozen"
+    POLICY_IGNORED = "PolicyIgnored"
+    BACKING_OFF = "BackingOff"
+    ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
+    SUBMISSION_MISSING = "SubmissionMissing"
 
 
 @dataclass(frozen=True, slots=True)
