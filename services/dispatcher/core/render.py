@@ -1,0 +1,147 @@
+"""From an assignment to the object that is applied: patches, replicas, marks, fence, suspension; in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpufleet.model import kinds, names, quantity
+from gpufleet.model.kinds.edit import editable
+from gpufleet.model.placement import Assignment
+
+_SERVER_SET = (
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+
+
+class RenderError(ValueError):
+    """An assignment that cannot be rendered; it is refused for good, with this message."""
+
+
+def marks(workload: str) -> dict[str, str]:
+    """Returns the labels by which a workload's objects and pods are found."""
+    return {names.WORKLOAD_LABEL: names.workload_label(workload)}
+
+
+def fence_name(workload: str) -> str:
+    """Returns the name of the fence of a job: one per job and cluster, in the job's namespace."""
+    return f"gpufleet-fence-{names.workload_label(workload)}"
+
+
+def namespace_of(workload: str) -> str:
+    """Returns the namespace in a workload key."""
+    return workload.partition("/")[0]
+
+
+def render(assignment: Assignment, *, suspend: bool | None = None) -> dict[str, Any]:
+    """Returns the object of an assignment, without version stamp and owner.
+
+    ``suspend`` sets the kind's suspension, where it has one; None leaves what the producer wrote.
+    Raises RenderError.
+    """
+    obj = dict(assignment.manifest)
+    obj.pop("status", None)
+    try:
+        for patch in assignment.patches:
+            apply_patch(obj, patch)
+        obj = kinds.with_replicas(obj, assignment.components)
+        metadata = editable(obj, "metadata")
+        for field in _SERVER_SET:
+            metadata.pop(field, None)
+        metadata.setdefault("namespace", namespace_of(assignment.workload))
+        editable(obj, "metadata", "labels").update(marks(assignment.workload))
+        editable(obj, "metadata", "annotations")[names.WORKLOAD_ANNOTATION] = assignment.workload
+        for template in kinds.pod_templates(obj):
+            editable(obj, *template.labels).update(
+                {**marks(assignment.workload), names.COMPONENT_LABEL: template.component}
+            )
+            editable(obj, *template.annotations)[names.WORKLOAD_ANNOTATION] = assignment.workload
+        path = kinds.spec_of(obj).suspend_path
+        if suspend is not None and path is not None:
+            editable(obj, *path[:-1])[path[-1]] = suspend
+    except (kinds.KindError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise RenderError(f"the manifest of {assignment.workload} cannot be rendered: {error}") from error
+    return obj
+
+
+def starts_suspended(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether the kind can be created suspended and the producer did not ask for suspension."""
+    path = kinds.spec_of(manifest).suspend_path
+    if path is None:
+        return False
+    here: Any = manifest
+    for key in path:
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here is not True
+
+
+def apply_patch(obj: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    """Applies one JSON patch operation (RFC 6902: add, replace, remove) in place, copying what it changes.
+
+    Unlike the RFC, maps that are missing on the way of an ``add`` are created. Raises ValueError.
+    """
+    op, path = patch.get("op"), patch.get("path")
+    if op not in ("add", "replace", "remove") or not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"patch {dict(patch)}: op must be add, replace or remove, and path a JSON pointer")
+    keys: Sequence[str] = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
+    parent: Any = obj
+    for key in keys[:-1]:
+        if isinstance(parent, list):
+            index = int(key)
+            child = parent[index]
+        else:
+            child = parent.get(key)
+            index = key  # type: ignore[assignment]
+        if child is None and op != "add":
+            raise ValueError(f"patch {op} {path}: {key} does not exist")
+        child = list(child) if isinstance(child, list | tuple) else dict(child or {})
+        parent[index] = child
+        parent = child
+    last = keys[-1]
+    if isinstance(parent, list):
+        at = len(parent) if last == "-" else int(last)
+        if op == "add":
+            parent.insert(at, patch.get("value"))
+        elif op == "replace":
+            parent[at] = patch.get("value")
+        else:
+            del parent[at]
+    elif op == "remove":
+        del parent[last]
+    else:
+        if op == "replace" and last not in parent:
+            raise ValueError(f"patch replace {path}: {last} does not exist")
+        parent[last] = patch.get("value")
+
+
+def differs(wanted: Any, live: Any) -> bool:
+    """Returns whether something that we want is not so in the live object.
+
+    Fields that only the live object has belong to defaulting or to a controller in the cluster and are left alone.
+    """
+    if isinstance(wanted, Mapping):
+        return not isinstance(live, Mapping) or any(differs(value, live.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, list | tuple):
+        if not isinstance(live, list | tuple) or len(wanted) != len(live):
+            return not (not wanted and live is None)
+        return any(differs(a, b) for a, b in zip(wanted, live, strict=True))
+    if wanted is None:
+        return live is not None
+    return bool(wanted != live) and not _same_quantity(wanted, live)
+
+
+def _same_quantity(wanted: Any, live: Any) -> bool:
+    """API servers write quantities their own way: 1000m becomes 1, and a number becomes a text."""
+    if not isinstance(wanted, str | int | float) or not isinstance(live, str | int | float):
+        return False
+    try:
+        return quantity.parse(wanted, "cpu") == quantity.parse(live, "cpu")
+    except quantity.QuantityError:
+        return False
