@@ -145,8 +145,6 @@ class Assignment:
     incarnation: str = ""
     # Set where a removed object is not to be deleted but only to be let go of.
     orphan: bool = False
-    # Of the cluster as it was known when this was decided; empty: not known.
-    incarnation: str = ""
 
 
 class ObservedPhase(StrEnum):
