@@ -1,0 +1,214 @@
+"""What the API server refuses: malformed requests (400) and invalid objects (422 with a cause per field)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sim.api import errors
+from sim.api.kindrules import check_kind, check_kind_update
+from sim.api.problems import DNS_LABEL, DNS_SUBDOMAIN, Problems
+from sim.api.resources import NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
+
+Json = dict[str, Any]
+
+_LABEL_VALUE = re.compile(r"^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?$")
+_LABEL_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")
+
+
+def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name: str | None = None) -> Json:
+    """The document as an object of the resource: kind and namespace filled in, nulls dropped; ApiError 400.
+
+    `namespace` and `name` are those of the URL.
+    """
+    if not isinstance(obj, dict):
+        raise errors.bad_request(f"the request body is no object but {_type_name(obj)}")
+    obj = without_nulls(obj)
+    given = (obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind)
+    if given != (resource.api_version, resource.kind):
+        raise errors.bad_request(
+            f"the API version in the data ({given[0]}, Kind={given[1]}) does not match the expected API version "
+            f"({resource.api_version}, Kind={resource.kind})"
+        )
+    metadata = obj.get("metadata")
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        raise _wrong_type(resource, "metadata", metadata, "object")
+    _check_metadata_types(resource, metadata)
+    metadata = dict(metadata)
+    _check_place(resource, metadata, namespace, name)
+    return {**obj, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _check_place(resource: Resource, metadata: Json, namespace: str | None, name: str | None) -> None:
+    if name is not None and metadata.setdefault("name", name) != name:
+        raise errors.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    if not resource.namespaced:
+        if metadata.pop("namespace", ""):
+            raise errors.bad_request("namespace is not allowed on a cluster-scoped resource")
+        return
+    metadata["namespace"] = metadata.get("namespace") or namespace or "default"
+    if namespace and metadata["namespace"] != namespace:
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+
+
+def without_nulls(value: Any) -> Any:
+    """A null field is one that is not set."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _wrong_type(resource: Resource, field: str, value: Any, wanted: str) -> errors.ApiError:
+    return errors.bad_request(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+        f"json: cannot unmarshal {_type_name(value)} into field {field} of type {wanted}"
+    )
+
+
+def _check_metadata_types(resource: Resource, metadata: Json) -> None:
+    for field in ("name", "namespace", "generateName", "uid", "resourceVersion"):
+        if not isinstance(metadata.get(field, ""), str):
+            raise _wrong_type(resource, f"metadata.{field}", metadata[field], "string")
+    for field in ("labels", "annotations"):
+        pairs = metadata.get(field, {})
+        if not isinstance(pairs, dict):
+            raise _wrong_type(resource, f"metadata.{field}", pairs, "map[string]string")
+        for value in pairs.values():
+            if not isinstance(value, str):
+                raise _wrong_type(resource, f"metadata.{field}", value, "string")
+    for field in ("finalizers", "ownerReferences", "managedFields"):
+        if not isinstance(metadata.get(field, []), list):
+            raise _wrong_type(resource, f"metadata.{field}", metadata[field], "array")
+
+
+def restrict(resource: Resource, new: Json, old: Json, subresource: str) -> Json:
+    """What an update may change: all but the status, or with subresource `status` nothing else.
+
+    Answers an object whose top level and metadata are its own.
+    """
+    if subresource == "status":
+        metadata = dict(old["metadata"])
+        given = new["metadata"]
+        carried = ["managedFields", "resourceVersion"]
+        if resource in {PODS, NODES, NAMESPACES}:
+            carried += ["labels", "annotations"]
+        for key in carried:
+            if key in given:
+                metadata[key] = given[key]
+            else:
+                metadata.pop(key, None)
+        result = {**old, "metadata": metadata}
+        if "status" in new:
+            result["status"] = new["status"]
+        else:
+            result.pop("status", None)
+        return result
+    result = {**new, "metadata": dict(new["metadata"])}
+    if "status" in resource.subresources:
+        if "status" in old:
+            result["status"] = old["status"]
+        else:
+            result.pop("status", None)
+    return result
+
+
+def check_create(resource: Resource, obj: Json, registry: Registry) -> None:
+    """ApiError 422 if a new object breaks a rule (400 if a field has the wrong type)."""
+    problems = Problems()
+    _check_name(resource, obj["metadata"], problems)
+    _check_labels(obj["metadata"], problems)
+    _check_owners(obj["metadata"], problems)
+    check_kind(resource, obj, problems)
+    problems.raise_for(resource, obj["metadata"].get("name", ""))
+    existing = registry.find(resource.group, resource.version, resource.plural)
+    if existing is None:
+        raise errors.path_not_found()
+
+
+def check_update(resource: Resource, new: Json, old: Json) -> None:
+    """ApiError 422 if an update breaks a rule or changes what cannot be changed."""
+    problems = Problems()
+    _check_labels(new["metadata"], problems)
+    _check_owners(new["metadata"], problems)
+    check_kind(resource, new, problems)
+    check_kind_update(resource, new, old, problems)
+    if "deletionTimestamp" in old["metadata"]:
+        have = set(old["metadata"].get("finalizers") or ())
+        added = [f for f in new["metadata"].get("finalizers") or () if f not in have]
+        if added:
+            text = f"no new finalizers can be added if the object is being deleted, found new finalizers {added}"
+            problems.forbidden("metadata.finalizers", text)
+    problems.raise_for(resource, old["metadata"]["name"])
+
+
+def _check_name(resource: Resource, metadata: Json, problems: Problems) -> None:
+    name = metadata.get("name", "")
+    if not name:
+        problems.required("metadata.name", "name or generateName is required")
+        return
+    if resource in {NAMESPACES, SERVICES}:
+        if not DNS_LABEL.match(name) or len(name) > 63:
+            problems.invalid(
+                "metadata.name",
+                name,
+                "a lowercase RFC 1123 label must consist of lower case "
+                "alphanumeric characters or '-', and must start and end with an alphanumeric character",
+            )
+    elif not DNS_SUBDOMAIN.match(name) or len(name) > 253:
+        problems.invalid(
+            "metadata.name",
+            name,
+            "a lowercase RFC 1123 subdomain must consist of lower case "
+            "alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+        )
+
+
+def _check_labels(metadata: Json, problems: Problems) -> None:
+    for key, value in (metadata.get("labels") or {}).items():
+        check_label(key, value, "metadata.labels", problems)
+    for key in metadata.get("annotations") or {}:
+        _check_label_key(key.lower(), "metadata.annotations", problems)
+
+
+def check_label(key: str, value: str, field: str, problems: Problems) -> None:
+    """One label: a qualified name, and a value of at most 63 characters."""
+    _check_label_key(key, field, problems)
+    if len(value) > 63 or not _LABEL_VALUE.match(value):
+        problems.invalid(
+            field,
+            value,
+            "a valid label must be an empty string or consist of alphanumeric "
+            "characters, '-', '_' or '.', and must start and end with an alphanumeric character, and have at most "
+            "63 characters",
+        )
+
+
+def _check_label_key(key: str, field: str, problems: Problems) -> None:
+    prefix, slash, name = key.rpartition("/")
+    if len(name) > 63 or not _LABEL_NAME.match(name) or (slash and not DNS_SUBDOMAIN.match(prefix)):
+        problems.invalid(
+            field,
+            key,
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and "
+            "must start and end with an alphanumeric character, with an optional DNS subdomain prefix and '/'",
+        )
+
+
+def _check_owners(metadata: Json, problems: Problems) -> None:
+    for index, reference in enumerate(metadata.get("ownerReferences") or ()):
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if not isinstance(reference, dict) or not reference.get(field):
+                problems.invalid(f"metadata.ownerReferences[{index}].{field}", "", f"{field} must not be empty")
