@@ -125,6 +125,7 @@ class Reflector(Generic[T]):
         field_selector: str = "",
         page_size: int = PAGE_SIZE,
         watch_seconds: tuple[int, int] = (240, 300),
+        grace: float = 15.0,
         backoff: Backoff | None = None,
         sleep: Sleep = asyncio.sleep,
         random: Random = random_module.random,
@@ -134,7 +135,7 @@ class Reflector(Generic[T]):
 
         See :mod:`gpufleet.kube.structs`; :func:`decode_json` gives dicts. An object that it cannot decode
         (msgspec.DecodeError or ValueError) is left out, logged and counted; the others go on. ``watch_seconds``
-        are the bounds of the jittered ``timeoutSeconds``.
+        are the bounds of the jittered ``timeoutSeconds``; silence of that plus ``grace`` seconds ends a watch.
         """
         self._client = client
         self._api_version = api_version
@@ -146,6 +147,7 @@ class Reflector(Generic[T]):
         self._field_selector = field_selector
         self._page_size = page_size
         self._watch_seconds = watch_seconds
+        self._grace = grace
         self._backoff = backoff or Backoff()
         self._sleep = sleep
         self._random = random
@@ -228,6 +230,7 @@ class Reflector(Generic[T]):
                 label_selector=self._label_selector,
                 field_selector=self._field_selector,
                 seconds=low + int((high - low) * self._random()),
+                grace=self._grace,
             ) as lines:
                 opened = self._clock()
                 self.stats.watches += 1

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -101,11 +101,12 @@ class Transport:
             if response.status != 200:
                 raise _refusal(response, await _read_some(response, open_timeout), label)
             _keep_alive(response)
-            yield self._lines(response, label)
+            async with aclosing(self._lines(response, label)) as lines:
+                yield lines
         finally:
             response.close()
 
-    async def _lines(self, response: aiohttp.ClientResponse, label: str) -> AsyncIterator[bytes]:
+    async def _lines(self, response: aiohttp.ClientResponse, label: str) -> AsyncGenerator[bytes]:
         # Not StreamReader.readline: that gives up at a line length which a large object can exceed.
         import aiohttp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +43,8 @@ class Answer:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     lines: Sequence[Any] = ()
-    then: str = "end"  # end | abort (cut the connection) | hold (until the client goes)
+    then: str = "end"  # end | abort (cut the connection) | hold (until the client goes, or hold_until)
+    hold_until: asyncio.Event | None = None
     wait: asyncio.Event | None = None  # answer only when it is set
 
 
@@ -58,6 +59,13 @@ def status(code: int, reason: str, message: str = "no", **details: Any) -> dict[
         "code": code,
         "details": details,
     }
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return as soon as ``condition()`` holds; TimeoutError after ``seconds``."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class ScriptedApi:
@@ -94,7 +102,7 @@ class ScriptedApi:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        if answer.lines or asked.is_watch and answer.status == 200:
+        if answer.lines or (asked.is_watch and answer.status == 200):
             return await self._stream(request, answer)
         body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         return web.Response(status=answer.status, text=body, headers=answer.headers)
@@ -113,7 +121,7 @@ class ScriptedApi:
                 request.transport.close()
             elif answer.then == "hold":
                 self.holding.set()
-                await asyncio.Event().wait()
+                await (answer.hold_until or asyncio.Event()).wait()
             return response
         finally:
             self.open_watches -= 1

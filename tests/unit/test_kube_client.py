@@ -11,7 +11,7 @@ import pytest
 from gpufleet.kube.client import DISCOVERY_HOLD_SECONDS, KubeClient
 from gpufleet.kube.errors import ApiStatusError, BadAnswer, NotServed, Unreachable
 from gpufleet.kube.resources import CONFIG_MAPS, NODES, PODS, Resource
-from tests.support.scripted_api import Answer, ScriptedApi, scripted_api, scripted_client, status
+from tests.support.scripted_api import Answer, ScriptedApi, scripted_api, scripted_client, status, until
 
 APPS = {
     "resources": [
@@ -127,9 +127,7 @@ async def test_discovery_is_asked_once_and_again_after_a_miss(api: ScriptedApi) 
         client = KubeClient("c-test", opened._transport, clock=lambda: now[0])
         api.answers += [Answer(body=APPS)]
         found = await asyncio.gather(*(client.resource_for("apps/v1", "Deployment") for _ in range(3)))
-        assert set(found) == {
-            Resource("apps/v1", "Deployment", "deployments", True, frozenset({"status", "scale"}))
-        }
+        assert set(found) == {Resource("apps/v1", "Deployment", "deployments", True, frozenset({"status", "scale"}))}
         with pytest.raises(NotServed, match=r"c-test does not serve DaemonSet in apps/v1"):
             await client.resource_for("apps/v1", "DaemonSet")
         assert len(api.asked) == 1
@@ -228,7 +226,7 @@ async def test_no_answer_is_unreachable(api: ScriptedApi, client: KubeClient) ->
     with pytest.raises(Unreachable, match="GET /api/v1/nodes/a"):
         await client.get(NODES, "a")
     api.answers.append(Answer(wait=asyncio.Event()))
-    with pytest.raises(Unreachable, match="timed out|[Tt]imeout"):
+    with pytest.raises(Unreachable, match=r"timed out|[Tt]imeout"):
         await client.get(NODES, "a", timeout=0.05)
 
 
@@ -236,7 +234,7 @@ async def test_a_refused_connection_is_unreachable() -> None:
     async with scripted_api() as gone:
         pass
     async with scripted_client(gone) as client:
-        with pytest.raises(Unreachable, match="127.0.0.1"):
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
             await client.get(NODES, "a")
 
 
@@ -246,8 +244,7 @@ async def test_the_pool_is_bounded(api: ScriptedApi) -> None:
     async with scripted_client(api, pool_size=2) as client, asyncio.TaskGroup() as group:
         for _ in range(4):
             group.create_task(client.get(NODES, "a"))
-        while len(api.asked) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(api.asked) == 2)
         for _ in range(50):
             await asyncio.sleep(0)
         assert len(api.asked) == 2
