@@ -1,0 +1,1 @@
+"""Kafka: topics, tables read to their end, ownership and epochs, ordered publishing, dead letters, the runner."""

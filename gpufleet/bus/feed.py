@@ -1,0 +1,65 @@
+"""Tables: whole topics, read from the beginning by every instance and kept up to date.
+
+`OwnedFeed` (a share of a by-cluster topic) and `Leadership` are in their own modules and can be imported from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import TopicPartition
+from faststream.kafka import KafkaBroker
+
+from gpufleet.bus.leadership import Leadership
+from gpufleet.bus.owned import OwnedFeed
+from gpufleet.bus.reader import FeedFailed, Reader, Sink
+from gpufleet.bus.settings import KafkaSettings
+
+__all__ = ["FeedFailed", "Leadership", "OwnedFeed", "Sink", "TableFeed"]
+
+
+class TableFeed(Reader):
+    """Reads `topics` (names on the broker) without a group, from the beginning, and goes on for ever.
+
+    Make it before `broker.start()`, which starts the reading. The sink is called in the event loop with up to 1,000
+    records at a time, in offset order per partition; between topics there is no order.
+    """
+
+    def __init__(self, broker: KafkaBroker, topics: Sequence[str], sink: Sink, settings: KafkaSettings) -> None:
+        super().__init__(broker, topics, sink, settings)
+        self._caught_up = False
+        self._first: asyncio.Task[None] | None = None
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether the sink has seen everything that was there at the first call of `caught_up`."""
+        return self._caught_up
+
+    async def caught_up(self) -> None:
+        """Wait until the sink has everything that was in the topics when this was called first.
+
+        Raises FeedFailed. Use `asyncio.timeout` for a limit.
+        """
+        if self._caught_up:
+            self.check()
+            return
+        if self._first is None:
+            self._first = asyncio.create_task(self.barrier())
+        await asyncio.shield(self._first)
+        self._caught_up = True
+
+    async def barrier(self) -> None:
+        """Wait until the sink has everything that is in the topics now: reads what was acknowledged before the call.
+
+        Raises FeedFailed.
+        """
+        await self.reach(await self.end_offsets(self._partitions()))
+
+    def _partitions(self) -> list[TopicPartition]:
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic in self.topics
+            for partition in self.consumer.partitions_for_topic(topic) or ()
+        ]
+        return sorted(partitions)
