@@ -1,0 +1,1 @@
+"""Controllers of workload kinds: they make pods of what users submit, and report what the pods do."""
