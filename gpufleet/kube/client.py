@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from gpufleet.kube.errors import ApiStatusError, BadAnswer, NotServed
+from gpufleet.kube.errors import UNREADABLE, ApiStatusError, BadAnswer, NotServed
 from gpufleet.kube.resources import (
     NAMESPACES,
     WELL_KNOWN,
@@ -365,7 +365,7 @@ class KubeClient:
         body = await self._send("GET", resource, path, params, timeout=timeout)
         try:
             return _page_decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadAnswer(f"cluster {self.cluster}: GET {path}: not a list: {error}") from error
 
     async def _call(
@@ -382,7 +382,7 @@ class KubeClient:
         answer = await self._send(method, resource, path, params, body=body, content_type=content_type, timeout=timeout)
         try:
             return _object_decoder.decode(answer)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadAnswer(f"cluster {self.cluster}: {method} {path}: not an object: {error}") from error
 
     async def _send(
@@ -444,7 +444,7 @@ class _Discovery:
             raise
         try:
             return parse_discovery(api_version, body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadAnswer(f"cluster {self._client.cluster}: GET {path}: not a discovery document") from error
 
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import msgspec
 
+# What msgspec raises on bytes that are no JSON (DecodeError and UnicodeDecodeError are ValueErrors) or nest too deeply.
+UNREADABLE = (ValueError, RecursionError)
+
 
 class KubeError(Exception):
     """Base of every error of this package."""
@@ -52,7 +55,8 @@ class ApiStatusError(KubeError):
 
     ``status`` is the HTTP status (or the code of an ERROR event in a watch), ``reason`` the machine-readable
     reason of the Status ("AlreadyExists", "Conflict", ...; empty if there was none), ``retry_after`` seconds.
-    ``details_kind`` and ``details_name`` say which object the refusal is about, where the server said so.
+    ``details_kind`` and ``details_name`` say which object the refusal is about, where the server said so;
+    ``from_api`` is false if the body was no Status, so that something in between has answered.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class ApiStatusError(KubeError):
         details_kind: str = "",
         details_name: str = "",
         request: str = "",
+        from_api: bool = True,
     ) -> None:
         self.status = status
         self.reason = reason
@@ -75,6 +80,7 @@ class ApiStatusError(KubeError):
         self.details_kind = details_kind
         self.details_name = details_name
         self.request = request
+        self.from_api = from_api
         head = f"{request}: " if request else ""
         super().__init__(f"{head}{status} {reason or 'error'}: {message}")
 
@@ -95,7 +101,12 @@ class ApiStatusError(KubeError):
 
     @property
     def stale(self) -> bool:
-        """409 because a precondition (uid or resourceVersion) did not hold."""
+        """A precondition did not hold: the object has changed, is gone, or is another one of that name.
+
+        The server says 409, but to an apply with another object's uid and its resourceVersion it says 422.
+        """
+        if self.status == 422:
+            return any(cause.field == "metadata.uid" for cause in self.causes)
         return self.status == 409 and not self.already_exists and not self.field_conflict
 
     @property
@@ -127,8 +138,12 @@ class ApiStatusError(KubeError):
 
     @property
     def invalid(self) -> bool:
-        """The object is wrong (400 or 422): sending it again cannot help."""
-        return self.status in (400, 422)
+        """The request is wrong: sending it again cannot help. 400, 422, and a 500 without a reason.
+
+        The server answers the latter to an apply with an unknown field or a bad quantity; its own failures
+        have the reason InternalError.
+        """
+        return (self.status in (400, 422) and not self.stale) or self._nameless_500
 
     @property
     def expired(self) -> bool:
@@ -141,8 +156,12 @@ class ApiStatusError(KubeError):
 
     @property
     def unavailable(self) -> bool:
-        """The server failed or is overloaded (any 5xx but 501 and 505)."""
-        return self.status >= 500 and self.status not in (501, 505)
+        """The server failed or is overloaded: any 5xx but 501, 505 and a 500 that means ``invalid``."""
+        return self.status >= 500 and self.status not in (501, 505) and not self._nameless_500
+
+    @property
+    def _nameless_500(self) -> bool:
+        return self.status == 500 and self.from_api and not self.reason
 
 
 class _Cause(msgspec.Struct):
@@ -159,6 +178,7 @@ class _Details(msgspec.Struct, rename="camel"):
 
 
 class _Status(msgspec.Struct):
+    kind: str = ""
     reason: str = ""
     message: str = ""
     code: int = 0
@@ -185,9 +205,12 @@ def status_error(
     """The error for an answer: a ``Status`` object in JSON, or whatever a proxy in between has sent."""
     try:
         status = _status_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        text = bytes(body[: MAX_MESSAGE * 4]).decode("utf-8", "replace").strip() if isinstance(body, bytes) else ""
-        return ApiStatusError(http_status, "", text[:MAX_MESSAGE], retry_after=retry_after, request=request)
+        is_status = status.kind == "Status"
+    except UNREADABLE:
+        is_status = False
+    if not is_status:
+        text = bytes(body)[: MAX_MESSAGE * 4].decode("utf-8", "replace").strip()[:MAX_MESSAGE]
+        return ApiStatusError(http_status, "", text, retry_after=retry_after, request=request, from_api=False)
     details = status.details or _Details()
     if retry_after is None and details.retry_after_seconds > 0:
         retry_after = details.retry_after_seconds

@@ -4,8 +4,8 @@ Every object carries a :class:`Stamp` (log, epoch, version) in an annotation; wh
 Between reading and writing the object may change, so each write holds the server to what was read:
 
 - create: apply with resourceVersion "1", which no object that exists can have: 409 if there is one;
-- update: apply with the uid and the resourceVersion that were read: 409 if it has changed or is gone. The
-  resourceVersion alone would create a deleted object again;
+- update: apply with the uid and the resourceVersion that were read: refused (``stale``) if it has changed, is
+  gone or is another one by now. The resourceVersion alone would create a deleted object again;
 - delete: uid and resourceVersion as preconditions.
 
 Objects of a job name its fence, a small ConfigMap, as their owner. Taking the job away starts with deleting the
@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from gpufleet.kube.client import Json, KubeClient, Propagation
-from gpufleet.kube.errors import ApiStatusError
+from gpufleet.kube.errors import UNREADABLE, ApiStatusError
 from gpufleet.kube.resources import identity
 from gpufleet.model.names import VERSION_ANNOTATION
 
@@ -55,7 +55,7 @@ def stamp_of(obj: Mapping[str, Any]) -> Stamp | None:
         return None
     try:
         return _stamp_decoder.decode(text)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -145,7 +145,7 @@ async def update_exact(
     try:
         written = await client.apply(for_update(obj, live), field_manager=field_manager, force=force)
     except ApiStatusError as error:
-        if error.conflict and not error.field_conflict:
+        if error.stale:
             return Written(Outcome.LOST)
         raise
     return Written(Outcome.DONE, written)
@@ -170,7 +170,7 @@ async def delete_exact(
     except ApiStatusError as error:
         if error.not_found:
             return Written(Outcome.GONE)
-        if error.conflict:
+        if error.stale:
             return Written(Outcome.LOST)
         raise
     return Written(Outcome.DONE, answer)

@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from gpufleet.kube.client import PAGE_SIZE, Json, KubeClient
-from gpufleet.kube.errors import ApiStatusError, BadAnswer, KubeError, status_error
+from gpufleet.kube.errors import UNREADABLE, ApiStatusError, BadAnswer, KubeError, status_error
 from gpufleet.kube.resources import Resource
 from gpufleet.kube.retry import Backoff, Random, Sleep
 
@@ -242,7 +242,7 @@ class Reflector(Generic[T]):
                         return
                     self._progress = self._progress or self._resource_version != since
         except ApiStatusError as error:
-            if error.path_missing:
+            if error.path_missing or error.invalid:
                 self._resource_version = None
             if not error.expired:
                 raise
@@ -259,7 +259,7 @@ class Reflector(Generic[T]):
                 self._refused(event.object)
                 return
             meta = _object_decoder.decode(event.object).metadata
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             self._resource_version = None
             raise BadAnswer(f"watch of {self._label}: not an event: {error}") from error
         if event.type == "BOOKMARK":
@@ -296,7 +296,7 @@ class Reflector(Generic[T]):
             self.stats.undecodable += 1
             try:
                 meta = _object_decoder.decode(raw).metadata
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 meta = _Meta(name="?")
             logger.warning(
                 "reflector of %s: %s/%s cannot be read and is left out: %s",

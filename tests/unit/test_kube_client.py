@@ -167,6 +167,9 @@ async def test_a_kind_that_vanishes_is_not_served(api: ScriptedApi, client: Kube
         ),
         (Answer(401, status(401, "Unauthorized")), {"unauthorized"}),
         (Answer(422, status(422, "Invalid")), {"invalid"}),
+        (Answer(422, status(422, "Invalid", causes=[{"field": "metadata.uid"}])), {"stale"}),
+        (Answer(500, status(500, "", ".spec.replica: field not declared in schema")), {"invalid"}),
+        (Answer(500, "Internal Server Error"), {"unavailable"}),
         (Answer(400, status(400, "BadRequest")), {"invalid"}),
         (Answer(410, status(410, "Expired")), {"expired"}),
         (Answer(429, status(429, "TooManyRequests")), {"throttled"}),
@@ -212,7 +215,7 @@ async def test_causes_are_kept(api: ScriptedApi, client: KubeClient) -> None:
     assert [c._asdict() for c in caught.value.causes] == [cause]
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[1]", '{"metadata": '])
+@pytest.mark.parametrize("body", ["", "<html>", "[1]", '{"metadata": ', "[" * 100_000])
 async def test_an_answer_that_is_no_object(api: ScriptedApi, client: KubeClient, body: str) -> None:
     api.answers += [Answer(200, body), Answer(200, body)]
     with pytest.raises(BadAnswer, match="c-test: GET /api/v1/nodes/a"):

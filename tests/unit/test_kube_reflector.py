@@ -254,8 +254,9 @@ async def test_a_cut_connection_resumes() -> None:
         assert b.api.asked[-1].query["resourceVersion"] == "6"
 
 
-async def test_garbage_lists_again() -> None:
-    async with bench(pods(5), pods(6, "a"), watches=(Answer(lines=[b"<html>\n"]), Answer(then="hold"))) as b:
+@pytest.mark.parametrize("garbage", [b"<html>\n", b'{"type": "\xff", "object": {}}\n', b'{"type": "ADDED"}\n'])
+async def test_garbage_lists_again(garbage: bytes) -> None:
+    async with bench(pods(5), pods(6, "a"), watches=(Answer(lines=[garbage]), Answer(then="hold"))) as b:
         await b.until_holding()
         assert b.view.log == ["=@5", "=a@6"]
         assert b.delays == [0.5]
