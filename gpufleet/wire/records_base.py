@@ -95,7 +95,10 @@ def render_time(seconds: float) -> str:
 
     Numbers finer than a nanosecond are cut off there. Raises RecordError beyond the years 1 to 9999.
     """
-    number, _, digits = f"{seconds:.9f}".partition(".")
+    text = repr(float(seconds))  # the shortest text that means the same number
+    number, _, digits = text.partition(".")
+    if len(digits) > 9 or not digits.isdecimal():
+        number, _, digits = f"{seconds:.9f}".partition(".")
     whole = int(number)
     if seconds < 0 and digits.strip("0"):
         whole, digits = whole - 1, f"{10**9 - int(digits):09d}"

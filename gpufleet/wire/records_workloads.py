@@ -3,32 +3,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from gpufleet.model.log import Claim, HistoryEntry, LogId, Scale
 from gpufleet.model.placement import Version
+from gpufleet.wire import yaml
 from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records_base import (
+    MAX_VALUE_BYTES,
     Count,
     SchemaVersion,
     Struct,
     Text,
     Time,
     Wire,
+    check_size,
     compact,
     decode,
-    not_json,
     render_time,
     time_or_none,
 )
 from gpufleet.wire.records_decisions import PlacementMessage, placement_object
-
-# More members than this, with YAML aliases written out, are an attack and no manifest.
-MAX_MEMBERS = 200_000
 
 
 class WorkloadMessage(Wire):
@@ -166,24 +165,14 @@ def decision_object(entry: HistoryEntry) -> dict[str, Any]:
 # --- Manifests as anybody writes them ---------------------------------------------------------------------------
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML without dates: Kubernetes knows none, so `2026-01-31` stays text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_manifest(value: bytes) -> dict[str, Any]:
     """Returns the object in a value that is JSON, or one YAML document. Raises RecordError."""
     try:
         content = decode(value)
-    except RecordError as error:
+    except RecordError:
         if value.lstrip()[:1] in (b"{", b"["):
             raise
-        content = _read_yaml(value, error)
+        content = _read_yaml(value)
     if not isinstance(content, dict):
         raise RecordError(
             RecordReason.WRONG_TYPE,
@@ -195,43 +184,32 @@ def read_manifest(value: bytes) -> dict[str, Any]:
     return _whole_numbers(content) if b".0" in value else content
 
 
-def _read_yaml(value: bytes, json_error: RecordError) -> Any:
-    try:
-        content = yaml.load(value.decode("utf-8"), _Loader)
-    except UnicodeDecodeError:
-        raise not_json("it is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+def _read_yaml(value: bytes) -> Any:
+    documents = yaml.load(value)
+    errors = [error for document in documents for error in document.errors]
+    if errors:
+        error = errors[0]
+        where = f"line {error.line}: " if error.line > 1 else ""
+        raise RecordError(
+            RecordReason.NOT_JSON,
+            error.path,
+            f"the value is neither JSON nor YAML: {where}{error.message}",
+            error.hint or "write a Kubernetes manifest as one JSON object, or as one YAML document",
+        )
+    if len(documents) != 1:
         raise RecordError(
             RecordReason.NOT_JSON,
             "",
-            f"the value is neither JSON nor one YAML document: {where}{problem}",
+            f"the value has {len(documents)} YAML documents" if documents else "the value is empty",
             "write one manifest per record",
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise not_json(str(error) or "nested too deeply") from None
-    if not isinstance(content, dict):
-        raise json_error
-    if _members(content, {}) > MAX_MEMBERS:
-        raise RecordError(
-            RecordReason.TOO_LARGE, "", f"the manifest has more than {MAX_MEMBERS} members", "write fewer aliases"
         )
-    return content
-
-
-def _members(node: Any, known: dict[int, int]) -> int:
-    """Counts members with YAML aliases written out, visiting each shared node once; a cycle counts as too many."""
-    if not isinstance(node, dict | list):
-        return 1
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = MAX_MEMBERS + 1
-    children = node.values() if isinstance(node, dict) else node
-    total = 1 + sum(_members(child, known) for child in children)
-    known[id(node)] = total
-    return total
+    manifest = documents[0].manifest
+    try:
+        size = len(json.dumps(manifest, allow_nan=False, ensure_ascii=False))
+    except ValueError:
+        raise RecordError(RecordReason.INVALID_VALUE, "", "a number is infinite or not a number") from None
+    check_size(size, MAX_VALUE_BYTES)  # with its aliases written out
+    return manifest
 
 
 def _whole_numbers(node: Any) -> Any:
