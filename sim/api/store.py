@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sim.api import defaults, errors, validation
+from sim.api import defaults, errors, managed, validation
 from sim.api.bucket import Bucket, Key
 from sim.api.changelog import Change, ChangeType, Feed, Subscriber
 from sim.api.collector import Collector
@@ -35,6 +35,7 @@ from sim.api.resources import (
     Registry,
     Resource,
 )
+from sim.api.schema import Struct, root_schema
 from sim.api.selectors import FieldSelector, LabelSelector
 from sim.api.values import as_served, as_stored, copy_json, make_suffix, make_uid, rfc3339
 
@@ -55,6 +56,14 @@ class Deleted:
 
     obj: Json
     gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Outcome of a server-side apply."""
+
+    obj: Json
+    created: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class Store:
         self._buckets: dict[str, Bucket] = {}
         self._by_uid: dict[str, tuple[Bucket, Key]] = {}
         self._dependents: dict[str, dict[tuple[str, Key], None]] = {}
+        self._schemas: dict[Resource, Struct] = {}
         self._subscribers: list[Subscriber] = []
         self._pending: deque[Change] = deque()
         self._notifying = False
@@ -253,10 +263,17 @@ class Store:
         """
         if (obj.get("metadata") or {}).get("resourceVersion"):
             raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
-        return self._create(resource, obj, now, namespace, manager, dry_run)
+        return self._create(resource, obj, now, namespace, manager, dry_run, None)
 
     def _create(
-        self, resource: Resource, obj: Json, now: float, namespace: str | None, manager: str, dry_run: bool
+        self,
+        resource: Resource,
+        obj: Json,
+        now: float,
+        namespace: str | None,
+        manager: str,
+        dry_run: bool,
+        managed_fields: Objects | None,
     ) -> Json:
         new = as_stored(resource, validation.well_formed(resource, copy_json(obj), namespace))
         metadata = new["metadata"]
@@ -272,6 +289,10 @@ class Store:
         bucket = self.bucket(resource)
         if bucket.get(*key) is not None:
             raise errors.already_exists(resource, key[1])
+        if managed_fields is not None:
+            new["metadata"]["managedFields"] = managed_fields
+        elif manager:
+            new = managed.track_update(self.schema(resource), resource, None, new, manager, "", now)
         if dry_run:
             return as_served(resource, new)
         new = self.commit("ADDED", bucket, new, None)
@@ -337,6 +358,56 @@ class Store:
         new = validation.well_formed(resource, new, namespace, name)
         self._check_patched(resource, new, old)
         return self._replace(resource, new, old, subresource, manager, now, dry_run)
+
+    def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        config: Json,
+        *,
+        now: float,
+        manager: str,
+        force: bool = False,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Applied:
+        """Server-side apply by `manager`: create the object, or make it what `config` says.
+
+        409 with FieldManagerConflict causes if another manager owns a field that would change, unless `force`.
+        A resourceVersion in `config` must be that of an existing object (409), and does not matter for a new one; a
+        uid in `config` forbids creation (409) and must be that of an existing object (422). So "1" as
+        resourceVersion means create only, and uid with resourceVersion means update only.
+        """
+        config = validation.well_formed(resource, config, namespace or None, name)
+        if config["metadata"].get("managedFields"):
+            raise errors.bad_request("metadata.managedFields must be nil")
+        live = self.find(resource, namespace, name)
+        schema = self.schema(resource)
+        if live is None and subresource:
+            raise errors.not_found(resource, name)
+        if live is None and config["metadata"].get("uid"):
+            uid = config["metadata"]["uid"]
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise errors.conflict(resource, name, why)
+        merged = managed.apply(schema, resource, live, config, manager, subresource, now, force=force)
+        if live is None:
+            entries = merged["metadata"].get("managedFields", [])
+            obj = self._create(resource, merged, now, namespace or None, manager, dry_run, entries)
+            return Applied(obj, created=True)
+        version = config["metadata"].get("resourceVersion")
+        if version:
+            merged["metadata"]["resourceVersion"] = version
+        self._check_patched(resource, merged, live)
+        return Applied(self._replace(resource, merged, live, subresource, "", now, dry_run), created=False)
+
+    def schema(self, resource: Resource) -> Struct:
+        """How the fields of a resource merge."""
+        schema = self._schemas.get(resource)
+        if schema is None:
+            schema = root_schema(resource, self.registry.crd_version(resource))
+            self._schemas[resource] = schema
+        return schema
 
     def bind(self, namespace: str, name: str, node: str, *, now: float) -> Json:
         """Bind a pod to a node (the `binding` subresource); 409 if it is bound already."""
@@ -416,16 +487,19 @@ class Store:
     ) -> Json:
         new = validation.restrict(resource, new, old, subresource)
         new["metadata"] = kept_metadata(new["metadata"], old["metadata"])
-        if not subresource:
+        if subresource != "status":
             defaults.for_update(resource, new, old)
             validation.check_update(resource, new, old)
             if wants_new_generation(resource, new, old):
                 new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+        if manager:
+            schema = self.schema(resource)
+            new = managed.track_update(schema, resource, old, new, manager, subresource, now)
         return self._store_changed(resource, new, old, now, dry_run)
 
     def _store_changed(self, resource: Resource, new: Json, old: Json, now: float, dry_run: bool) -> Json:
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        if new == old:
+        if new == old or managed.same_but_times(new, old):
             return old
         if dry_run:
             return new
@@ -462,6 +536,7 @@ class Store:
         return obj
 
     def _serve_crd(self, change: Change) -> None:
+        self._schemas.clear()
         if change.type == "DELETED":
             for resource in self.registry.remove_crd(change.obj):
                 self._buckets.pop(resource.storage, None)

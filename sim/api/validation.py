@@ -37,6 +37,8 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
         raise _wrong_type(resource, "metadata", metadata, "object")
     _check_metadata_types(resource, metadata)
     metadata = dict(metadata)
+    if not resource.namespaced and metadata.get("namespace") == "":
+        del metadata["namespace"]
     _check_place(resource, metadata, namespace, name)
     return {**obj, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
 
