@@ -1,0 +1,1 @@
+"""Inventory: what every cluster has, published as whole snapshots."""

@@ -53,11 +53,20 @@ class ClusterInventory:
     message: str = ""
     whole: bool = False  # every list has been read once
     changed: bool = True
+    everything: bool = True  # the next snapshot holds every part
 
     def adopt(self, classes: Iterable[str], pods: Iterable[str]) -> None:
         """Takes over what an earlier owner published."""
         self.published_classes |= set(classes)
         self.published_pods |= set(pods)
+
+    def meet(self, incarnation: str) -> None:
+        """Notes which cluster answers under this name; of another one than before nothing is known yet."""
+        if self.incarnation not in ("", incarnation):
+            self.cache = ClusterCache(provision_timeout=self.timing.provision_timeout)
+            self.whole = False
+            self.everything = True
+        self.incarnation = incarnation
 
     def contact(self, now: float) -> None:
         """Notes that the cluster's API answered; a cluster that was away is ready again."""
@@ -66,6 +75,15 @@ class ClusterInventory:
             self.health = Health.READY
             self.message = ""
             self.changed = True
+
+    def publish_all(self) -> None:
+        """Makes the next snapshot a whole one: some part may not have been written."""
+        self.everything = self.changed = True
+
+    def refuse(self, message: str) -> None:
+        """Notes that the cluster cannot be reached at all, for a reason that waiting does not mend."""
+        if self.health is not Health.UNREACHABLE or self.message != message:
+            self.health, self.message, self.changed = Health.UNREACHABLE, message, True
 
     def began(self, now: float) -> None:
         """Starts the clock of silence when the cluster is taken over."""
@@ -98,9 +116,10 @@ class ClusterInventory:
         self._judge(now)
         self.cache.expire_claims(now)
         dirty_classes, dirty_pods = self.cache.take_changes()
-        if self.n == 0:  # the first look of a new owner is whole
+        if self.everything:  # the first look of a new owner is whole
             dirty_classes, dirty_pods = set(self.cache.class_names()), set(self.cache.workload_keys())
         self.n += 1
+        self.everything = not self.whole
         snapshot = SnapshotId(self.incarnation, self.epoch, self.n)
         silent = self.health is Health.UNREACHABLE and not self.whole
         names = set(self.cache.class_names()) if not silent else set(self.published_classes)

@@ -1,0 +1,226 @@
+"""Inventory as a service on the bus: registrations in, snapshots out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import ClassVar
+
+import structlog
+
+from gpufleet.bus.publisher import Failure
+from gpufleet.bus.records import Record
+from gpufleet.bus.service import Bus, Service
+from gpufleet.bus.shards import shard_of
+from gpufleet.model.cluster import Health
+from gpufleet.model.log import ClassInventory, ClusterRegistration, InventorySummary
+from gpufleet.wire.errors import RecordError
+from gpufleet.wire.records import (
+    class_key,
+    dump_inventory,
+    inventory_key,
+    parse_cluster,
+    pods_key,
+    split_inventory_key,
+)
+from services.inventory.core.cache import ClusterCache
+from services.inventory.core.snapshot import ClusterInventory, Publication
+from services.inventory.settings import InventorySettings
+from services.inventory.watcher import ClusterWatcher
+
+log = structlog.get_logger("gpufleet.inventory")
+
+_TOPIC = "inventory"
+
+
+class InventoryService(Service):
+    """Owns a share of the clusters: those whose shard of the inventory topic is this instance's."""
+
+    name: ClassVar[str] = "inventory"
+    reads: ClassVar[Sequence[str]] = ("clusters",)
+    owns: ClassVar[Sequence[str]] = (_TOPIC,)
+
+    def __init__(self, settings: InventorySettings) -> None:
+        self.settings = settings
+        self._registrations: dict[str, ClusterRegistration] = {}
+        self._epochs: dict[int, int] = {}  # owned shard: epoch
+        self._topic_keys: dict[int, set[str]] = {}  # shard: keys that the topic holds
+        self._watchers: dict[str, tuple[ClusterWatcher, asyncio.Task[None]]] = {}
+
+    def bind(self, bus: Bus) -> None:
+        """Adds metrics of the owned clusters."""
+        super().bind(bus)
+        metrics = bus.metrics
+        self._published = metrics.counter("snapshots", "Snapshots that were published")
+        metrics.gauge_of("clusters", "Owned clusters by health", self._by_health, ("health",))
+        metrics.gauge_of(
+            "silence_seconds",
+            "Seconds since an owned cluster's API last answered",
+            lambda: [((c,), self._silence(w.inventory)) for c, (w, _) in sorted(self._watchers.items())],
+            ("cluster",),
+        )
+        metrics.counter_of(
+            "relists",
+            "Lists that were needed after the first one",
+            lambda: [
+                ((c,), sum(max(0, r.stats.lists - 1) for r in w.reflectors))
+                for c, (w, _) in sorted(self._watchers.items())
+            ],
+            ("cluster",),
+        )
+
+    # -- registrations -------------------------------------------------------------------------------------------
+
+    def on_records(self, records: list[Record]) -> None:
+        """Takes registrations; a changed one starts its cluster's watcher anew."""
+        for record in records:
+            if record.key is None or record.value is None:
+                self._unregister(record)
+                continue
+            try:
+                registration = parse_cluster(record)
+            except RecordError as error:
+                self.bus.dead_letters.reject(record, error)
+                continue
+            before = self._registrations.get(registration.name)
+            self._registrations[registration.name] = registration
+            if before is None or before.access != registration.access:
+                self._restart(registration.name)
+
+    def _unregister(self, record: Record) -> None:
+        if record.key is None:
+            if record.value is None:
+                return
+            try:
+                parse_cluster(record)
+            except RecordError as error:
+                self.bus.dead_letters.reject(record, error)
+            return
+        if self._registrations.pop(record.key, None) is None:
+            return
+        shard = self._shard(record.key)
+        self._stop(record.key)
+        if shard in self._epochs:
+            self._erase(record.key, shard)
+
+    def _erase(self, cluster: str, shard: int) -> None:
+        """Tombstones what the topic holds of a cluster that left; the cluster's own record first."""
+        for key in sorted(k for k in self._topic_keys.get(shard, ()) if split_inventory_key(k)[0] == cluster):
+            self._send(shard, key, None, self._epochs[shard], None)
+
+    # -- shards --------------------------------------------------------------------------------------------------
+
+    def on_shard_records(self, records: list[Record]) -> None:
+        """Keeps in mind which keys the topic holds, so that a new owner can tombstone what is gone."""
+        for record in records:
+            if record.key is None:
+                continue
+            keys = self._topic_keys.setdefault(record.partition, set())
+            (keys.discard if record.value is None else keys.add)(record.key)
+
+    def acquired(self, shard: int, epoch: int) -> None:
+        """Watches the clusters of the shard."""
+        self._epochs[shard] = epoch
+        held = {self._cluster_of(key) for key in self._topic_keys.get(shard, ())}
+        for cluster in sorted(held - self._registrations.keys() - {""}):
+            self._erase(cluster, shard)
+        for cluster in sorted(self._registrations):
+            if self._shard(cluster) == shard:
+                self._restart(cluster)
+
+    def lost(self, shard: int, reason: str) -> None:
+        """Stops watching the clusters of the shard."""
+        self._epochs.pop(shard, None)
+        self._topic_keys.pop(shard, None)
+        for cluster in [c for c in self._watchers if self._shard(c) == shard]:
+            self._stop(cluster)
+        log.info("shard.lost", shard=shard, reason=reason)
+
+    async def stopping(self) -> None:
+        """Ends all watchers."""
+        tasks = [task for _, task in self._watchers.values()]
+        for cluster in list(self._watchers):
+            self._stop(cluster)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- watchers ------------------------------------------------------------------------------------------------
+
+    def _restart(self, cluster: str) -> None:
+        shard = self._shard(cluster)
+        epoch = self._epochs.get(shard)
+        if epoch is None:
+            return
+        before = self._watchers.get(cluster)
+        self._stop(cluster)
+        timing = self.settings.timing()
+        cache = ClusterCache(provision_timeout=timing.provision_timeout)
+        inventory = ClusterInventory(cluster, epoch, timing, cache=cache)
+        if before is not None and before[0].inventory.epoch == epoch:
+            inventory.n = before[0].inventory.n  # the count goes on within an epoch
+        parts = [split_inventory_key(k) for k in self._topic_keys.get(shard, ()) if self._cluster_of(k) == cluster]
+        inventory.adopt((n for _, p, n in parts if p == "class"), (n for _, p, n in parts if p == "pods"))
+        watcher = ClusterWatcher(self._registrations[cluster], inventory, self.settings, self._publish)
+        task = asyncio.create_task(watcher.run(), name=f"watch {cluster}")
+        self._watchers[cluster] = (watcher, task)
+
+    def _stop(self, cluster: str) -> None:
+        watcher = self._watchers.pop(cluster, None)
+        if watcher is not None:
+            watcher[1].cancel()
+
+    def _publish(self, inventory: ClusterInventory, publication: Publication) -> None:
+        """Sends snapshot n: its parts, then the record that closes it."""
+        cluster, shard, closing = inventory.cluster, self._shard(inventory.cluster), publication.closing
+        epoch, n = closing.snapshot.epoch, closing.snapshot.n
+        for name in publication.removed_classes:
+            self._send(shard, class_key(cluster, name), None, epoch, n)
+        for workload in publication.removed_pods:
+            self._send(shard, pods_key(cluster, workload), None, epoch, n)
+        for node_class in publication.classes:
+            part = ClassInventory(cluster, closing.snapshot, node_class)
+            self._send(shard, inventory_key(part), dump_inventory(part), epoch, n)
+        for pods in publication.pods:
+            self._send(shard, inventory_key(pods), dump_inventory(pods), epoch, n)
+        summary = InventorySummary(
+            cluster=cluster,
+            snapshot=closing.snapshot,
+            observed_at=closing.observed_at,
+            health=closing.health,
+            message=closing.message,
+            apis=closing.apis,
+            namespaces=closing.namespaces,
+            virtual_nodes=closing.virtual_nodes,
+            classes=tuple(sorted(inventory.published_classes)),
+            pods=tuple(sorted(inventory.published_pods)),
+        )
+        self._send(shard, cluster, dump_inventory(summary), epoch, n)
+        self._published.inc()
+
+    def _send(self, shard: int, key: str, value: bytes | None, epoch: int, n: int | None) -> None:
+        self.bus.publisher.send(_TOPIC, key, value, epoch=epoch, version=n, partition=shard)
+
+    def publish_failed(self, failure: Failure) -> None:
+        """A part may be missing: the next snapshot of that cluster is a whole one."""
+        watcher = self._watchers.get(self._cluster_of(failure.key))
+        if watcher is not None:
+            watcher[0].inventory.publish_all()
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    def _shard(self, cluster: str) -> int:
+        return shard_of(cluster, self.bus.registry[_TOPIC].partitions)
+
+    @staticmethod
+    def _cluster_of(key: str) -> str:
+        try:
+            return split_inventory_key(key)[0]
+        except ValueError:
+            return ""
+
+    def _by_health(self) -> list[tuple[Sequence[str], float]]:
+        found = [w.inventory.health for w, _ in self._watchers.values()]
+        return [((health.value,), float(found.count(health))) for health in Health]
+
+    def _silence(self, inventory: ClusterInventory) -> float:
+        return max(0.0, time.time() - inventory.last_contact) if inventory.last_contact else 0.0
