@@ -54,13 +54,13 @@ class FleetBroker(KafkaBroker):
             apply_types=False,  # handlers take what the decoder made, without validation by pydantic
             graceful_timeout=10.0,
             middlewares=middlewares,
-            logger=_framework_logger(),
+            logger=framework_logger(),
             log_level=logging.DEBUG,  # what FastStream says of every batch
         )
 
     async def _connect(self) -> Callable[..., aiokafka.AIOKafkaConsumer]:
         quieten()
-        self.idempotent = await _reach(self.settings, str(self._connection_kwargs["client_id"]))
+        self.idempotent = await reach(self.settings, str(self._connection_kwargs["client_id"]))
         self._connection_kwargs["enable_idempotence"] = self.idempotent
         return await super()._connect()
 
@@ -102,7 +102,7 @@ def _security(settings: KafkaSettings) -> BaseSecurity | None:
     )
 
 
-async def _reach(settings: KafkaSettings, client_id: str) -> bool:
+async def reach(settings: KafkaSettings, client_id: str) -> bool:
     """Connect once, with retries; whether the producer can be idempotent. Raises BusUnavailable."""
     deadline = time.monotonic() + settings.connect_timeout
     pause = _RETRY_FIRST
@@ -233,10 +233,18 @@ def quieten() -> None:
                 logger.setLevel(logging.WARNING)
 
 
-def _framework_logger() -> logging.Logger:
+_OLD_NEWS: Final = ("no partition assignments", "Auto create topics is disabled")
+"""What FastStream warns of and is meant to be so: a standby has no partition; topics come from the registry."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(text in str(record.msg) for text in _OLD_NEWS)
+
+
+def framework_logger() -> logging.Logger:
+    """The logger that FastStream is given."""
     logger = logging.getLogger("gpufleet.bus.faststream")
     if not logger.filters:
-        # A standby has no partition by design; FastStream warns of it at every rebalance.
-        logger.addFilter(lambda record: "no partition assignments" not in str(record.msg))
+        logger.addFilter(_is_news)
     logger.setLevel(logging.WARNING)
     return logger

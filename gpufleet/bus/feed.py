@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
@@ -15,6 +16,8 @@ from gpufleet.bus.leadership import Leadership
 from gpufleet.bus.owned import OwnedFeed
 from gpufleet.bus.reader import FeedFailed, Reader, Sink
 from gpufleet.bus.settings import KafkaSettings
+
+_LOOK: Final = 0.01
 
 __all__ = ["FeedFailed", "Leadership", "OwnedFeed", "Sink", "TableFeed"]
 
@@ -54,9 +57,12 @@ class TableFeed(Reader):
 
         Raises FeedFailed.
         """
-        await self.reach(await self.end_offsets(self._partitions()))
+        await self.reach(await self.end_offsets(await self._partitions()))
 
-    def _partitions(self) -> list[TopicPartition]:
+    async def _partitions(self) -> list[TopicPartition]:
+        while self.consumer is None or not self.consumer.assignment():  # FastStream is starting it
+            self.check()
+            await asyncio.sleep(_LOOK)
         partitions = [
             TopicPartition(topic, partition)
             for topic in self.topics

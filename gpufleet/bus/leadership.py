@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -55,10 +55,10 @@ class Leadership(Ownership):
             instance=instance,
             epochs=epochs,
             claim=claim,
+            barrier=barrier,
             key_of=lambda _: claim_key(service),
         )
         self._leader_sink = sink
-        self._barrier = barrier
 
     @property
     def active(self) -> bool:
@@ -85,6 +85,3 @@ class Leadership(Ownership):
 
     def _deliver(self, records: list[Record]) -> None:
         pass
-
-    async def _prepare(self, shards: Sequence[int], *, fresh: bool) -> None:  # noqa: ARG002
-        await self._barrier()

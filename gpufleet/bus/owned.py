@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -32,7 +32,8 @@ class OwnedFeed(Ownership):
     """A member of the group `<prefix>gpufleet.<service>` on by-cluster `topics` (partition p of each goes together).
 
     Taking a shard: publish a claim (`gpufleet.epochs`, key `service/shard`); its offset is the epoch; then take the end
-    offsets of the shard's partitions; read them from the beginning to there; then `sink.acquired`. Offsets are never
+    offsets of the shard's partitions; read them from the beginning to there; the same for the service's tables
+    (`barrier`); then `sink.acquired`. Offsets are never
     committed. `may_send(shard)` guards what is sent for it.
     """
 
@@ -47,6 +48,7 @@ class OwnedFeed(Ownership):
         instance: str,
         epochs: EpochTable,
         claim: Claimer,
+        barrier: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(
             broker,
@@ -57,6 +59,7 @@ class OwnedFeed(Ownership):
             instance=instance,
             epochs=epochs,
             claim=claim,
+            barrier=barrier,
             key_of=lambda shard: claim_key(service, shard),
         )
         self._shard_sink = sink
@@ -77,3 +80,4 @@ class OwnedFeed(Ownership):
         for partition in partitions:
             self.next_offsets.pop(partition, None)
         await self.reach(await self.end_offsets(partitions))
+        await self._barrier()

@@ -48,6 +48,7 @@ class Ownership(Reader):
         instance: str,
         epochs: EpochTable,
         claim: Claimer,
+        barrier: Callable[[], Awaitable[None]],
         key_of: Callable[[int], str],
     ) -> None:
         super().__init__(
@@ -62,6 +63,7 @@ class Ownership(Reader):
         self._settings = settings
         self._epochs = epochs
         self._claim = claim
+        self._barrier = barrier
         self._key_of = key_of
         self._current: set[int] = set()  # held under a claim of the present assignment
         self._live: set[int] = set()  # whose records go to the sink
@@ -85,8 +87,9 @@ class Ownership(Reader):
     def _deliver(self, records: list[Record]) -> None:
         raise NotImplementedError
 
-    async def _prepare(self, shards: Sequence[int], *, fresh: bool) -> None:
-        raise NotImplementedError
+    async def _prepare(self, shards: Sequence[int], *, fresh: bool) -> None:  # noqa: ARG002
+        """Read what must be known before the service acts; called when the claims are acknowledged."""
+        await self._barrier()
 
     # For the service.
 
@@ -160,8 +163,10 @@ class Ownership(Reader):
             return  # whoever watches the feed stops the service
         for shard, epoch in zip(shards, epochs, strict=True):
             claim = self._epochs.highest(self._key_of(shard))
-            if claim is not None and claim.instance != self.instance and claim.epoch > epoch:
-                continue  # overtaken while we read; the ticker tries again if it is still ours
+            if claim is not None and claim.epoch > epoch:
+                if claim.instance != self.instance:
+                    continue  # overtaken while we read; the ticker tries again if it is still ours
+                epoch = claim.epoch  # a retry of the producer has written the claim twice
             self.held[shard] = epoch
             self._current.add(shard)
             log.info("bus.acquired", group=self.group, shard=shard, epoch=epoch)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
+from faststream._internal.endpoint.subscriber.utils import MultiLock
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
@@ -176,7 +177,8 @@ class Reader:
             return False
         # The position moves when aiokafka hands a batch out. From there to the lock that FastStream holds while the
         # handler works nothing awaits, so with the lock free nothing is between the consumer and the sink.
-        return position >= end and bool(self.subscriber.lock.empty)
+        lock = cast(MultiLock, self.subscriber.lock)  # one, as the broker has a graceful time-out
+        return position >= end and lock.empty
 
     async def _wait(self, seconds: float | None) -> None:
         waiter = asyncio.get_running_loop().create_future()

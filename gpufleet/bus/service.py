@@ -64,6 +64,9 @@ class Service:
     leads: ClassVar[bool] = False
     """Whether one instance is active and the others stand by."""
 
+    keeps_log_id: ClassVar[bool] = False
+    """Whether this service gives the log its id where there is none, when it becomes active. One service only."""
+
     bus: Bus
 
     def bind(self, bus: Bus) -> None:
