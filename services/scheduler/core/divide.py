@@ -1,0 +1,198 @@
+"""How many replicas each cluster gets (specification 2.3, 6): exact, deterministic, free of any state.
+
+Rounding is Webster's method (Sainte-Lague), as upstream Karmada rounds: seats go one by one to the greatest
+``weight / (2 * seats + 1)``; ties to fewer seats, then by name, in an order that depends on the workload's UID.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from services.scheduler.core.outputs import ClusterNumbers
+
+_EXACT = 2**52
+
+
+class Mode(StrEnum):
+    """What a decision may do with the replicas that are placed already.
+
+    Fill places only what is missing. Steady pours the total anew, own replicas counted as room: scaling up keeps
+    them, scaling down shrinks. Fresh ignores where they are.
+    """
+
+    FILL = "Fill"
+    STEADY = "Steady"
+    FRESH = "Fresh"
+
+
+@dataclass(slots=True)
+class Option:
+    """A candidate cluster: its tier, replicas that it has (``assigned``), and further room."""
+
+    cluster: str
+    tier: int
+    assigned: int
+    running: int
+    stock: int = 0
+    weight: int = 0
+
+    def numbers(self) -> ClusterNumbers:
+        """Returns the values as they are kept in the history."""
+        return ClusterNumbers(self.cluster, self.tier, self.assigned, self.running, self.stock, self.weight)
+
+
+def fnv1a32(text: str) -> int:
+    """Returns the 32-bit FNV-1a hash of a text's UTF-8 bytes."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return value
+
+
+def descending(uid: str) -> bool:
+    """Returns whether ties go to the last name instead of the first, for a workload's UID (empty: the first)."""
+    return bool(uid) and fnv1a32(uid) % 2 == 1
+
+
+def webster(seats: int, weights: Mapping[str, int], last_first: bool = False) -> dict[str, int]:
+    """Returns ``seats`` divided in proportion to ``weights``; clusters of weight 0 get none.
+
+    With all weights 0 nothing is given. Monotone in ``seats``: one seat more takes none away.
+    """
+    names = sorted((name for name, weight in weights.items() if weight > 0), reverse=last_first)
+    total = sum(weights[name] for name in names)
+    given = dict.fromkeys(names, 0)
+    if not names or seats <= 0:
+        return given
+    # Every seat whose quotient is at least total / (2 * seats - k), k clusters, is certain to be given: there are
+    # at most `seats` of them and they all come before any other. The rest, at most k, are given one by one.
+    certain = 2 * seats - len(names)
+    if certain > 0:
+        for name in names:
+            given[name] = (weights[name] * certain + total) // (2 * total)
+    left = seats - sum(given.values())
+    # A quotient of two integers below 2**52 in product is told apart from every other by its double; else exact.
+    if max(weights[name] for name in names) * (2 * seats + 1) < _EXACT:
+        heap = [(-weights[n] / (2 * given[n] + 1), given[n], rank, n) for rank, n in enumerate(names)]
+        heapq.heapify(heap)
+        for _ in range(left):
+            _, count, rank, name = heap[0]
+            given[name] = count = count + 1
+            heapq.heapreplace(heap, (-weights[name] / (2 * count + 1), count, rank, name))
+        return given
+    for _ in range(left):
+        rank, name = min(enumerate(names), key=lambda item: _quotient(weights, given, item[1], item[0]))
+        given[name] += 1
+    return given
+
+
+def _quotient(weights: Mapping[str, int], given: Mapping[str, int], name: str, rank: int) -> tuple[Fraction, int, int]:
+    return (Fraction(-weights[name], 2 * given[name] + 1), given[name], rank)
+
+
+def pour(
+    options: Sequence[Option],
+    replicas: int,
+    mode: Mode,
+    *,
+    last_first: bool = False,
+    existing_first: bool = False,
+) -> dict[str, int]:
+    """Returns replicas by cluster: tier after tier as many as fit, running capacity before stock.
+
+    With ``existing_first`` the running capacity of every tier goes before any stock. The sum may be less than
+    ``replicas`` if there is no more room. ``options`` are ordered by tier.
+    """
+    tiers = _tiers(options)
+    placed = [sum(o.assigned for o in tier) for tier in tiers]
+    fill = mode is Mode.FILL and sum(placed) <= replicas
+    wanted = list(placed) if fill else [0] * len(tiers)
+    left = replicas - sum(wanted)
+    # With existing_first a first pass counts running capacity only, and stock comes in a second one.
+    for with_stock in (False, True) if existing_first else (True,):
+        for i, tier in enumerate(tiers):
+            more = min(left, max(0, placed[i] + _room(tier, with_stock) - wanted[i]))
+            wanted[i] += more
+            left -= more
+    counts: dict[str, int] = {}
+    for tier, count in zip(tiers, wanted, strict=True):
+        counts.update(_within(tier, count, last_first))
+    return counts
+
+
+def _room(tier: Iterable[Option], stock: bool) -> int:
+    return sum(o.running + (o.stock if stock else 0) for o in tier)
+
+
+def _tiers(options: Sequence[Option]) -> list[list[Option]]:
+    tiers: dict[int, list[Option]] = {}
+    for option in options:
+        tiers.setdefault(option.tier, []).append(option)
+    return [tiers[number] for number in sorted(tiers)]
+
+
+def _within(tier: Sequence[Option], count: int, last_first: bool) -> dict[str, int]:
+    """Divides a tier's count over its clusters: shrink in proportion, or add only the difference."""
+    assigned = {o.cluster: o.assigned for o in tier}
+    total = sum(assigned.values())
+    if count < total:
+        return webster(count, assigned, last_first)
+    counts = assigned
+    extra = count - total
+    for room in ({o.cluster: o.running for o in tier}, {o.cluster: o.stock for o in tier}):
+        more = min(extra, sum(room.values()))
+        if more > 0:
+            for cluster, seats in webster(more, room, last_first).items():
+                counts[cluster] += seats
+            extra -= more
+    return counts
+
+
+def static(options: Sequence[Option], replicas: int, *, last_first: bool = False) -> dict[str, int]:
+    """Returns all replicas divided by static weight, from scratch; capacity does not count."""
+    weights = {o.cluster: o.weight for o in options}
+    if not any(weights.values()):
+        weights = dict.fromkeys(weights, 1)
+    return webster(replicas, weights, last_first)
+
+
+def aggregated(options: Sequence[Option], replicas: int, mode: Mode, *, last_first: bool = False) -> dict[str, int]:
+    """Returns replicas on as few clusters as possible: those that hold some first, then the largest room first.
+
+    Growing divides only the difference; shrinking keeps the clusters with the most replicas.
+    """
+    counts = {o.cluster: o.assigned for o in options}
+    placed = sum(counts.values())
+    if replicas < placed:
+        chosen = _prefix(sorted(counts.items(), key=lambda item: (-item[1], item[0])), replicas)
+        return {**dict.fromkeys(counts, 0), **webster(replicas, chosen, last_first)}
+    extra = replicas - placed
+    if extra <= 0:
+        return counts
+    holding = mode is not Mode.FRESH
+    for stock in (False, True):
+        ordered = sorted(
+            options, key=lambda o: (not (holding and o.assigned), -(o.running + (o.stock if stock else 0)), o.cluster)
+        )
+        chosen = _prefix(((o.cluster, o.running + (o.stock if stock else 0)) for o in ordered), extra)
+        if sum(chosen.values()) >= extra or stock:
+            for cluster, seats in webster(min(extra, sum(chosen.values())), chosen, last_first).items():
+                counts[cluster] += seats
+            break
+    return counts
+
+
+def _prefix(rooms: Iterable[tuple[str, int]], needed: int) -> dict[str, int]:
+    chosen: dict[str, int] = {}
+    total = 0
+    for cluster, room in rooms:
+        if total >= needed:
+            break
+        if room > 0:
+            chosen[cluster] = room
+            total += room
+    return chosen

@@ -1,0 +1,114 @@
+"""The ledger of reservations (rule 3): what placements hold until the inventory shows it.
+
+A placement holds ``assigned - bound - finished`` per component, on the node class and shape recorded in its slots.
+Holds are refitted in (epoch, version) order; what no longer fits is a debt, and a cluster in debt shows no room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpufleet.model.cluster import ComponentPods, WorkloadPods
+from gpufleet.model.placement import ClusterShare, Slot, Source, Version
+from services.scheduler.core.units import Part, Way
+
+if TYPE_CHECKING:
+    from services.scheduler.core.capacity import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Room for ``count`` pods. An empty ``pool`` means any class, without a debt: nothing was promised.
+
+    ``provisioning`` pods wait for nodes that are being created: their instances are out of stock already.
+    """
+
+    part: Part
+    pool: str
+    count: int
+    source: Source
+    provisioning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one workload holds in one cluster, in the order in which it was taken."""
+
+    version: Version
+    holds: tuple[Hold, ...]
+
+
+def holding(version: Version, share: ClusterShare, ways: tuple[Way, ...], pods: WorkloadPods | None) -> Holding | None:
+    """Returns what a share still holds, or None if every pod of it is bound or finished.
+
+    Which pods are bound is not known by class, so the first slots (running nodes) count as served first.
+    """
+    known = dict(pods.components) if pods is not None else {}
+    served = {name: known[name].bound + known[name].finished if name in known else 0 for name, _ in share.components}
+    covered: dict[str, int] = {}
+    holds: list[Hold] = []
+    for slot in share.slots:
+        covered[slot.component] = covered.get(slot.component, 0) + slot.count
+        _add(holds, slot, ways, served, known)
+    for name, count in share.components:
+        if count > covered.get(name, 0):
+            _add(holds, Slot(name, "", count - covered.get(name, 0)), ways, served, known)
+    return Holding(version, tuple(holds)) if holds else None
+
+
+def _add(
+    holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: dict[str, int], known: dict[str, ComponentPods]
+) -> None:
+    done = min(slot.count, served.get(slot.component, 0))
+    if done:
+        served[slot.component] -= done
+    part = part_of(slot, ways)
+    if slot.count > done and part is not None:
+        pods = known.get(slot.component)
+        waiting = pods.provisioning if pods is not None and slot.source is Source.ELASTIC else 0
+        holds.append(Hold(part, slot.node_class, slot.count - done, slot.source, waiting))
+
+
+def part_of(slot: Slot, ways: tuple[Way, ...]) -> Part | None:
+    """Returns the part that a slot was taken for, or None if no way is known any more."""
+    virtual = slot.source is Source.VIRTUAL
+    candidates = [part for way in ways if way.unit == slot.unit and (part := way.part(slot.component)) is not None]
+    candidates = candidates or [part for way in ways if (part := way.part(slot.component)) is not None]
+    return next((part for part in candidates if (part.virtual is not None) is virtual), None) or next(
+        iter(candidates), None
+    )
+
+
+def refit(member: Member) -> None:
+    """Takes every hold out of a cluster's inventory afresh and counts its debt in pods."""
+    for pool in member.pools:
+        pool.reset()
+    for node in member.virtual:
+        node.reset()
+    debt = 0
+    for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
+        for hold in held.holds:
+            debt += _book(member, hold)
+    member.debt = debt
+
+
+def _book(member: Member, hold: Hold) -> int:
+    left = hold.count
+    if hold.source is Source.VIRTUAL and hold.part.virtual is not None:
+        need = hold.part.virtual
+        for node in member.virtual:
+            if left and node.name == hold.pool:
+                left -= node.take(need.model, need.gpus, left)
+        return left
+    named = [pool for pool in member.pools if pool.name == hold.pool]
+    pools = named or member.pools  # a class that is gone, or that was never named: any class
+    for pool in pools:
+        left -= pool.take_running(hold.part.shape, left)
+    if not hold.pool:
+        return 0
+    if hold.source is Source.ELASTIC:
+        left -= min(left, hold.provisioning)
+        for pool in pools:
+            left -= pool.take_stock(hold.part.shape, left)
+    return left

@@ -1,0 +1,102 @@
+"""Which policy places a workload (specification 1.2, 1.4).
+
+A policy of the workload's namespace goes before a cluster-wide one; then the higher priority, then the more specific
+selector (name, label, kind), then the first by name. A template stays with the policy that has claimed it while that
+one still selects it, unless another preempts policies and ranks higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gpufleet.model.policy import PropagationPolicy, ResourceSelector
+from gpufleet.model.workload import Workload
+
+
+def specificity(selector: ResourceSelector, policy_namespace: str, workload: Workload) -> int:
+    """Returns 3 for a match by name, 2 by label, 1 by kind, 0 for none."""
+    if selector.api_version != workload.api_version or selector.kind != workload.kind:
+        return 0
+    if policy_namespace:
+        if workload.namespace != policy_namespace or selector.namespace not in ("", policy_namespace):
+            return 0
+    elif selector.namespace:
+        if selector.namespace != workload.namespace:
+            return 0
+    elif workload.namespace.startswith("kube-"):
+        return 0  # a cluster-wide policy does not reach into system namespaces by itself
+    if selector.name:
+        return 3 if selector.name == workload.name else 0
+    if selector.labels is not None:
+        return 2 if selector.labels.matches(dict(workload.labels)) else 0
+    return 1
+
+
+def matches(policy: PropagationPolicy, workload: Workload) -> int:
+    """Returns the best specificity of a policy's selectors, 0 if it does not select the workload."""
+    return max((specificity(s, policy.namespace, workload) for s in policy.selectors), default=0)
+
+
+def select(
+    policies: Iterable[PropagationPolicy], workload: Workload, claimed_by: str = ""
+) -> tuple[PropagationPolicy | None, tuple[PropagationPolicy, ...]]:
+    """Returns the policy that counts, or None, and the others that match too (ignored), best first."""
+    ranked = sorted(
+        ((policy, found) for policy in policies if (found := matches(policy, workload))),
+        key=lambda item: (not item[0].namespace, -item[0].priority, -item[1], item[0].name),
+    )
+    matching = [policy for policy, _ in ranked]
+    if not matching:
+        return None, ()
+    chosen = next((policy for policy in matching if policy.key == claimed_by), matching[0])
+    if chosen is not matching[0] and (best := _preempting(matching, chosen)) is not None:
+        chosen = best
+    return chosen, tuple(policy for policy in matching if policy is not chosen)
+
+
+def _preempting(matching: list[PropagationPolicy], claimed: PropagationPolicy) -> PropagationPolicy | None:
+    for policy in matching:
+        if policy is claimed:
+            return None
+        if policy.preempts_policies and (
+            policy.priority > claimed.priority or (policy.namespace and not claimed.namespace)
+        ):
+            return policy
+    return None
+
+
+class PolicyIndex:
+    """Propagation policies by what they may select, so that a look-up touches only those of one kind."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, PropagationPolicy] = {}
+        self._by_kind: dict[tuple[str, str], dict[str, PropagationPolicy]] = {}
+
+    def get(self, key: str) -> PropagationPolicy | None:
+        """Returns a policy by its key, or None."""
+        return self._by_key.get(key)
+
+    def all(self) -> Mapping[str, PropagationPolicy]:
+        """Returns every policy by key."""
+        return self._by_key
+
+    def put(self, policy: PropagationPolicy) -> None:
+        """Adds or replaces a policy."""
+        self.remove(policy.key)
+        self._by_key[policy.key] = policy
+        for selector in policy.selectors:
+            self._by_kind.setdefault((selector.api_version, selector.kind), {})[policy.key] = policy
+
+    def remove(self, key: str) -> PropagationPolicy | None:
+        """Removes a policy and returns it, or None."""
+        policy = self._by_key.pop(key, None)
+        if policy is not None:
+            for selector in policy.selectors:
+                self._by_kind.get((selector.api_version, selector.kind), {}).pop(key, None)
+        return policy
+
+    def select(
+        self, workload: Workload, claimed_by: str = ""
+    ) -> tuple[PropagationPolicy | None, tuple[PropagationPolicy, ...]]:
+        """Returns the policy that counts for a workload, or None, and the ignored ones."""
+        return select(self._by_kind.get((workload.api_version, workload.kind), {}).values(), workload, claimed_by)

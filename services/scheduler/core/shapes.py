@@ -1,0 +1,157 @@
+"""Pod shapes, node layouts and how the two fit: interned, so that equal ones share every cached answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpufleet.model.resources import Labels, Resources
+from gpufleet.model.selectors import Taint, untolerated
+from gpufleet.model.workload import PodShape
+
+# Free amounts of one node, by column of its layout.
+Free = tuple[int, ...]
+# How many pods "as many as you like" is, where nothing bounds them.
+UNBOUNDED = 10**6
+_MEMO_LIMIT = 50_000
+
+
+def is_gpu(resource: str) -> bool:
+    """Returns whether a resource counts GPUs (``nvidia.com/gpu``, ``amd.com/gpu``…)."""
+    return resource.endswith("/gpu")
+
+
+def gpus(amounts: Resources) -> int:
+    """Returns the GPUs among some amounts."""
+    return sum(amount for name, amount in amounts if is_gpu(name))
+
+
+class Layout:
+    """Which resources the columns of a node class are."""
+
+    __slots__ = ("gpu_columns", "id", "names")
+
+    def __init__(self, number: int, names: tuple[str, ...]) -> None:
+        self.id = number
+        self.names = names
+        self.gpu_columns = tuple(i for i, name in enumerate(names) if is_gpu(name))
+
+    def free(self, amounts: Resources) -> Free:
+        """Returns amounts as columns; a resource that is not given is 0."""
+        known = dict(amounts)
+        return tuple(known.get(name, 0) for name in self.names)
+
+    def gpus(self, free: Free) -> int:
+        """Returns the GPUs in some columns."""
+        return sum(free[i] for i in self.gpu_columns)
+
+
+class Identity:
+    """What selectors and tolerations see of a node class: labels, and taints that keep pods away."""
+
+    __slots__ = ("id", "labels", "taints")
+
+    def __init__(self, number: int, labels: Labels, taints: tuple[Taint, ...]) -> None:
+        self.id = number
+        self.labels = dict(labels)
+        self.taints = taints
+
+
+class Fitter:
+    """One shape's requests on one layout."""
+
+    __slots__ = ("columns", "impossible", "memo")
+
+    def __init__(self, requests: Resources, layout: Layout) -> None:
+        index = {name: i for i, name in enumerate(layout.names)}
+        # A class that does not say how many pods it takes does not bound them; anything else missing is not there.
+        self.impossible = any(name not in index and name != "pods" for name, _ in requests)
+        self.columns = tuple((index[name], amount) for name, amount in requests if name in index)
+        self.memo: dict[Free, int] = {}
+
+    def fit(self, free: Free) -> int:
+        """Returns how many pods a node with ``free`` takes."""
+        count = self.memo.get(free)
+        if count is None:
+            if len(self.memo) > _MEMO_LIMIT:
+                self.memo.clear()
+            count = 0 if self.impossible else min((free[i] // a for i, a in self.columns), default=UNBOUNDED)
+            self.memo[free] = count
+        return count
+
+    def after(self, free: Free, pods: int) -> Free:
+        """Returns what is left of a node once it has taken some pods."""
+        left = list(free)
+        for i, amount in self.columns:
+            left[i] -= amount * pods
+        return tuple(left)
+
+
+class Shape:
+    """An interned `PodShape` with what is known about it."""
+
+    __slots__ = ("_admitted", "_fitters", "gpus", "id", "pod", "size")
+
+    def __init__(self, number: int, pod: PodShape) -> None:
+        self.id = number
+        self.pod = pod
+        self.gpus = gpus(pod.requests)
+        known = dict(pod.requests)
+        # Largest first: GPUs, then memory, then cpu, then everything else.
+        self.size = (self.gpus, known.get("memory", 0), known.get("cpu", 0), pod.requests)
+        self._fitters: dict[int, Fitter] = {}
+        self._admitted: dict[int, bool] = {}
+
+    def fitter(self, layout: Layout) -> Fitter:
+        """Returns how the shape fits a layout."""
+        fitter = self._fitters.get(layout.id)
+        if fitter is None:
+            fitter = self._fitters[layout.id] = Fitter(self.pod.requests, layout)
+        return fitter
+
+    def admitted(self, identity: Identity) -> bool:
+        """Returns whether nodes of an identity may run the shape: selector, required affinity, taints."""
+        answer = self._admitted.get(identity.id)
+        if answer is None:
+            answer = self._admitted[identity.id] = (
+                selects(self.pod, identity.labels) and untolerated(identity.taints, self.pod.tolerations) is None
+            )
+        return answer
+
+
+def selects(pod: PodShape, labels: dict[str, str]) -> bool:
+    """Returns whether node labels satisfy the shape's node selector and required affinity."""
+    if any(labels.get(key) != value for key, value in pod.node_selector):
+        return False
+    return not pod.affinity or any(term.matches(labels) for term in pod.affinity)
+
+
+class Catalog:
+    """Every shape, layout and identity of one state, once. Numbers are given in order of first sight."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[PodShape, Shape] = {}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._identities: dict[tuple[Labels, tuple[Taint, ...]], Identity] = {}
+
+    def shape(self, pod: PodShape) -> Shape:
+        """Returns the interned shape."""
+        shape = self._shapes.get(pod)
+        if shape is None:
+            shape = self._shapes[pod] = Shape(len(self._shapes), pod)
+        return shape
+
+    def layout(self, names: Iterable[str]) -> Layout:
+        """Returns the interned layout of some resource names."""
+        key = tuple(sorted(names))
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = Layout(len(self._layouts), key)
+        return layout
+
+    def identity(self, labels: Labels, taints: tuple[Taint, ...]) -> Identity:
+        """Returns the interned identity; when a taint was added does not matter."""
+        key = (labels, tuple(Taint(t.key, t.effect, t.value) for t in taints))
+        identity = self._identities.get(key)
+        if identity is None:
+            identity = self._identities[key] = Identity(len(self._identities), key[0], key[1])
+        return identity
