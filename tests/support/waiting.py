@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -19,14 +20,18 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 30.0, every
     return value
 
 
+@overload
 async def eventually(
-    condition: Callable[[], T] | Callable[[], Awaitable[T]], what: str, timeout: float = 30.0, every: float = 0.02
-) -> T:
+    condition: Callable[[], Awaitable[T]], what: str, timeout: float = ..., every: float = ...
+) -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], what: str, timeout: float = ..., every: float = ...) -> T: ...
+async def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0, every: float = 0.02) -> Any:
     """As :func:`wait_for`, in an event loop; ``condition`` may be a coroutine function."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
-        if isinstance(value, Awaitable):
+        if inspect.isawaitable(value):
             value = await value
         if value:
             return value

@@ -1,0 +1,39 @@
+"""The real parts as fixtures: one Apache Kafka broker and three control planes for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.clusters import Cluster, open_real
+from tests.support.kafka import ApacheKafka
+from tests.support.kube import gpu_node
+from tests.support.kubeapi import KubeApi
+
+CLUSTERS = ("idc", "ack-a", "ack-b")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[ApacheKafka]:
+    """A broker that tests may kill, provided they start it again."""
+    with ApacheKafka() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def real_clusters() -> Iterator[dict[str, Cluster]]:
+    """Three real clusters, each with four nodes of eight GPUs, by name."""
+    nodes = [gpu_node(f"gpu-{number}") for number in range(1, 5)]
+    with open_real(CLUSTERS, nodes) as clusters:
+        yield clusters
+
+
+@pytest.fixture
+def real_cluster(real_clusters: dict[str, Cluster]) -> Cluster:
+    return real_clusters[CLUSTERS[0]]
+
+
+@pytest.fixture
+def api(real_cluster: Cluster) -> KubeApi:
+    return real_cluster.api

@@ -1,0 +1,40 @@
+"""Which tests run: those on real parts only when asked for.
+
+``make e2e`` sets ``GPUFLEET_E2E``; ``-m e2e`` does the same. Then ``tests/e2e`` runs, and the conformance suites,
+which otherwise run on the embedded broker and simulated clusters, run on the real parts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+REAL_TIMEOUT = 300
+
+
+def wants_real_parts(config: pytest.Config) -> bool:
+    """Whether this session is to run on Apache Kafka and real control planes."""
+    expression = str(config.getoption("markexpr", default="") or "")
+    asked = "e2e" in expression and "not e2e" not in expression
+    return asked or bool(os.environ.get("GPUFLEET_E2E"))
+
+
+def mark_real(items: list[pytest.Item]) -> None:
+    """Mark what runs on real parts, and give it the time that starting them takes."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if folder in {"e2e", "conformance"}:
+            item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(REAL_TIMEOUT))
+
+
+def prepare_real_parts() -> None:
+    """Fetch and build what the real parts need, before the first test's clock runs."""
+    from tests.support import kafka, kube_build
+
+    kafka.fetch()
+    kube_build.programs()
