@@ -97,17 +97,17 @@ def render_time(seconds: float) -> str:
     """
     text = repr(float(seconds))  # the shortest text that means the same number
     number, _, digits = text.partition(".")
-    if len(digits) > 9 or not digits.isdecimal():
-        number, _, digits = f"{seconds:.9f}".partition(".")
-    whole = int(number)
-    if seconds < 0 and digits.strip("0"):
-        whole, digits = whole - 1, f"{10**9 - int(digits):09d}"
-    digits = digits.rstrip("0")
-    digits += "0" * (-len(digits) % 3)
     try:
+        if len(digits) > 9 or not digits.isdecimal():
+            number, _, digits = f"{seconds:.9f}".partition(".")
+        whole = int(number)
+        if seconds < 0 and digits.strip("0"):
+            whole, digits = whole - 1, f"{10**9 - int(digits.ljust(9, '0')):09d}"
         text = (_EPOCH + timedelta(seconds=whole)).isoformat()[:19]
     except (OverflowError, ValueError):
         raise RecordError(RecordReason.OUT_OF_RANGE, "", f"{seconds} is no time in seconds since 1970") from None
+    digits = digits.rstrip("0")
+    digits += "0" * (-len(digits) % 3)
     return f"{text}.{digits}Z" if digits else f"{text}Z"
 
 
@@ -120,11 +120,11 @@ def _time(value: object) -> object:
     raise PydanticCustomError("time_type", "must be a time as text")
 
 
-def _amounts(value: dict[str, str], *, round_up: bool) -> Resources:
+def _amounts(value: dict[str, str]) -> Resources:
     amounts = []
     for name, text in value.items():
         try:
-            amount = quantity.parse(text, name, round_up=round_up)
+            amount = quantity.parse(text, name, round_up=False)
         except quantity.QuantityError as error:
             raise PydanticCustomError("quantity", "{name}: {error}", {"name": name, "error": str(error)}) from None
         if amount:
@@ -146,8 +146,9 @@ def _major(value: str) -> str:
 class WireType:
     """Marks a field whose type in the message cannot be read off its Python type."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, quantities: bool = False) -> None:
         self.name = name
+        self.quantities = quantities
 
 
 Int32 = Annotated[int, Field(ge=-(2**31), le=INT32_MAX)]
@@ -165,7 +166,7 @@ else:
     # Epoch seconds; RFC 3339 text on the wire.
     Time = Annotated[float, BeforeValidator(_time), WireType("google.protobuf.Timestamp")]
     # What is there is rounded down.
-    Amounts = Annotated[dict[str, str], AfterValidator(lambda value: _amounts(value, round_up=False))]
+    Amounts = Annotated[dict[str, str], AfterValidator(_amounts), WireType("map<string, string>", quantities=True)]
     Pairs = Annotated[dict[str, str], AfterValidator(_pairs)]
     Counts = Annotated[dict[str, Count], AfterValidator(_pairs)]
     # A whole number that may exceed 32 bits: a double on the wire, exact up to 2**53.

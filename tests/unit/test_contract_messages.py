@@ -1,0 +1,134 @@
+"""The pydantic models are the messages of `proto/`: the same fields, types, values and marks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FieldDescriptor
+
+from tests.support import contract
+
+ALLOWED_TYPES = {"string", "int32", "double", "bool"}
+
+
+def test_every_message_has_a_model() -> None:
+    assert {message.name for message in contract.messages()} == set(contract.models())
+
+
+@pytest.mark.parametrize("name", sorted(contract.models()))
+def test_model_equals_message(name: str) -> None:
+    message = contract.message_class(name).DESCRIPTOR
+    assert contract.model_shape(contract.models()[name]) == contract.message_shape(message)
+
+
+def test_a_difference_is_seen() -> None:
+    shape = contract.message_shape(contract.message_class("Slot").DESCRIPTOR)
+    assert shape != contract.model_shape(contract.models()["Reason"])
+    by_name = {field.name: field for field in shape}
+    assert by_name["unit"].presence
+    assert not by_name["count"].presence
+    assert by_name["source"].values == {"running", "elastic", "virtual"}
+
+
+def test_members_of_a_oneof_are_optional() -> None:
+    seen = 0
+    for message in contract.messages():
+        for field in contract.message_shape(message):
+            if field.oneof:
+                seen += 1
+                info = contract.models()[message.name].model_fields[field.name]
+                assert not info.is_required()
+                assert info.default is None
+    assert seen == 3
+
+
+@pytest.mark.parametrize("message", list(contract.messages()), ids=lambda message: str(message.name))
+def test_json_is_plain(message: descriptor_pb2.DescriptorProto) -> None:
+    """No type whose JSON differs from what one expects: no 64-bit integers, bytes, enums, Any or Duration."""
+    for field in contract.message_shape(contract.message_class(message.name).DESCRIPTOR):
+        kind = field.type.removeprefix("repeated ").removeprefix("map<string, ").removesuffix(">")
+        assert (
+            kind in ALLOWED_TYPES
+            or kind in contract.models()
+            or kind
+            in (
+                "google.protobuf.Struct",
+                "google.protobuf.Timestamp",
+            )
+        ), f"{message.name}.{field.name}"
+
+
+def test_every_message_and_field_is_documented() -> None:
+    """Messages need a comment; a field only where its name does not say everything."""
+    for path in (contract.PROTO / "gpufleet").rglob("*.proto"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith("//"), f"{path.name} has no introduction"
+        for number, line in enumerate(lines):
+            if line.startswith("message "):
+                assert lines[number - 1].startswith("//"), f"{path.name}: {line}"
+
+
+# --- Evolution ------------------------------------------------------------------------------------------------
+
+
+def buf() -> str:
+    """Returns the path of buf, which is next to the interpreter."""
+    found = shutil.which("buf", path=str(Path(sys.executable).parent)) or shutil.which("buf")
+    assert found, "buf is not installed; it comes with the development requirements (buf-bin)"
+    return found
+
+
+def run_buf(*arguments: str, cwd: Path = contract.PROTO) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([buf(), *arguments], cwd=cwd, capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_buf_lint() -> None:
+    result = run_buf("lint")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_buf_format() -> None:
+    result = run_buf("format", "--diff", "--exit-code")
+    assert result.returncode == 0, result.stdout
+
+
+def test_buf_breaking() -> None:
+    result = run_buf("breaking", "--against", "baseline.binpb")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_buf_breaking_sees_a_break(tmp_path: Path) -> None:
+    shutil.copytree(contract.PROTO / "gpufleet", tmp_path / "gpufleet")
+    shutil.copy(contract.PROTO / "buf.yaml", tmp_path)
+    changed = tmp_path / "gpufleet/v1/placement.proto"
+    changed.write_text(changed.read_text().replace("int32 replicas = 5", "string replicas = 5"))
+    result = run_buf("breaking", "--against", str(contract.PROTO / "baseline.binpb"), cwd=tmp_path)
+    assert result.returncode == 100
+    assert "replicas" in result.stdout
+
+
+def test_no_documented_value_was_taken_away() -> None:
+    """buf does not look at options, so the values of text fields are compared here."""
+    baseline = descriptor_pb2.FileDescriptorSet.FromString((contract.PROTO / "baseline.binpb").read_bytes())
+    contract.pool()
+    values = 0
+    for file in baseline.file:
+        if file.package != "gpufleet.v1":
+            continue
+        for message in file.message_type:
+            now = {
+                field.name: field for field in contract.message_shape(contract.message_class(message.name).DESCRIPTOR)
+            }
+            for field in message.field:
+                if field.type != FieldDescriptor.TYPE_STRING:
+                    continue
+                options = descriptor_pb2.FieldOptions.FromString(field.options.SerializeToString())
+                before = set(options.Extensions[contract.pool().FindExtensionByName("gpufleet.v1.values")])
+                values += len(before)
+                assert before <= now[field.name].values, f"{message.name}.{field.name} lost a value"
+    assert values > 20
