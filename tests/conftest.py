@@ -33,10 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if selection.wants_real_parts(config):
         selection.mark_real(items)
         return
-    left_out = [item for item in items if item.get_closest_marker("e2e")]
+    left_out = [item for item in items if selection.needs_real_parts(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("e2e")]
+        items[:] = [item for item in items if not selection.needs_real_parts(item)]
 
 
 @pytest.hookimpl(tryfirst=True)

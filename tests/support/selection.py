@@ -25,11 +25,19 @@ def wants_real_parts(config: pytest.Config) -> bool:
 def mark_real(items: list[pytest.Item]) -> None:
     """Mark what runs on real parts, and give it the time that starting them takes."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if folder in {"e2e", "conformance"}:
+        if _folder(item) in {"e2e", "conformance"}:
             item.add_marker(pytest.mark.e2e)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(REAL_TIMEOUT))
+
+
+def needs_real_parts(item: pytest.Item) -> bool:
+    """Whether a test runs on nothing else."""
+    return _folder(item) == "e2e" or item.get_closest_marker("e2e") is not None
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
 
 
 def prepare_real_parts() -> None:
