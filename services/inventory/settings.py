@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from gpufleet.telemetry.settings import FleetSettings
 from services.inventory.core.snapshot import Timing
 
 
-class InventorySettings(BaseSettings):
+class InventorySettings(FleetSettings):
     """What can be set."""
 
+    section: ClassVar[str] = "inventory"
     model_config = SettingsConfigDict(env_prefix="GPUFLEET_INVENTORY_", extra="ignore")
 
     heartbeat: float = Field(10.0, gt=0, description="a snapshot is published at least so often")

@@ -1,0 +1,1 @@
+"""Rescheduler: what has to move, and how often it may."""

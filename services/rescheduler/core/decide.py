@@ -43,15 +43,22 @@ class Outputs:
     held_back: int = 0
 
 
-def decide(state: State, events: Sequence[ev.Event], now: float) -> Outputs:
-    """Takes events in, and returns the evictions that are due at ``now`` (epoch seconds)."""
+def decide(state: State, events: Sequence[ev.Event], now: float, *, active: bool = True) -> Outputs:
+    """Takes events in, and returns the evictions that are due at ``now`` (epoch seconds).
+
+    An instance that stands by (``active`` false) takes events in and has nothing to say.
+    """
     out = Outputs()
     if state.started is None:
         state.started = state.last_check = now
     previous = state.frozen
     for event in events:
         _take(state, event, now)
-    for workload in sorted(_gone(state, events)):
+    if not active:
+        state.unfrozen = state.unfrozen or (previous and not state.frozen)
+        return out
+    previous, state.unfrozen = previous or state.unfrozen, False
+    for workload in sorted(state.loose):
         out.forget.append(workload)
         state.tracked[workload].eviction = None
         _drop(state, workload)
@@ -123,6 +130,7 @@ def _suspect(state: State, workload: str) -> None:
     state.pending.discard(workload)
     state.urgent.discard(workload)
     tracked = state.tracked[workload]
+    (state.loose.add if tracked.placement is None and tracked.eviction else state.loose.discard)(workload)
     if tracked.forgotten:
         _drop(state, workload)
         return
@@ -136,13 +144,8 @@ def _suspect(state: State, workload: str) -> None:
             state.pending.add(workload)
 
 
-def _gone(state: State, events: Iterable[ev.Event]) -> set[str]:
-    """Returns the workloads whose placement is no longer there but which the evictions topic still names."""
-    touched = {e.workload for e in events if isinstance(e, ev.PlacementChanged | ev.EvictionRead)}
-    return {w for w in touched if (t := state.tracked.get(w)) and t.placement is None and t.eviction is not None}
-
-
 def _drop(state: State, workload: str) -> None:
+    state.loose.discard(workload)
     state.pending.discard(workload)
     state.urgent.discard(workload)
     if state.tracked[workload].forgotten:

@@ -52,11 +52,13 @@ class State:
     started: float | None = None
     last_check: float = 0.0
     frozen: bool = False
+    unfrozen: bool = False  # since the last decision
     tracked: dict[str, Tracked] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
     by_cluster: dict[str, set[str]] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)  # have unschedulable pods: looked at at the next check
     urgent: set[str] = field(default_factory=set)  # failed or lost: looked at at once
+    loose: set[str] = field(default_factory=set)  # the topic has a word about them, but they are gone
     moves: deque[float] = field(default_factory=deque)  # times of the last moves, for the fleet-wide rate
 
     def of(self, workload: str) -> Tracked:

@@ -1,0 +1,71 @@
+"""The main function of a service process: settings, logs, run until a signal; errors in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from gpufleet.bus.broker import BusUnavailable
+from gpufleet.bus.http import AddressTaken
+from gpufleet.bus.runner import ServiceRunner, TopicsMissing, run_until_signal
+from gpufleet.bus.service import Service
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.telemetry import logs
+from gpufleet.telemetry.settings import ProcessSettings, SettingsError
+
+USAGE, UNREACHABLE = 2, 3
+
+
+def runner_for(service: Service, kafka: KafkaSettings, process: ProcessSettings) -> ServiceRunner:
+    """Returns the runner of a service as a process of its own has it."""
+    return ServiceRunner(
+        service,
+        kafka=kafka,
+        host=process.http_host,
+        port=process.http_port,
+        instance=process.instance or None,
+        create_topics=process.create_topics,
+    )
+
+
+def main(name: str, settings_type: type[BaseSettings], build: Callable[..., Service]) -> None:
+    """Runs a service until SIGTERM or SIGINT. `--print-config` shows the settings and ends.
+
+    Ends with 0 after a graceful stop, 2 for bad settings, 3 where Kafka cannot be reached, 1 for anything else.
+    """
+    try:
+        kafka, process, own = KafkaSettings(), ProcessSettings(), settings_type()
+    except (ValidationError, SettingsError) as error:
+        sys.exit(_say(name, _problems(error), USAGE))
+    if "--print-config" in sys.argv[1:]:
+        sections = {"kafka": kafka, "process": process, name: own}
+        print(json.dumps({k: s.model_dump(mode="json") for k, s in sections.items()}, indent=2))  # noqa: T201
+        return
+    if sys.argv[1:]:
+        sys.exit(_say(name, f"unknown argument {sys.argv[1]}; there is --print-config", USAGE))
+    logs.configure(level=process.log_level, format_=process.log_format, service=name)
+    try:
+        asyncio.run(run_until_signal([runner_for(build(own), kafka, process)]))
+    except (BusUnavailable, TopicsMissing) as error:
+        sys.exit(_say(name, str(error), UNREACHABLE))
+    except AddressTaken as error:
+        sys.exit(_say(name, str(error), USAGE))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(1)
+
+
+def _problems(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    prefix = str(getattr(error, "title", ""))
+    return "; ".join(f"{prefix}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
+def _say(name: str, text: str, code: int) -> int:
+    print(f"gpufleet-{name}: {text}", file=sys.stderr)  # noqa: T201
+    return code
