@@ -144,6 +144,9 @@ def _visit(walk: _Walk, name: str, template_name: str, depth: int, inline: Json 
 def _pod_phase(walk: _Walk, name: str, template: Json) -> str:
     tries = walk.pods.get(name, [])
     limit = integer((template.get("retryStrategy") or {}).get("limit"), 0)
+    known = ((walk.workflow.get("status") or {}).get("nodes") or {}).get(_node_id(walk, name)) or {}
+    if not tries and known.get("phase") in ENDED:
+        return str(known["phase"])  # its pod was cleaned up
     if not tries:
         walk.start.append((name, template, 0))
         return "Pending"

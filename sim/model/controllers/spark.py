@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
+from gpufleet.model import quantity
+from gpufleet.model.kinds import spark
 from sim.model.api import DONE, Create, Delete, Event, Json, Ref, Result, View, Write, ref_of
 from sim.model.base import OwnerController
 from sim.model.objects import (
@@ -23,26 +24,26 @@ from sim.model.objects import (
 
 SPARK = ("sparkoperator.k8s.io/v1beta2", "SparkApplication")
 APP_LABEL = "sparkoperator.k8s.io/app-name"
-_MEMORY = re.compile(r"^(\d+)([bkmgtp]?)b?$", re.IGNORECASE)
-_MIB = {"": 2**-20, "b": 2**-20, "k": 2**-10, "m": 1.0, "g": 2.0**10, "t": 2.0**20, "p": 2.0**30}
 MINIMUM_OVERHEAD_MIB = 384
 ENDED = ("COMPLETED", "FAILED")
 
 
 def memory_mib(text: object) -> int:
-    """Spark's memory size (`512m`, `4g`, as the JVM writes it) in MiB; 0 if it is none."""
-    match = _MEMORY.match(str(text).strip())
-    return 0 if match is None else int(int(match.group(1)) * _MIB[match.group(2).lower()])
+    """Spark's memory size (`512m`, `4g`) in MiB; 0 if it is none."""
+    try:
+        return spark.memory(str(text)[:80]) // 2**20
+    except quantity.QuantityError:
+        return 0
 
 
 def requests_of(spec: Json, part: Json) -> Json:
     """Requests and limits of the driver's or an executor's container, as Spark on Kubernetes computes them."""
-    cpu = str(part.get("coreRequest") or part.get("cores") or 1)
+    cpu = str(part.get("coreRequest") or part.get("cores") or part.get("coreLimit") or 1)
     memory = memory_mib(part.get("memory") or "1g")
     if part.get("memoryOverhead"):
         overhead = memory_mib(part["memoryOverhead"])
     else:
-        default = 0.1 if spec.get("type", "Scala") in ("Java", "Scala") else 0.4
+        default = 0.1 if spec.get("type", "Java") in ("Java", "Scala") else 0.4
         overhead = max(MINIMUM_OVERHEAD_MIB, int(memory * number(spec.get("memoryOverheadFactor"), default)))
     amounts = {"cpu": cpu, "memory": f"{memory + overhead}Mi"}
     limits = {"memory": amounts["memory"]}
