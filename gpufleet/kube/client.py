@@ -111,6 +111,10 @@ class KubeClient:
         """How the cluster serves a kind. Cached; a miss asks again, at most every few seconds per version."""
         return await self._discovery.find(api_version, kind)
 
+    async def served(self, api_version: str) -> dict[str, Resource]:
+        """The kinds of a group and version as of now (none if it is not served); renews what resource_for knows."""
+        return await self._discovery.ask(api_version)
+
     async def incarnation(self, *, timeout: float | None = None) -> str:
         """The uid of the namespace kube-system: another cluster under the same name has another one."""
         namespace = await self.get(NAMESPACES, "kube-system", timeout=timeout)
@@ -226,18 +230,27 @@ class KubeClient:
 
     # Writing
 
-    async def create(
+    async def create(self, obj: Mapping[str, Any], *, field_manager: str, timeout: float | None = None) -> Json:
+        """POST; ``metadata.generateName`` will do instead of a name."""
+        resource, _, namespace = await self._locate(obj, name_required=False)
+        return await self._call(
+            "POST", resource, resource.path(namespace), {"fieldManager": field_manager}, body=obj, timeout=timeout
+        )
+
+    async def create_subresource(
         self,
+        resource: Resource,
+        name: str,
+        subresource: str,
         obj: Mapping[str, Any],
+        namespace: str | None = None,
         *,
-        field_manager: str,
-        subresource: str | None = None,
         timeout: float | None = None,
     ) -> Json:
-        """POST; ``metadata.generateName`` will do instead of a name. ``subresource`` "binding" binds a pod."""
-        resource, name, namespace = await self._locate(obj, name_required=subresource is not None)
-        path = resource.path(namespace, name, subresource) if subresource else resource.path(namespace)
-        return await self._call("POST", resource, path, {"fieldManager": field_manager}, body=obj, timeout=timeout)
+        """POST to a subresource, such as a Binding or an Eviction of a pod."""
+        return await self._call(
+            "POST", resource, resource.path(namespace, name, subresource), body=obj, timeout=timeout
+        )
 
     async def apply(
         self,
@@ -353,8 +366,9 @@ class KubeClient:
     async def _locate(
         self, obj: Mapping[str, Any], *, name_required: bool = True
     ) -> tuple[Resource, str | None, str | None]:
-        if not name_required and "name" not in obj.get("metadata", {}):
-            obj = {**obj, "metadata": {**obj.get("metadata", {}), "name": "-"}}
+        metadata = obj.get("metadata", {})
+        if not name_required and metadata.get("generateName") and not metadata.get("name"):
+            obj = {**obj, "metadata": {**metadata, "name": metadata["generateName"]}}
         api_version, kind, name, namespace = identity(obj)
         resource = await self.resource_for(api_version, kind)
         if resource.namespaced and namespace is None:
@@ -427,12 +441,15 @@ class _Discovery:
             found = self._known.get(api_version, {}).get(kind)
             asked = self._asked.get(api_version)
             if found is None and (asked is None or self._clock() - asked >= DISCOVERY_HOLD_SECONDS):
-                self._known[api_version] = await self._fetch(api_version)
-                self._asked[api_version] = self._clock()
-                found = self._known[api_version].get(kind)
+                found = (await self.ask(api_version)).get(kind)
         if found is None:
             raise NotServed(self._client.cluster, api_version, kind)
         return found
+
+    async def ask(self, api_version: str) -> dict[str, Resource]:
+        kinds = await self._fetch(api_version)
+        self._known[api_version], self._asked[api_version] = kinds, self._clock()
+        return dict(kinds)
 
     async def _fetch(self, api_version: str) -> dict[str, Resource]:
         path = group_version_path(api_version)

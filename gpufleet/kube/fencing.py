@@ -1,4 +1,6 @@
-"""Writes that a late writer cannot win: the rules at the cluster.
+"""Objects that a late writer cannot get past the cluster: stamps, preconditions and fences.
+
+This half is pure; :mod:`gpufleet.kube.writes` sends.
 
 Every object carries a :class:`Stamp` (log, epoch, version) in an annotation; whoever writes compares first.
 Between reading and writing the object may change, so each write holds the server to what was read:
@@ -15,19 +17,18 @@ collector removes it.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from gpufleet.kube.client import Json, KubeClient, Propagation
-from gpufleet.kube.errors import UNREADABLE, ApiStatusError
+from gpufleet.kube.errors import UNREADABLE
 from gpufleet.kube.resources import identity
 from gpufleet.model.names import VERSION_ANNOTATION
 
 NEVER_EXISTING_VERSION = "1"
+
+Json = dict[str, Any]
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ def for_create(obj: Mapping[str, Any]) -> Json:
 
 def for_update(obj: Mapping[str, Any], live: Mapping[str, Any]) -> Json:
     """A copy that can only be applied while the object is exactly ``live`` (a read object, or its metadata's ids)."""
-    uid, resource_version = _ids(live)
+    uid, resource_version = ids_of(live)
     return {**obj, "metadata": {**obj.get("metadata", {}), "uid": uid, "resourceVersion": resource_version}}
 
 
@@ -100,83 +101,13 @@ def owned_by(obj: Mapping[str, Any], fence: Mapping[str, Any]) -> Json:
     metadata = dict(obj.get("metadata", {}))
     if metadata.get("namespace") != namespace:
         raise ValueError(f"fence {namespace}/{name} cannot own an object in {metadata.get('namespace')}")
-    reference = {"apiVersion": api_version, "kind": kind, "name": name, "uid": _ids(fence)[0]}
+    reference = {"apiVersion": api_version, "kind": kind, "name": name, "uid": ids_of(fence)[0]}
     others = [item for item in metadata.get("ownerReferences") or [] if item.get("uid") != reference["uid"]]
     return {**obj, "metadata": {**metadata, "ownerReferences": [*others, reference]}}
 
 
-class Outcome(enum.Enum):
-    """What became of a guarded write."""
-
-    DONE = "done"
-    EXISTS = "exists"  # create: there is one already; read it and compare stamps
-    LOST = "lost"  # update, delete: it changed, or is another one, or (update) is gone; read again
-    GONE = "gone"  # delete: there is none
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """``obj`` is the server's answer where the outcome is DONE; of a delete it may be a Status."""
-
-    outcome: Outcome
-    obj: Json | None = None
-
-
-async def create_if_absent(client: KubeClient, obj: Mapping[str, Any], *, field_manager: str) -> Written:
-    """Create ``obj`` unless one exists. After Unreachable ask again: EXISTS with one's own stamp is a success."""
-    try:
-        return Written(Outcome.DONE, await client.apply(for_create(obj), field_manager=field_manager, force=True))
-    except ApiStatusError as error:
-        if error.conflict:
-            return Written(Outcome.EXISTS)
-        raise
-
-
-async def update_exact(
-    client: KubeClient,
-    obj: Mapping[str, Any],
-    live: Mapping[str, Any],
-    *,
-    field_manager: str,
-    force: bool = True,
-) -> Written:
-    """Apply ``obj`` if the object is still ``live``. Without ``force``, ApiStatusError (``field_conflict``) tells
-    of fields that another manager owns."""
-    try:
-        written = await client.apply(for_update(obj, live), field_manager=field_manager, force=force)
-    except ApiStatusError as error:
-        if error.stale:
-            return Written(Outcome.LOST)
-        raise
-    return Written(Outcome.DONE, written)
-
-
-async def delete_exact(
-    client: KubeClient, live: Mapping[str, Any], *, propagation_policy: Propagation = "Background"
-) -> Written:
-    """Delete the object if it is still ``live``."""
-    api_version, kind, name, namespace = identity(live)
-    uid, resource_version = _ids(live)
-    resource = await client.resource_for(api_version, kind)
-    try:
-        answer = await client.delete(
-            resource,
-            name,
-            namespace,
-            uid=uid,
-            resource_version=resource_version,
-            propagation_policy=propagation_policy,
-        )
-    except ApiStatusError as error:
-        if error.not_found:
-            return Written(Outcome.GONE)
-        if error.stale:
-            return Written(Outcome.LOST)
-        raise
-    return Written(Outcome.DONE, answer)
-
-
-def _ids(live: Mapping[str, Any]) -> tuple[str, str]:
+def ids_of(live: Mapping[str, Any]) -> tuple[str, str]:
+    """``(uid, resourceVersion)`` of an object as read from the server; ValueError if they are not there."""
     metadata = live.get("metadata", {})
     uid, resource_version = metadata.get("uid"), metadata.get("resourceVersion")
     if not uid or not resource_version:

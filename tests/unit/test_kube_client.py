@@ -59,12 +59,10 @@ async def test_create_without_a_name_posts_to_the_collection(api: ScriptedApi, c
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-", "namespace": "n"}}
     await client.create(pod, field_manager="m")
     assert (api.asked[0].path, api.asked[0].json) == ("/api/v1/namespaces/n/pods", pod)
-    await client.create(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"}, "target": {}},
-        field_manager="m",
-        subresource="binding",
-    )
-    assert api.asked[1].path == "/api/v1/namespaces/n/pods/p/binding"
+    await client.create_subresource(PODS, "p", "binding", {"kind": "Binding"}, "n")
+    assert (api.asked[1].path, api.asked[1].json) == ("/api/v1/namespaces/n/pods/p/binding", {"kind": "Binding"})
+    with pytest.raises(ValueError, match=r"metadata\.name must be"):
+        await client.create({**pod, "metadata": {"namespace": "n"}}, field_manager="m")
 
 
 async def test_patches_and_status(api: ScriptedApi, client: KubeClient) -> None:
@@ -136,6 +134,17 @@ async def test_discovery_is_asked_once_and_again_after_a_miss(api: ScriptedApi) 
         api.answers += [Answer(body=more)]
         assert (await client.resource_for("apps/v1", "DaemonSet")).plural == "daemonsets"
         assert len(api.asked) == 2
+
+
+async def test_served_asks_anew(api: ScriptedApi, client: KubeClient) -> None:
+    api.answers += [Answer(body=APPS), Answer(body={"resources": []}), Answer(404, "404 page not found")]
+    assert set(await client.served("apps/v1")) == {"Deployment"}
+    assert (await client.resource_for("apps/v1", "Deployment")).plural == "deployments"
+    for _ in range(2):
+        assert await client.served("apps/v1") == {}
+        with pytest.raises(NotServed):
+            await client.resource_for("apps/v1", "Deployment")
+    assert len(api.asked) == 3
 
 
 async def test_a_kind_that_vanishes_is_not_served(api: ScriptedApi, client: KubeClient) -> None:
