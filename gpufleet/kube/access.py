@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import importlib
 import logging
 import tempfile
 import time
@@ -63,6 +64,8 @@ async def connect(
     if isinstance(access, ClusterAccess):
         access = description_of(access)
     form = _form_of(cluster, access)
+    # The first import takes seconds; in a thread it does not hold up the event loop.
+    await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config")
     if form == "inCluster":
         return _connect_in_cluster(cluster, pool_size, timeout)
     context = access.get("context")
