@@ -144,6 +144,13 @@ class VirtualPool:
         """Forgets every reservation."""
         self.left: dict[str, int] | None = None if self._base is None else dict(self._base)
 
+    def copy(self) -> VirtualPool:
+        """Returns a copy from which can be taken without taking from this one."""
+        other = object.__new__(VirtualPool)
+        other.node, other.name, other.identity, other._base = self.node, self.name, self.identity, self._base
+        other.left = None if self.left is None else dict(self.left)
+        return other
+
     def room(self, model: str, gpus: int) -> int:
         """Returns for how many pods with ``gpus`` GPUs of a model series there is room."""
         if self.left is None or gpus == 0:

@@ -2,11 +2,185 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gpufleet.model.cluster import WorkloadPods
+from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
+from gpufleet.model.policy import PriorityClass, ResourcePolicy
+from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Division, Workload
+from services.scheduler.core.capacity import Fleet
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.filter import CandidateCache
+from services.scheduler.core.queue import Order, Queue, priority
+from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
+from services.scheduler.core.units import Way
+
+# Verdicts that stand until the submission changes or somebody asks to reschedule.
+FINAL = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.GIVEN_UP})
+# Verdicts under which nothing is held any more.
+RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
+
+
+class Entry:
+    """Everything known about one workload key."""
+
+    __slots__ = (
+        "arrival",
+        "assignments",
+        "current",
+        "deadline",
+        "deleted",
+        "eviction",
+        "expired",
+        "gone",
+        "held_in",
+        "key",
+        "observations",
+        "overwritten",
+        "placement",
+        "pods",
+        "rewrite",
+        "scale",
+        "timer",
+        "unreadable",
+        "ways",
+        "ways_for",
+        "workload",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.workload: Workload | None = None  # as submitted
+        self.current: Workload | None = None  # with the scale applied
+        self.deleted = False
+        self.unreadable = ""
+        self.scale: int | None = None
+        self.placement: Placement | None = None
+        self.assignments: dict[str, Assignment] = {}
+        self.observations: dict[str, Observation] = {}
+        self.pods: dict[str, WorkloadPods] = {}
+        self.eviction: Eviction | None = None
+        self.arrival: int | None = None
+        # What a record of a lower epoch has overwritten: the placement, and assignments by cluster (rule 5).
+        self.rewrite = False
+        self.overwritten: set[str] = set()
+        # Clusters that reported gone since a copy was last ordered there.
+        self.gone: set[str] = set()
+        # The ledger's part: where it holds something, until when, and whether that time has run out.
+        self.held_in: set[str] = set()
+        self.deadline: float | None = None
+        self.expired = False
+        self.timer: float | None = None
+        self.ways: tuple[Way, ...] = ()
+        self.ways_for: tuple[object, ...] | None = None
+
+    def set_workload(self, workload: Workload | None) -> None:
+        """Sets the submission and applies the scale to it."""
+        self.workload = workload
+        self.current = _scaled(workload, self.scale)
+        self.ways_for = None
+
+    def set_scale(self, scale: int | None) -> None:
+        """Sets the total that overrides the manifest's."""
+        self.scale = scale
+        self.current = _scaled(self.workload, scale)
+
+    @property
+    def version(self) -> Version:
+        """The highest version known among placement and assignments."""
+        versions = [a.version for a in self.assignments.values()]
+        if self.placement is not None:
+            versions.append(self.placement.version)
+        return max(versions, default=Version())
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known that would have to be kept."""
+        return (
+            self.workload is None
+            and self.placement is None
+            and not self.assignments
+            and not self.unreadable
+            and not self.observations
+            and self.eviction is None
+            and self.scale is None
+            and not self.pods
+        )
+
+
+def _scaled(workload: Workload | None, scale: int | None) -> Workload | None:
+    if workload is None or scale is None or len(workload.components) != 1 or workload.division is Division.WHOLE:
+        return workload
+    return replace(workload, components=(replace(workload.components[0], replicas=max(0, scale)),))
 
 
 class State:
-    """A fresh state knows nothing and decides nothing until it is given `Started`."""
+    """A fresh state knows nothing and decides nothing until it is given `Started`.
+
+    Its tables may be read between calls: `entries` by workload key, `fleet.members` by cluster, `policies`.
+    """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+        self.fleet = Fleet()
+        self.policies = PolicyIndex()
+        self.resource_policies: dict[str, dict[str, ResourcePolicy]] = {}  # namespace, name
+        self.priority_classes: dict[str, PriorityClass] = {}
+        self.entries: dict[str, Entry] = {}
+        self.candidates = CandidateCache()
+        self.queue = Queue(self.settings)
+        self.active = False
+        self.epoch = 0
+        self.log = ""
+        self.counter = 0  # of the placements decided under this epoch
+        self.frozen = False
+        self.thawed_at = float("-inf")
+        # Work of the batch in hand.
+        self.pending: dict[str, Mode] = {}
+        self.grown: dict[str, None] = {}  # clusters that may have gained room
+        # Indexes over the entries.
+        self.by_policy: dict[str, set[str]] = {}
+        self.on_cluster: dict[str, set[str]] = {}
+        self.unmatched: set[str] = set()
+        self.in_namespace: dict[str, set[str]] = {}
+        self.deadlines: list[tuple[float, str]] = []
+        self.timers: list[tuple[float, str]] = []
+
+    def entry(self, key: str) -> Entry:
+        """Returns the entry of a workload key; a new one if nothing is known."""
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = self.entries[key] = Entry(key)
+        return entry
+
+    def placements(self) -> Iterator[Placement]:
+        """Yields every placement, ordered by workload."""
+        for key in sorted(self.entries):
+            placement = self.entries[key].placement
+            if placement is not None:
+                yield placement
+
+    def next_version(self) -> Version:
+        """Returns a version above every other of this epoch, so that versions order the decisions of a fleet."""
+        self.counter += 1
+        return Version(self.epoch, self.counter)
+
+    def order(self, entry: Entry) -> Order:
+        """Returns an entry's place in the queue."""
+        workload = entry.current
+        rank = priority(workload, self.priority_classes) if workload is not None else 0
+        arrival = entry.arrival
+        if arrival is None:
+            arrival = workload.arrival if workload is not None else 0
+        return (-rank, arrival, entry.key)
+
+    def ask(self, key: str, mode: Mode) -> None:
+        """Notes that a workload has to be decided; Fresh goes over Steady over Fill."""
+        if _STRENGTH[mode] > _STRENGTH.get(self.pending.get(key), -1):
+            self.pending[key] = mode
+
+
+_STRENGTH: dict[Mode | None, int] = {Mode.FILL: 0, Mode.STEADY: 1, Mode.FRESH: 2}

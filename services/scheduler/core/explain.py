@@ -1,0 +1,162 @@
+"""Why, in numbers: reasons per cluster, and a verdict in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gpufleet.model import quantity
+from gpufleet.model.placement import Placement
+from gpufleet.model.reasons import Code, Reason, Verdict
+from gpufleet.model.selectors import untolerated
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.shapes import is_gpu, selects
+from services.scheduler.core.units import Part
+
+
+def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool, got: int = 0) -> Reason:
+    """Returns why a cluster has no room for (more of) some parts.
+
+    ``got`` is how many pods it was given in this decision; ``stock`` whether nodes may be created.
+    """
+    member.settle()
+    if member.debt:
+        return Reason(
+            Code.INSUFFICIENT_RESOURCES,
+            f"{member.debt} pods that were placed here before do not fit any more; until they run or are taken back "
+            "there is no room",
+            member.name,
+        )
+    for part, count in wanted:
+        reason = _virtual(member, part) if part.virtual is not None else _nodes(member, part, count, stock, got)
+        if reason is not None:
+            return reason
+    pods = " and ".join(f"{count} {part.component}" for part, count in wanted)
+    return Reason(Code.GANG_DOES_NOT_FIT, f"{pods} fit one by one, but not together", member.name)
+
+
+def _virtual(member: Member, part: Part) -> Reason | None:
+    need = part.virtual
+    if need is None or member.virtual_room(part) > 0:
+        return None
+    nodes = list(member.virtual_nodes(part))
+    if not nodes:
+        where = f" of region {need.region}" if need.region else ""
+        return Reason(Code.NO_MATCHING_NODES, f"no virtual node{where} matches", member.name)
+    left = sum((node.left or {}).get(need.model, 0) for node in nodes)
+    what = f"{need.model} GPUs" if need.model else "GPUs of an unnamed model"
+    names = ", ".join(node.name for node in nodes)
+    return Reason(Code.NO_UNIT_HAS_ROOM, f"needs {need.gpus} {what}, {names} has {left} left", member.name)
+
+
+def _nodes(member: Member, part: Part, count: int, stock: bool, got: int) -> Reason | None:
+    shape = part.shape
+    pools = [pool for pool in member.pools if shape.admitted(pool.identity)]
+    if not pools:
+        return Reason(Code.NO_MATCHING_NODES, _mismatch(member, part), member.name)
+    if not any(shape.fitter(pool.layout).fit(pool.allocatable) for pool in pools):
+        return Reason(Code.NEVER_FITS, _largest(part, [dict(p.node_class.allocatable) for p in pools]), member.name)
+    running, in_stock = member.counts(shape)
+    room = running + (in_stock if stock else 0)
+    if room >= count:
+        return None
+    free = [dict(zip(pool.layout.names, blocks, strict=True)) for pool in pools for blocks in pool.running]
+    blocked = _blocked(part, free) if room == 0 else ""
+    if room:
+        text = f"has room for {room} of {count} {part.component} pods"
+    elif got:
+        text = f"took {got}, then was full: {blocked}"
+    else:
+        text = blocked
+    if stock and any(pool.node_class.elastic is not None for pool in pools):
+        if in_stock == 0:
+            classes = ", ".join(pool.name for pool in pools if pool.node_class.elastic is not None)
+            return Reason(Code.NO_STOCK, f"{text}; no stock left for {classes}", member.name)
+    return Reason(Code.INSUFFICIENT_RESOURCES, text, member.name)
+
+
+def _mismatch(member: Member, part: Part) -> str:
+    pod = part.shape.pod
+    if not member.pools:
+        return "has no nodes"
+    for pool in member.pools:
+        if selects(pod, pool.identity.labels):
+            taint = untolerated(pool.identity.taints, pod.tolerations)
+            if taint is not None:
+                text = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
+                return f"the pods do not tolerate the taint {text} of {pool.name}"
+    wanted = ", ".join(f"{key}={value}" for key, value in pod.node_selector)
+    return f"no node has the labels {wanted}" if wanted else "no node satisfies the required node affinity"
+
+
+def _needs(part: Part) -> list[tuple[str, int]]:
+    # GPUs first: what is scarce is what explains.
+    return sorted(part.shape.pod.requests, key=lambda item: (not is_gpu(item[0]), item[0] == "pods", item[0]))
+
+
+def _largest(part: Part, nodes: list[dict[str, int]]) -> str:
+    for name, amount in _needs(part):
+        largest = max((node.get(name, 0) for node in nodes), default=0)
+        if largest < amount and not (name == "pods" and any(name not in node for node in nodes)):
+            return (
+                f"needs {quantity.render(amount, name)} {name} in one node, "
+                f"the largest node has {quantity.render(largest, name)}"
+            )
+    return "no node is large enough in all resources at once"
+
+
+def _blocked(part: Part, free: list[dict[str, int]]) -> str:
+    for name, amount in _needs(part):
+        largest = max((block.get(name, 0) for block in free), default=0)
+        if largest < amount and not (name == "pods" and any(name not in block for block in free)):
+            return (
+                f"needs {quantity.render(amount, name)} {name} in one node, "
+                f"largest free block {quantity.render(largest, name)}"
+            )
+    needs = ", ".join(f"{quantity.render(a, n)} {n}" for n, a in _needs(part) if n != "pods")
+    return f"needs {needs} in one node; no node has all of it free at once"
+
+
+def bounded(reasons: Iterable[Reason], clusters: int) -> tuple[Reason, ...]:
+    """Returns the reasons with at most ``clusters`` clusters named; the others are counted by code."""
+    kept: list[Reason] = []
+    named = 0
+    counted: dict[Code, int] = {}
+    for reason in reasons:
+        if not reason.cluster:
+            kept.append(reason)
+        elif named < clusters:
+            named += 1
+            kept.append(reason)
+        else:
+            counted[reason.code] = counted.get(reason.code, 0) + 1
+    for code, count in sorted(counted.items()):
+        kept.append(Reason(code, f"{count} more clusters"))
+    return tuple(kept)
+
+
+def sentence(placement: Placement) -> str:
+    """Returns the verdict in one sentence."""
+    where = ", ".join(f"{share.cluster} ({share.replicas})" for share in placement.shares)
+    total, placed = placement.replicas, placement.placed
+    first = next((f": {r.cluster + ': ' if r.cluster else ''}{r.message}" for r in placement.reasons), "")
+    match placement.verdict:
+        case Verdict.SCHEDULED:
+            return f"All {total} pods are placed: {where}." if where else "There is nothing to place."
+        case Verdict.PARTIALLY_SCHEDULED:
+            return f"{placed} of {total} pods are placed: {where}; {placement.unplaced} wait{first}."
+        case Verdict.UNSCHEDULABLE:
+            return f"None of {total} pods is placed{first}."
+        case Verdict.QUEUED:
+            return f"{total} pods wait for their turn{first}."
+        case Verdict.SUSPENDED:
+            return f"Scheduling is suspended{first}."
+        case Verdict.FINISHED:
+            return f"It has finished on {where}." if where else "It has finished."
+        case Verdict.FAILED:
+            return f"It has failed on {where}{first}."
+        case Verdict.GIVEN_UP:
+            return f"It was given up{first}."
+        case Verdict.DELETING:
+            return f"It is being deleted{first}."
+        case Verdict.ORPHANED:
+            return f"Its submission is missing; what was placed stays: {where}."

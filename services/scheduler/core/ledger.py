@@ -1,0 +1,118 @@
+"""Keeps the members' holds in step with placements, pods and time; the rule itself is in `reserve`."""
+
+from __future__ import annotations
+
+import heapq
+
+from gpufleet.model.placement import Placement
+from services.scheduler.core.reserve import Holding, holding
+from services.scheduler.core.state import RELEASED, Entry, State
+from services.scheduler.core.units import Way, applying, ways
+
+
+def ways_of(state: State, entry: Entry) -> tuple[Way, ...]:
+    """Returns the ways in which an entry's pods may land, cached until the workload or its policies change."""
+    workload = entry.workload
+    if workload is None:
+        return ()
+    policies = state.resource_policies.get(workload.namespace)
+    policy = applying(workload, policies.values()) if policies else None
+    known_for = (id(workload), None if policy is None else (policy.name, policy.digest, policy.version))
+    if entry.ways_for != known_for:
+        entry.ways = ways(workload, policy, state.fleet.catalog)
+        entry.ways_for = known_for
+    return entry.ways
+
+
+def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | None = None) -> None:
+    """Brings the holds of an entry up to date everywhere.
+
+    ``taken`` names clusters whose pools already had exactly this placement's slots taken from them, last of all.
+    """
+    placement = entry.placement
+    _expire(state, entry, placement, now)
+    live = placement if placement is not None and placement.verdict not in RELEASED and not entry.expired else None
+    wanted: dict[str, Holding] = {}
+    if live is not None and entry.workload is not None:
+        known = ways_of(state, entry)
+        for share in live.shares:
+            held = holding(live.version, share, known, entry.pods.get(share.cluster))
+            if held is not None:
+                wanted[share.cluster] = held
+    for cluster in sorted(entry.held_in | wanted.keys()):
+        _set(state, entry, cluster, wanted.get(cluster), direct=taken is not None and cluster in taken)
+    if wanted and placement is not None:
+        deadline = max(placement.decided_at, state.thawed_at) + state.settings.hold_timeout
+        if entry.deadline != deadline:
+            entry.deadline = deadline
+            heapq.heappush(state.deadlines, (deadline, entry.key))
+    else:
+        entry.deadline = None
+    if len(state.deadlines) > 2 * len(state.entries) + 1024:
+        rebuild_deadlines(state)
+
+
+def _expire(state: State, entry: Entry, placement: Placement | None, now: float) -> None:
+    if placement is None:
+        entry.expired = False
+    elif not state.frozen:
+        entry.expired = now >= max(placement.decided_at, state.thawed_at) + state.settings.hold_timeout
+
+
+def _set(state: State, entry: Entry, cluster: str, held: Holding | None, *, direct: bool) -> None:
+    member = state.fleet.member(cluster)
+    before = member.held.get(entry.key)
+    if before == held:
+        return
+    if held is None:
+        del member.held[entry.key]
+        entry.held_in.discard(cluster)
+    else:
+        member.held[entry.key] = held
+        entry.held_in.add(cluster)
+    if direct and before is None and not member.dirty:
+        state.fleet.touch(member, refit_needed=False)
+        return
+    state.fleet.touch(member)
+    if before is not None:
+        state.grown[cluster] = None
+
+
+def rebuild_deadlines(state: State) -> None:
+    """Drops deadlines that do not count any more."""
+    state.deadlines = [(e.deadline, e.key) for e in state.entries.values() if e.deadline is not None]
+    heapq.heapify(state.deadlines)
+
+
+def expire(state: State, now: float) -> None:
+    """Ends the holds whose time has run out; while frozen no time passes for them."""
+    while not state.frozen and state.deadlines and state.deadlines[0][0] <= now:
+        deadline, key = heapq.heappop(state.deadlines)
+        entry = state.entries.get(key)
+        if entry is not None and entry.deadline == deadline:
+            update(state, entry, now)
+
+
+def freeze(state: State, frozen: bool, now: float) -> None:
+    """Stops or restarts the clock of the holds; they begin anew when it restarts."""
+    if state.frozen == frozen:
+        return
+    state.frozen = frozen
+    if not frozen:
+        state.thawed_at = now
+        for key in sorted(key for key, entry in state.entries.items() if entry.placement is not None):
+            update(state, state.entries[key], now)
+        rebuild_deadlines(state)
+
+
+def next_deadline(state: State) -> float | None:
+    """Returns when the next hold runs out, or None."""
+    if state.frozen:
+        return None
+    while state.deadlines:
+        deadline, key = state.deadlines[0]
+        entry = state.entries.get(key)
+        if entry is not None and entry.deadline == deadline:
+            return deadline
+        heapq.heappop(state.deadlines)
+    return None

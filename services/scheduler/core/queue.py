@@ -1,0 +1,198 @@
+"""What waits, and what wakes it: priority, order of arrival, and an index of waiting workloads by cluster.
+
+Workloads that ask for the same under the same policy form one class, and only its head is tried: while the head does
+not fit, the others do not either. So an event costs a look at the classes that mean the cluster, not at everything
+that waits, and a timer retries heads only (1 s, doubling to 10 s).
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gpufleet.model.policy import PriorityClass
+from gpufleet.model.workload import Workload
+from services.scheduler.core.capacity import Fleet
+from services.scheduler.core.settings import Settings
+from services.scheduler.core.units import Part
+
+# (-priority, arrival, key): smaller goes first.
+Order = tuple[int, int, str]
+ClassKey = tuple[object, ...]
+
+
+def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
+    """Returns a workload's priority (specification 14).
+
+    The value of the class that ranks it as a whole, if that class exists, else the literal priority of its template,
+    else the global default, else 0.
+    """
+    named = classes.get(workload.priority_class)
+    if named is not None:
+        return named.value
+    if workload.priority is not None:
+        return workload.priority
+    if not workload.priority_class:
+        for component in workload.components:
+            known = classes.get(component.priority_class)
+            if known is not None and component.name != "Master":
+                return known.value
+    return max((c.value for c in classes.values() if c.global_default), default=0)
+
+
+@dataclass(slots=True)
+class WaitClass:
+    """Workloads that wait for the same. ``needs`` are parts with the least count that would help."""
+
+    key: ClassKey
+    clusters: tuple[str, ...]
+    needs: tuple[tuple[tuple[Part, int], ...], ...]
+    stock: bool
+    back_off: float
+    retry_at: float
+    heap: list[Order] = field(default_factory=list)
+    waiting: set[str] = field(default_factory=set)
+
+
+class Queue:
+    """Everything that waits for capacity."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._classes: dict[ClassKey, WaitClass] = {}
+        self._class_of: dict[str, ClassKey] = {}
+        self._order_of: dict[str, Order] = {}
+        self._by_cluster: dict[str, dict[ClassKey, None]] = {}
+        self._retries: list[tuple[float, int, ClassKey]] = []
+        self._counter = 0
+        self._line: list[Order] = []
+
+    def __len__(self) -> int:
+        return len(self._order_of)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._order_of
+
+    def position(self, order: Order) -> int:
+        """Returns how many wait before an order, plus one."""
+        return bisect_left(self._line, order) + 1
+
+    def class_of(self, workload: str) -> ClassKey | None:
+        """Returns the class that a workload waits in, or None."""
+        return self._class_of.get(workload)
+
+    def add(
+        self,
+        order: Order,
+        key: ClassKey,
+        clusters: Iterable[str],
+        needs: tuple[tuple[tuple[Part, int], ...], ...],
+        stock: bool,
+        now: float,
+    ) -> None:
+        """Lets a workload wait; it may wait already."""
+        workload = order[2]
+        if self._class_of.get(workload) == key and self._order_of[workload] == order:
+            return
+        self.remove(workload)
+        known = self._classes.get(key)
+        if known is None:
+            first = self._settings.retry_initial
+            known = self._classes[key] = WaitClass(key, tuple(clusters), needs, stock, first, now + first)
+            for cluster in known.clusters:
+                self._by_cluster.setdefault(cluster, {})[key] = None
+            self._schedule(known)
+        known.waiting.add(workload)
+        heapq.heappush(known.heap, order)
+        self._class_of[workload] = key
+        self._order_of[workload] = order
+        insort(self._line, order)
+
+    def remove(self, workload: str) -> None:
+        """Takes a workload out; it need not be there."""
+        key = self._class_of.pop(workload, None)
+        if key is None:
+            return
+        order = self._order_of.pop(workload)
+        del self._line[bisect_left(self._line, order)]
+        known = self._classes[key]
+        known.waiting.discard(workload)
+        if not known.waiting:
+            del self._classes[key]
+            for cluster in known.clusters:
+                classes = self._by_cluster[cluster]
+                del classes[key]
+                if not classes:
+                    del self._by_cluster[cluster]
+
+    def head(self, key: ClassKey) -> str | None:
+        """Returns the first of a class, or None if nobody waits in it."""
+        known = self._classes.get(key)
+        if known is None:
+            return None
+        while known.heap[0][2] not in known.waiting or self._order_of[known.heap[0][2]] != known.heap[0]:
+            heapq.heappop(known.heap)
+        return known.heap[0][2]
+
+    def heads(self) -> list[str]:
+        """Returns the first of every class."""
+        return [head for key in self._classes if (head := self.head(key)) is not None]
+
+    def woken(self, fleet: Fleet, clusters: Iterable[str]) -> list[str]:
+        """Returns the heads of the classes that one of some clusters, which may have gained room, could help."""
+        found: dict[str, None] = {}
+        for cluster in clusters:
+            for key in self._by_cluster.get(cluster, ()):
+                known = self._classes[key]
+                if _helps(fleet, cluster, known) and (head := self.head(key)) is not None:
+                    found[head] = None
+        return list(found)
+
+    def due(self, now: float) -> list[str]:
+        """Returns the heads whose retry is due, and puts their next one off."""
+        found: list[str] = []
+        while self._retries and self._retries[0][0] <= now:
+            at, _, key = heapq.heappop(self._retries)
+            known = self._classes.get(key)
+            if known is None or known.retry_at != at:
+                continue
+            known.back_off = min(known.back_off * 2, self._settings.retry_max)
+            known.retry_at = now + known.back_off
+            self._schedule(known)
+            if (head := self.head(key)) is not None:
+                found.append(head)
+        return found
+
+    def wake_at(self) -> float | None:
+        """Returns when the next retry is due, or None."""
+        while self._retries:
+            at, _, key = self._retries[0]
+            known = self._classes.get(key)
+            if known is not None and known.retry_at == at:
+                return at
+            heapq.heappop(self._retries)
+        return None
+
+    def _schedule(self, known: WaitClass) -> None:
+        self._counter += 1
+        heapq.heappush(self._retries, (known.retry_at, self._counter, known.key))
+
+
+def _helps(fleet: Fleet, cluster: str, known: WaitClass) -> bool:
+    member = fleet.members[cluster]
+    if not known.needs:
+        return True
+    for needs in known.needs:
+        for part, count in needs:
+            if part.virtual is not None:
+                room = member.virtual_room(part)
+            else:
+                running, stock = member.counts(part.shape)
+                room = running + (stock if known.stock else 0)
+            if room < count:
+                break
+        else:
+            return True
+    return False
