@@ -1,0 +1,1 @@
+"""Scheduler: which cluster gets which workload, and how many of its replicas."""

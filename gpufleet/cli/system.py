@@ -1,0 +1,244 @@
+"""The whole system on one machine: broker, simulated clusters, four services; started and stopped as one.
+
+Used by `gpufleet up`, by `gpufleet demo` and by tests. Nothing is left behind: children end with this process, however
+it ends, and everything that is written is below one folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpufleet.bus.admin import apply, connect_admin
+from gpufleet.bus.publisher import simple_publisher
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.bus.topics import load_registry
+from gpufleet.cli.errors import CliError, Exit
+from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
+from gpufleet.embedded.process import SupervisedProcess, free_ports
+
+SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
+# The embedded broker does not wake a waiting fetch, so readers ask often.
+_EMBEDDED_FETCH_WAIT_MS = 20
+_READY_TIMEOUT = 60.0
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class System:
+    """What to start. ``fleet``: Cluster documents of simulated clusters; ``kubeconfigs``: real ones by cluster name.
+
+    ``bootstrap`` empty: the embedded broker on ``broker_port`` (0: a free one). ``settings``: environment variables for
+    the services, for example shorter time-outs. ``folder``: where logs and kubeconfigs go; a temporary one by default.
+    """
+
+    fleet: Sequence[Mapping[str, Any]] = ()
+    kubeconfigs: Mapping[str, Path] = field(default_factory=dict)
+    bootstrap: str = ""
+    broker_port: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    single_process: bool = False
+    folder: Path | None = None
+    simulation: Mapping[str, Any] = field(default_factory=dict)  # options of the simulated clusters
+    say: Say = lambda _: None
+    broker: EmbeddedBroker | None = field(default=None, init=False)
+    children: dict[str, SupervisedProcess] = field(default_factory=dict, init=False)
+    ports: dict[str, int] = field(default_factory=dict, init=False)
+    _own_folder: bool = field(default=False, init=False)
+
+    # -- addresses -----------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path:
+        """The folder with everything that the system writes."""
+        assert self.folder is not None
+        return self.folder
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig with one context per simulated cluster."""
+        return self.root / "kubeconfig"
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """How to reach the broker from this process."""
+        if self.broker is None:
+            return KafkaSettings()
+        return KafkaSettings(bootstrap=self.bootstrap, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS)
+
+    def url(self, name: str) -> str:
+        """The HTTP address of a service, or of the simulated clusters (`sim`)."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> System:
+        """Starts everything and waits until it is ready. Raises CliError; what was started is stopped then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        if self.folder is None:
+            self.folder, self._own_folder = Path(tempfile.mkdtemp(prefix="gpufleet-")), True
+        (self.root / "logs").mkdir(parents=True, exist_ok=True)
+        if not self.bootstrap:
+            self._start_broker()
+        names = [*(("sim",) if self.fleet else ()), *SERVICES]
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        registry = load_registry(prefix=self.kafka.topic_prefix)
+        async with connect_admin(self.kafka) as admin:
+            await apply(admin, registry, replication_factor=self.kafka.replication_factor)
+        if self.fleet:
+            self._start_simulation()
+        for name in SERVICES:
+            self._start_service(name)
+        self.say("services started")
+        if self.fleet:
+            await self._ready("sim", "/readyz")
+        await self.register()
+        await asyncio.gather(*(self._ready(name, "/readyz") for name in SERVICES))
+
+    def _start_broker(self) -> None:
+        self.broker = EmbeddedBroker(port=self.broker_port, log=self.root / "logs" / "broker.log")
+        try:
+            self.broker.start()
+        except BrokerError as error:
+            self.broker = None
+            raise CliError(str(error), Exit.UNREACHABLE) from error
+        self.bootstrap = self.broker.bootstrap
+        self.say(f"broker at {self.bootstrap}")
+
+    def _start_simulation(self) -> None:
+        fleet = self.root / "fleet.json"
+        fleet.write_text(json.dumps(list(self.fleet)), encoding="utf-8")
+        options = [f"--{name}={value}" for name, value in sorted(self.simulation.items())]
+        self._spawn(
+            "sim",
+            [
+                "sim",
+                f"--fleet={fleet}",
+                f"--port={self.ports['sim']}",
+                f"--kubeconfig={self.kubeconfig}",
+                *options,
+            ],
+        )
+
+    def _start_service(self, name: str) -> None:
+        self._spawn(name, [f"services.{name}"])
+
+    def _spawn(self, name: str, module: Sequence[str]) -> None:
+        environment = {
+            **os.environ,
+            "GPUFLEET_KAFKA_BOOTSTRAP": self.bootstrap,
+            "GPUFLEET_HTTP_HOST": "127.0.0.1",
+            "GPUFLEET_HTTP_PORT": str(self.ports[name]),
+            "GPUFLEET_LOG_FORMAT": "json",
+            "PYTHONUNBUFFERED": "1",
+            **self.settings,
+        }
+        if self.broker is not None:
+            environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(_EMBEDDED_FETCH_WAIT_MS)
+            environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
+        # -P: a folder called `sim` or `services` where the user happens to be is not ours.
+        child = SupervisedProcess(
+            [sys.executable, "-P", "-m", *module], env=environment, log=self.root / "logs" / f"{name}.log"
+        )
+        self.children[name] = child.start()
+
+    async def _ready(self, name: str, path: str) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT
+        answer = "no answer"
+        while True:
+            child = self.children[name]
+            if not child.running:
+                raise CliError(f"{name} ended with {child.returncode}:\n{child.log_tail()}", Exit.UNREACHABLE)
+            ready, answer = await asyncio.to_thread(_probe, f"{self.url(name)}{path}")
+            if ready:
+                self.say(f"{name} ready")
+                return
+            if time.monotonic() > deadline:
+                raise CliError(f"{name} is not ready after {_READY_TIMEOUT:g} s: {answer}", Exit.UNREACHABLE)
+            await asyncio.sleep(0.1)
+
+    async def register(self) -> None:
+        """Writes a registration for every cluster."""
+        async with simple_publisher(self.kafka, source="gpufleet/cli") as publisher:
+            for document in self.fleet:
+                name = document["metadata"]["name"]
+                access = {"kubeconfig": str(self.kubeconfig), "context": name}
+                publisher.send("clusters", name, _registration(document, access))
+            for name, path in self.kubeconfigs.items():
+                document = {"metadata": {"name": name}, "spec": {}}
+                publisher.send("clusters", name, _registration(document, {"kubeconfig": str(path)}))
+
+    # -- restart and stop ----------------------------------------------------------------------------------------
+
+    async def restart(self, name: str, *, kill: bool = False) -> None:
+        """Stops one service (at once with ``kill``), starts it again and waits until it is ready."""
+        child = self.children[name]
+        await asyncio.to_thread(child.kill if kill else child.stop)
+        self._start_service(name)
+        await self._ready(name, "/readyz")
+
+    def failed(self) -> str | None:
+        """Returns what ended although it should run, or None."""
+        for name, child in self.children.items():
+            if not child.running:
+                return f"{name} ended with {child.returncode}:\n{child.log_tail()}"
+        if self.broker is not None and not self.broker.running:
+            return "the broker ended"
+        return None
+
+    async def stop(self) -> None:
+        """Stops everything, services first; leaves nothing behind."""
+        services = [self.children[name] for name in SERVICES if name in self.children]
+        for child in services:
+            child.signal(signal.SIGTERM)
+        await asyncio.gather(*(asyncio.to_thread(child.stop) for child in services))
+        if "sim" in self.children:
+            await asyncio.to_thread(self.children["sim"].stop)
+        self.children.clear()
+        if self.broker is not None:
+            self.broker.stop()
+            self.broker = None
+        if self._own_folder and self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def __aenter__(self) -> System:
+        return await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+
+def _registration(document: Mapping[str, Any], access: Mapping[str, Any]) -> bytes:
+    metadata, spec = document["metadata"], dict(document.get("spec") or {})
+    value = {**spec, "access": access, "name": metadata["name"], "labels": metadata.get("labels") or {}}
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _probe(url: str) -> tuple[bool, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  our own address
+            return response.status == 200, ""
+    except urllib.error.HTTPError as error:
+        return False, error.read(500).decode(errors="replace").strip()
+    except OSError as error:
+        return False, str(error)

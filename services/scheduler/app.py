@@ -1,0 +1,212 @@
+"""The scheduler as a service on the bus: everything in, placements and assignments out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import structlog
+
+from gpufleet.bus.publisher import Failure
+from gpufleet.bus.records import Record, trace_of
+from gpufleet.bus.service import Bus, Service
+from gpufleet.bus.shards import shard_of
+from gpufleet.telemetry.metrics import values
+from gpufleet.wire.errors import RecordError
+from gpufleet.wire.records import assignment_key, dump_assignment, dump_history, dump_placement, split_assignment_key
+from services.scheduler.core import State, decide
+from services.scheduler.core import events as ev
+from services.scheduler.core.outputs import AssignmentWrite, Outputs, PlacementWrite
+from services.scheduler.intake import Intake
+from services.scheduler.settings import SchedulerSettings
+
+log = structlog.get_logger("gpufleet.scheduler")
+
+
+class SchedulerService(Service):
+    """One active instance; the others keep warm tables."""
+
+    name: ClassVar[str] = "scheduler"
+    reads: ClassVar[Sequence[str]] = (
+        "clusters",
+        "policies",
+        "workloads",
+        "scales",
+        "inventory",
+        "placements",
+        "assignments",
+        "observations",
+        "evictions",
+    )
+    leads: ClassVar[bool] = True
+    keeps_log_id: ClassVar[bool] = True
+
+    def __init__(self, settings: SchedulerSettings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._state = State(settings.core())
+        self._queue: deque[ev.Event] = deque()
+        self._epoch: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._traces: dict[str, dict[str, str]] = {}  # workload: trace headers of its newest record
+        self._counters: dict[str, float] = {}
+
+    def bind(self, bus: Bus) -> None:
+        """Adds metrics."""
+        super().bind(bus)
+        self._intake = Intake(bus.registry, bus.dead_letters.reject)
+        self._decisions = bus.metrics.histogram("decision_seconds", "Time that one batch of events takes to decide")
+        self._waits = bus.metrics.histogram("placement_seconds", "From the record of a workload to its first placement")
+        bus.metrics.counter_of("outcomes", "What became of decisions", lambda: values(self._counters), ("outcome",))
+        bus.metrics.gauge_of("queued_events", "Events that wait for a decision", lambda: [((), len(self._queue))])
+        bus.metrics.gauge_of("workloads", "Workloads by verdict", lambda: values(self._state.verdicts()), ("verdict",))
+        bus.metrics.gauge_of("active", "1 while this instance decides", lambda: [((), float(self._epoch is not None))])
+
+    # -- records in ----------------------------------------------------------------------------------------------
+
+    def on_records(self, records: list[Record]) -> None:
+        """Turns records into events; the active instance decides on them a few milliseconds later."""
+        workloads = self.bus.registry.name("workloads")
+        for record in records:
+            self._queue.extend(self._intake.events(record))
+            if record.topic == workloads and record.key and "traceparent" in record.headers:
+                self._traces[record.key] = trace_of([record])
+        if self._epoch is None:
+            self._absorb()
+        elif self._queue:
+            self._wake_in(self.settings.coalesce)
+
+    def _absorb(self) -> None:
+        """An instance that stands by only keeps its tables."""
+        events, self._queue = list(self._queue), deque()
+        decide(self._state, events, self._clock())
+
+    # -- leadership ----------------------------------------------------------------------------------------------
+
+    def activated(self, epoch: int) -> None:
+        """The tables are read to their end: reconcile, then decide on what comes."""
+        self._epoch = epoch
+        log.info("scheduler.activated", epoch=epoch)
+        self._queue.append(ev.Started(epoch, self.bus.epochs.log_id or ""))
+        self._wake_in(0.0)
+
+    def deactivated(self, reason: str) -> None:
+        """Stops deciding; the tables stay warm."""
+        log.info("scheduler.deactivated", reason=reason)
+        self._epoch = None
+        self._cancel_timer()
+        self._queue.append(ev.Stopped())
+        self._absorb()
+
+    async def stopping(self) -> None:
+        """Decides nothing more."""
+        self._epoch = None
+        self._cancel_timer()
+
+    # -- decisions out -------------------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        self._timer = None
+        if self._epoch is None:
+            return
+        count = min(len(self._queue), self.settings.batch)
+        events: list[ev.Event] = [self._queue.popleft() for _ in range(count)] or [ev.Tick()]
+        now, begun = self._clock(), time.perf_counter()
+        out = decide(self._state, events, now)
+        self._decisions.observe(time.perf_counter() - begun)
+        self._write(out, now)
+        if self._queue:
+            self._wake_in(0.0)
+        elif out.wake_at is not None:
+            self._wake_in(max(0.001, out.wake_at - now))
+
+    def _write(self, out: Outputs, now: float) -> None:
+        """Placements first, then assignments: a crash between the two is healed on start."""
+        for name, by in out.counters.items():
+            self._counters[name] = self._counters.get(name, 0) + by
+        if out.deposed_by is not None:
+            log.warning("scheduler.deposed", by=out.deposed_by)
+            return
+        for placement in out.placements:
+            self._send_placement(placement)
+        for assignment in out.assignments:
+            self._send_assignment(assignment)
+        for entry in out.history:
+            try:
+                value = dump_history(entry)
+            except RecordError as error:
+                log.warning("history.left_out", workload=entry.workload, error=str(error))
+                continue
+            self._send("history", entry.workload, value, *entry.version)
+        del now
+
+    def _send_placement(self, write: PlacementWrite) -> None:
+        value = None if write.placement is None else dump_placement(write.placement)
+        self._send("placements", write.workload, value, *write.version, trace=write.workload)
+        if write.placement is None:
+            self._traces.pop(write.workload, None)
+        else:
+            log.info(
+                "workload.placed",
+                workload=write.workload,
+                verdict=write.placement.verdict.value,
+                placed=write.placement.placed,
+                unplaced=write.placement.unplaced,
+                clusters={s.cluster: s.replicas for s in write.placement.shares},
+            )
+
+    def _send_assignment(self, write: AssignmentWrite) -> None:
+        value = None if write.assignment is None else dump_assignment(write.assignment)
+        key = assignment_key(write.cluster, write.workload)
+        shard = shard_of(write.cluster, self.bus.registry["assignments"].partitions)
+        self._send("assignments", key, value, *write.version, shard=shard, trace=write.workload)
+
+    def _send(
+        self,
+        topic: str,
+        key: str,
+        value: bytes | None,
+        epoch: int,
+        version: int,
+        *,
+        shard: int | None = None,
+        trace: str = "",
+    ) -> None:
+        headers = self._traces.get(trace)
+        self.bus.publisher.send(topic, key, value, epoch=epoch, version=version, partition=shard, headers=headers)
+
+    def publish_failed(self, failure: Failure) -> None:
+        """Writes the present truth about the key again, after a pause."""
+        if self._epoch is None:
+            return
+        topic = self.bus.registry[failure.topic].short
+        if topic in ("placements", "assignments"):
+            asyncio.get_running_loop().call_later(1.0, self._write_again, topic, failure.key)
+
+    def _write_again(self, topic: str, key: str) -> None:
+        if self._epoch is None:
+            return
+        if topic == "placements":
+            self._send_placement(self._state.placement_write(key))
+        else:
+            cluster, workload = split_assignment_key(key)
+            self._send_assignment(self._state.assignment_write(workload, cluster))
+
+    # -- the clock -----------------------------------------------------------------------------------------------
+
+    def _wake_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._decide)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

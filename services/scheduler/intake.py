@@ -1,0 +1,116 @@
+"""From records to events: the only place where the scheduler reads the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpufleet.bus.records import Record
+from gpufleet.bus.topics import Registry
+from gpufleet.model import names
+from gpufleet.model.placement import Version
+from gpufleet.model.staging import Staging
+from gpufleet.wire.errors import RecordError, RecordReason
+from gpufleet.wire.policies import parse_policy
+from gpufleet.wire.records import (
+    parse_assignment,
+    parse_cluster,
+    parse_eviction,
+    parse_inventory,
+    parse_observation,
+    parse_placement,
+    parse_scale,
+    parse_workload,
+    split_assignment_key,
+)
+from services.scheduler.core import events as ev
+
+Reject = Callable[[Record, RecordError], None]
+
+
+class Intake:
+    """Keeps what is needed between records: unclosed snapshots. Bad records go to ``reject``; the rest goes on."""
+
+    def __init__(self, registry: Registry, reject: Reject) -> None:
+        self._registry = registry
+        self._reject = reject
+        self._staging = Staging()
+
+    def events(self, record: Record) -> list[ev.Event]:
+        """Returns what a record means; nothing for one that cannot be read and says nothing about a workload."""
+        topic = self._registry[record.topic].short
+        try:
+            if record.key is None:
+                raise RecordError(
+                    RecordReason.MISSING_KEY, "", "the record has no key", "the key is the identity of the record"
+                )
+            return self._read(topic, record, record.key)
+        except RecordError as error:
+            self._reject(record, error)
+            if topic == "workloads" and record.key:
+                # It counts as present: nothing is deleted because of a typing error.
+                return [ev.WorkloadUnreadable(record.key, str(error), record.offset)]
+            return []
+
+    def _read(self, topic: str, record: Record, key: str) -> list[ev.Event]:
+        gone = record.value is None
+        match topic:
+            case "clusters":
+                return [ev.ClusterRemoved(key) if gone else ev.ClusterRegistered(parse_cluster(record).spec)]
+            case "policies":
+                return self._policy(record, key)
+            case "workloads":
+                return [
+                    ev.WorkloadDeleted(key, record.offset) if gone else ev.WorkloadSubmitted(parse_workload(record))
+                ]
+            case "scales":
+                return [ev.Scaled(key, None if gone else parse_scale(record).replicas)]
+            case "inventory":
+                return self._inventory(record, key)
+            case "placements":
+                placement = None if gone else parse_placement(record)
+                return [ev.PlacementRead(key, _version(record), placement)]
+            case "assignments":
+                cluster, workload = _split(record, key)
+                assignment = None if gone else parse_assignment(record)
+                return [ev.AssignmentRead(workload, cluster, _version(record), assignment)]
+            case "observations":
+                cluster, workload = _split(record, key)
+                return [ev.ObservationGone(workload, cluster) if gone else ev.Observed(parse_observation(record))]
+            case "evictions":
+                return [ev.EvictionGone(key) if gone else ev.Evicted(parse_eviction(record))]
+        return []
+
+    def _policy(self, record: Record, key: str) -> list[ev.Event]:
+        if key == names.FREEZE_KEY:
+            return [ev.FreezeChanged(record.value is not None)]
+        if record.value is None:
+            return [ev.PolicyRemoved(key)]
+        policy = parse_policy(record)
+        return [] if policy is None else [ev.PolicyChanged(policy)]
+
+    def _inventory(self, record: Record, key: str) -> list[ev.Event]:
+        if record.value is None:
+            if "/" in key:
+                return []  # the closing record says what belongs to the snapshot
+            self._staging.gone(key)
+            return [ev.InventoryGone(key)]
+        closed = self._staging.take(parse_inventory(record))
+        if closed is None:
+            return []
+        cluster = closed.inventory.cluster
+        return [
+            *(ev.PodsChanged(pods) for pods in closed.pods),
+            *(ev.PodsGone(cluster, workload) for workload in closed.pods_gone),
+            ev.InventoryChanged(closed.inventory),
+        ]
+
+
+def _version(record: Record) -> Version:
+    return Version(record.epoch or 0, record.version or 0)
+
+
+def _split(record: Record, key: str) -> tuple[str, str]:
+    try:
+        return split_assignment_key(key)
+    except ValueError as error:
+        raise RecordError(RecordReason.KEY_MISMATCH, "", f"{record.topic}: {error}", "see proto/README.md") from None

@@ -1,0 +1,34 @@
+"""Settings of the scheduler, from environment variables `GPUFLEET_SCHEDULER_…`. Times in seconds."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from gpufleet.telemetry.settings import FleetSettings
+from services.scheduler.core.settings import Settings
+
+
+class SchedulerSettings(FleetSettings):
+    """What can be set."""
+
+    section: ClassVar[str] = "scheduler"
+    model_config = SettingsConfigDict(env_prefix="GPUFLEET_SCHEDULER_", extra="ignore")
+
+    coalesce: float = Field(0.002, ge=0, description="events within so long are decided on together")
+    batch: int = Field(500, ge=1, description="at most so many events in one decision")
+    stale_after: float = Field(30.0, gt=0, description="no new replicas on a cluster whose inventory is older")
+    hold_timeout: float = Field(900.0, gt=0, description="how long room is held for pods that do not come")
+    retry_initial: float = Field(1.0, gt=0, description="when what waits is tried again without any event; doubles")
+    retry_max: float = Field(10.0, gt=0, description="the longest such wait")
+
+    def core(self) -> Settings:
+        """What the core needs of it."""
+        return Settings(
+            stale_after=self.stale_after,
+            hold_timeout=self.hold_timeout,
+            retry_initial=self.retry_initial,
+            retry_max=self.retry_max,
+        )
