@@ -64,6 +64,16 @@ class FleetBroker(KafkaBroker):
         self._connection_kwargs["enable_idempotence"] = self.idempotent
         return await super()._connect()
 
+    async def start(self) -> None:
+        """Connect and start all subscribers at once.
+
+        FastStream starts them one after the other, in the order of a set; a member of a group is started when it has
+        joined, which takes seconds, and the tables could come after it.
+        """
+        await self.connect()
+        await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
+        self.running = True
+
 
 def build_broker(settings: KafkaSettings, *, client_id: str | None = None, middlewares: Any = ()) -> FleetBroker:
     """A broker that is not connected yet. Raises BusUnavailable for TLS or password files that cannot be read."""
