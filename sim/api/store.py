@@ -162,15 +162,53 @@ class Store:
         fields: FieldSelector | None = None,
         limit: int = 0,
         after: Key | None = None,
+        version: int | None = None,
     ) -> Page:
-        """At most `limit` (0: all) matching objects behind the key `after`."""
+        """At most `limit` (0: all) matching objects behind the key `after`.
+
+        With `version` as they were then; ApiError 410 if that is forgotten, 504 if it is still to come.
+        """
         bucket = self.bucket(resource)
-        found = [as_served(resource, obj) for obj in bucket.select(namespace, labels, fields, after)]
+        if version is None or version == self._version:
+            found = [as_served(resource, obj) for obj in bucket.select(namespace, labels, fields, after)]
+        elif version > self._version:
+            raise errors.future_version(version, self._version)
+        else:
+            found = self._as_of(resource, version, namespace, labels, fields, after)
+        version = self._version if version is None else version
         if not limit or len(found) <= limit:
-            return Page(found, self._version)
+            return Page(found, version)
         last = found[limit - 1]["metadata"]
         remaining = len(found) - limit
-        return Page(found[:limit], self._version, (last.get("namespace", ""), last["name"]), remaining)
+        return Page(found[:limit], version, (last.get("namespace", ""), last["name"]), remaining)
+
+    def _as_of(
+        self,
+        resource: Resource,
+        version: int,
+        namespace: str | None,
+        labels: LabelSelector | None,
+        fields: FieldSelector | None,
+        after: Key | None,
+    ) -> Objects:
+        """The objects as they were: today's, with the changes since then undone."""
+        bucket = self.bucket(resource)
+        before: dict[Key, Json | None] = {}
+        for change in bucket.log.since(version):
+            before.setdefault(change.key, change.old)
+        found = {}
+        for obj in bucket.select(namespace, labels, fields, after):
+            key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+            if key not in before:
+                found[key] = obj
+        for key, old in before.items():
+            if old is None or (namespace is not None and key[0] != namespace) or (after and key <= after):
+                continue
+            if labels is not None and not labels.matches(old["metadata"].get("labels")):
+                continue
+            if fields is None or fields.matches(old):
+                found[key] = old
+        return [as_served(resource, obj) for _, obj in sorted(found.items(), key=lambda item: item[0])]
 
     def count(self, resource: Resource) -> int:
         """How many objects there are."""

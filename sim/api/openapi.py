@@ -1,0 +1,127 @@
+"""OpenAPI v3 documents, as small as kubectl can work with: the kinds, and for custom resources their schemas.
+
+The builtin kinds are described as objects whose fields may be anything. The paths are there because kubectl looks
+into them for the parameters `dryRun`, `fieldManager` and `fieldValidation` before it leaves validation to the server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.api.resources import Registry, Resource
+
+Json = dict[str, Any]
+
+_PARAMETERS = [
+    {"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": True}}
+    for name, kind in (
+        ("dryRun", "string"),
+        ("fieldManager", "string"),
+        ("fieldValidation", "string"),
+        ("force", "boolean"),
+        ("pretty", "string"),
+    )
+]
+_METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+_FREE: Json = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+# Top-level fields of builtin kinds that have no spec and status.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "ConfigMap": ("data", "binaryData", "immutable"),
+    "Secret": ("data", "stringData", "type", "immutable"),
+    "ServiceAccount": ("secrets", "imagePullSecrets", "automountServiceAccountToken"),
+    "PriorityClass": ("value", "globalDefault", "description", "preemptionPolicy"),
+    "Event": ("involvedObject", "reason", "message", "type", "count"),
+}
+
+
+def index(registry: Registry, prefix: str) -> Json:
+    """GET /openapi/v3: where each group version's document is; `prefix` is the path of the cluster."""
+    paths = {}
+    for group, versions in sorted(registry.group_versions().items()):
+        for version in versions:
+            path = f"apis/{group}/{version}" if group else f"api/{version}"
+            url = f"{prefix}/openapi/v3/{path}?hash={registry.revision}"
+            paths[path] = {"serverRelativeURL": url}
+    return {"paths": paths}
+
+
+def document(registry: Registry, group: str, version: str) -> Json | None:
+    """GET /openapi/v3/apis/<group>/<version>."""
+    resources = [r for r in registry if r.group == group and r.version == version]
+    if not resources:
+        return None
+    schemas: Json = {_METADATA: {"description": "Standard object metadata.", **_FREE}}
+    paths: Json = {}
+    for resource in sorted(resources, key=lambda r: r.plural):
+        name = schema_name(resource)
+        schemas[name] = _schema(registry, resource)
+        _add_paths(paths, resource, name)
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "simulated"},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def schema_name(resource: Resource) -> str:
+    """The name of a kind's schema: reversed domain, version, kind."""
+    domain = ".".join(reversed((resource.group or "core.api.k8s.io").split(".")))
+    return f"{domain}.{resource.version}.{resource.kind}"
+
+
+def _gvk(resource: Resource) -> Json:
+    return {"group": resource.group, "version": resource.version, "kind": resource.kind}
+
+
+def _schema(registry: Registry, resource: Resource) -> Json:
+    version = registry.crd_version(resource)
+    schema = dict(((version or {}).get("schema") or {}).get("openAPIV3Schema") or {})
+    properties: Json = dict(schema.get("properties") or {})
+    for name in _FIELDS.get(resource.kind, ("spec", "status")):
+        properties.setdefault(name, {"x-kubernetes-preserve-unknown-fields": True})
+    properties["apiVersion"] = {"type": "string", "description": "The version of the representation."}
+    properties["kind"] = {"type": "string", "description": "The kind of the object."}
+    properties["metadata"] = {"allOf": [{"$ref": f"#/components/schemas/{_METADATA}"}], "default": {}}
+    schema.setdefault("description", f"{resource.kind} in a simulated cluster.")
+    return {
+        **schema,
+        "type": "object",
+        "properties": properties,
+        "x-kubernetes-group-version-kind": [_gvk(resource)],
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+def _add_paths(paths: Json, resource: Resource, schema: str) -> None:
+    base = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    if resource.namespaced:
+        base += "/namespaces/{namespace}"
+    collection = f"{base}/{resource.plural}"
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    answer = {"200": {"description": "OK", "content": content}}
+
+    def operation(action: str, *, body: bool = False, media: tuple[str, ...] = ()) -> Json:
+        described: Json = {
+            "responses": answer,
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": _gvk(resource),
+        }
+        if body:
+            described["parameters"] = _PARAMETERS
+            described["requestBody"] = {"content": content if not media else {m: {} for m in media}}
+        return described
+
+    patches = (
+        "application/apply-patch+yaml",
+        "application/json-patch+json",
+        "application/merge-patch+json",
+    )
+    paths[collection] = {"get": operation("list"), "post": operation("post", body=True)}
+    paths[collection + "/{name}"] = {
+        "get": operation("get"),
+        "put": operation("put", body=True),
+        "patch": operation("patch", body=True, media=patches),
+        "delete": operation("delete"),
+    }
