@@ -46,8 +46,9 @@ class DocumentError(Note):
 
 
 class DocumentErrors(ValueError):
-    """Every problem of the documents that were read, in their order."""
+    """Every problem of the documents that were read, in their order, and what else was odd about them."""
 
-    def __init__(self, errors: Iterable[DocumentError]) -> None:
+    def __init__(self, errors: Iterable[DocumentError], warnings: Iterable[DocumentWarning] = ()) -> None:
         self.errors = tuple(errors)
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(error) for error in self.errors))

@@ -87,7 +87,7 @@ def interpret(
         check_subdomain(metadata, "name", name)
     namespace = metadata.text("namespace") or namespace
     check_subdomain(metadata, "namespace", namespace)
-    labels, annotations = metadata.strings("labels"), metadata.strings("annotations")
+    labels, annotations = metadata.labels("labels"), metadata.strings("annotations")
     uid = uid or metadata.text("uid")
     pods = spec.read(view)
     _check_replicas(sum(c.replicas for c in pods.components), problems)

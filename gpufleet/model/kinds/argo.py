@@ -36,7 +36,7 @@ def _read(manifest: View) -> Pods:
         name=MAIN,
         replicas=1,
         shape=PodShape(with_pod(_min_resources(manifest)), *node_constraints(spec)),
-        labels=spec.map("podMetadata").strings("labels"),
+        labels=spec.map("podMetadata").labels("labels"),
         priority_class=entry_class or spec.text("podPriorityClassName"),
         priority=spec.optional_integer("priority"),
         scheduler_name=spec.text("schedulerName"),

@@ -26,7 +26,7 @@ def component(name: str, replicas: int, template: View) -> Component:
         name=name,
         replicas=replicas,
         shape=PodShape(_pod_requests(spec) if spec.value else (), *node_constraints(spec)),
-        labels=template.map("metadata").strings("labels"),
+        labels=template.map("metadata").labels("labels"),
         priority_class=spec.text("priorityClassName"),
         priority=spec.optional_integer("priority"),
         scheduler_name=spec.text("schedulerName"),
@@ -54,7 +54,7 @@ def min_member(template: View) -> int | None:
 
 def node_constraints(spec: View) -> tuple[Labels, tuple[NodeSelectorTerm, ...], tuple[Toleration, ...]]:
     """Returns node selector, required node affinity and tolerations."""
-    return spec.strings("nodeSelector"), _affinity(spec), tuple(_toleration(t) for t in spec.items("tolerations"))
+    return spec.labels("nodeSelector"), _affinity(spec), tuple(_toleration(t) for t in spec.items("tolerations"))
 
 
 def container_requests(container: View) -> dict[str, int]:

@@ -14,7 +14,9 @@ from gpufleet.model.resources import Labels
 MAX_REPLICAS = 100_000
 _PLAIN_KEY = re.compile(r"^[^.\[\]]+$")
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+_PLACEHOLDER = re.compile(r"^\$\{[^{}]+\}$|^<[A-Za-z][^<>]*>$")
 _LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
+PLACEHOLDER_HINT = "put your own value in its place"
 QUANTITY_HINT = "write a number such as 500m, 2, 1.5 or 16Gi"
 
 
@@ -161,6 +163,14 @@ class View:
                 view.problem(str(name), f"must be a text, not {name_of_type(value)}", f'write "{text}" in quotes')
         return tuple(sorted(pairs))
 
+    def labels(self, key: str) -> Labels:
+        """Returns a member that holds labels: texts that Kubernetes takes as their values."""
+        labels = self.strings(key)
+        for name, value in labels:
+            if not is_label_value(value):
+                self.map(key).problem(name, *label_problem(value))
+        return labels
+
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a member that is a list of texts."""
         value = self.value.get(key)
@@ -213,3 +223,18 @@ def check_subdomain(view: View, key: str, value: str) -> None:
 def is_label_value(value: str) -> bool:
     """Returns whether a text can be the value of a label."""
     return len(value) <= 63 and _LABEL_VALUE.match(value) is not None
+
+
+def label_problem(value: str) -> tuple[str, str]:
+    """Returns why a text cannot be the value of a label, and what would be right."""
+    if is_placeholder(value):
+        return f"{value} is a placeholder", PLACEHOLDER_HINT
+    return (
+        f"{value[:70]!r} cannot be the value of a label",
+        "use at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit",
+    )
+
+
+def is_placeholder(text: str) -> bool:
+    """Returns whether a text is one that a document leaves to be replaced: ``${Cluster 1 ID}``, ``<RegionID>``."""
+    return _PLACEHOLDER.match(text) is not None

@@ -75,8 +75,8 @@ def _component(spec: View, name: str, replicas: int, *, java: bool) -> Component
     return Component(
         name=name,
         replicas=replicas,
-        shape=PodShape(with_pod(amounts), selector or spec.strings("nodeSelector"), affinity, tolerations),
-        labels=part.strings("labels"),
+        shape=PodShape(with_pod(amounts), selector or spec.labels("nodeSelector"), affinity, tolerations),
+        labels=part.labels("labels"),
         priority_class=part.text("priorityClassName"),
         scheduler_name=part.text("schedulerName") or spec.text("batchScheduler"),
     )

@@ -1,0 +1,416 @@
+"""PropagationPolicy and ClusterPropagationPolicy, in ACK One's, Karmada's and the older form (specification 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gpufleet.model import kinds
+from gpufleet.model.kinds.reading import Problem
+from gpufleet.model.policy import (
+    ClusterAffinity,
+    DivisionType,
+    Placement,
+    PropagationPolicy,
+    ResourceSelector,
+    SpreadConstraint,
+    StaticWeight,
+)
+from gpufleet.wire.documents_schema import (
+    INT32_MAX,
+    Count,
+    Doc,
+    Findings,
+    LabelSelectorDoc,
+    ObjectDoc,
+    RequirementDoc,
+    TolerationDoc,
+    check,
+    name_of,
+    read_requirement,
+    read_selector,
+    read_tolerations,
+    refuse_placeholders,
+)
+
+LEGACY = "one.alibabacloud.com/v1alpha1"
+API_VERSIONS = ("policy.one.alibabacloud.com/v1alpha1", "policy.karmada.io/v1alpha1", LEGACY)
+_RIGHT_PATH = "spec.placement.replicaScheduling"
+_MISPLACED_PATH = "spec.replicaScheduling"
+_LATER = ("failover", "schedulePriority", "dependentOverrides")
+
+
+class SelectorDoc(Doc):
+    """Which templates."""
+
+    api_version: str = Field(min_length=1)
+    kind: str = Field(min_length=1)
+    namespace: str = ""
+    name: str = ""
+    label_selector: LabelSelectorDoc | None = None
+
+
+class FieldSelectorDoc(Doc):
+    """By provider, region or zone."""
+
+    match_expressions: list[RequirementDoc] = Field(default_factory=list)
+
+
+class AffinityDoc(Doc):
+    """A set of clusters."""
+
+    cluster_names: list[str] = Field(default_factory=list)
+    label_selector: LabelSelectorDoc | None = None
+    field_selector: FieldSelectorDoc | None = None
+    exclude: list[str] = Field(default_factory=list)
+
+
+class GroupDoc(AffinityDoc):
+    """A priority group."""
+
+    affinity_name: str = Field(min_length=1, max_length=32)
+
+
+class WeightDoc(Doc):
+    """A static weight."""
+
+    target_cluster: AffinityDoc
+    weight: Annotated[int, Field(ge=1, le=INT32_MAX)]
+
+
+class WeightPreferenceDoc(Doc):
+    """How replicas are weighted."""
+
+    static_weight_list: list[WeightDoc] = Field(default_factory=list)
+    dynamic_weight: Literal["AvailableReplicas"] | None = None
+
+
+class ReplicaSchedulingDoc(Doc):
+    """How replicas are divided."""
+
+    replica_scheduling_type: Literal["Duplicated", "Divided"] = "Divided"
+    replica_division_preference: Literal["Weighted", "Aggregated"] | None = None
+    weight_preference: WeightPreferenceDoc | None = None
+    custom_scheduling_type: Literal["Gang"] | None = None
+
+
+class SpreadDoc(Doc):
+    """Spread over groups of clusters."""
+
+    spread_by_field: Literal["cluster", "region", "zone", "provider"] | None = None
+    spread_by_label: str = ""
+    min_groups: Count = 1
+    max_groups: Count = 0
+
+
+class PlacementDoc(Doc):
+    """Where."""
+
+    cluster_affinity: AffinityDoc | None = None
+    cluster_affinities: list[GroupDoc] = Field(default_factory=list)
+    cluster_tolerations: list[TolerationDoc] = Field(default_factory=list)
+    spread_constraints: list[SpreadDoc] = Field(default_factory=list)
+    replica_scheduling: ReplicaSchedulingDoc | None = None
+    custom_scheduling_type: Literal["Gang"] | None = None
+
+
+class AutoScalingDoc(Doc):
+    """Inventory awareness."""
+
+    ecs_provision: bool = False
+    existing_capacity_first: bool = False
+
+
+class ClusterNamesDoc(Doc):
+    """Some clusters."""
+
+    cluster_names: list[str] = Field(default_factory=list)
+
+
+class SuspensionDoc(Doc):
+    """What is held back."""
+
+    scheduling: bool = False
+    dispatching: bool = False
+    dispatching_on_clusters: ClusterNamesDoc | None = None
+
+
+class SpecDoc(Doc):
+    """The policy."""
+
+    resource_selectors: list[SelectorDoc]
+    placement: PlacementDoc = Field(default_factory=PlacementDoc)
+    auto_scaling: AutoScalingDoc = Field(default_factory=AutoScalingDoc)
+    suspension: SuspensionDoc = Field(default_factory=SuspensionDoc)
+    priority: Annotated[int, Field(ge=-INT32_MAX - 1, le=INT32_MAX)] = 0
+    preemption: Literal["Always", "Never"] = "Never"
+    preserve_resources_on_deletion: bool = False
+    conflict_resolution: Literal["Abort", "Overwrite"] = "Abort"
+    scheduler_name: str = "default-scheduler"
+    propagate_deps: bool = False
+    activation_preference: Literal["", "Lazy"] = ""
+    create_namespaces: bool = False
+    partial_stateful_sets: bool = False
+    redispatch_user_failures: bool = False
+    dependent_overrides: Any = None
+    failover: Any = None
+    schedule_priority: Any = None
+
+
+class PolicyDoc(ObjectDoc):
+    """The whole document."""
+
+    spec: SpecDoc
+    status: Any = None
+
+
+def read(manifest: Mapping[str, Any], findings: Findings, version: int = 0) -> PropagationPolicy | None:
+    """Returns a policy; ``version`` is the offset of its record. None where too little of it is right."""
+    refuse_placeholders(manifest, findings)
+    namespaced = manifest.get("kind") == "PropagationPolicy"
+    normal, moved = _normalise(manifest, findings)
+    inner = Findings(findings.namespace)
+    doc = check(PolicyDoc, normal, inner)
+    policy = None if doc is None else _policy(doc, manifest, inner, version, namespaced=namespaced)
+    findings.errors.extend(_original(problem, moved) for problem in inner.errors)
+    findings.warnings.extend(_original(problem, moved) for problem in inner.warnings)
+    return policy
+
+
+def _policy(
+    doc: PolicyDoc, manifest: Mapping[str, Any], findings: Findings, version: int, *, namespaced: bool
+) -> PropagationPolicy:
+    namespace, name = name_of(doc.metadata, findings, namespaced=namespaced)
+    spec = doc.spec
+    for field in _LATER:
+        if field in manifest.get("spec", {}):
+            findings.warn(f"spec.{field}", "is not supported yet and is ignored")
+    if not spec.resource_selectors:
+        findings.error("spec.resourceSelectors", "is empty", "name at least one kind; empty never means everything")
+    suspension = spec.suspension
+    if suspension.dispatching and suspension.dispatching_on_clusters is not None:
+        findings.error(
+            "spec.suspension", "has dispatching and dispatchingOnClusters", "keep one: all clusters, or the named ones"
+        )
+    held = suspension.dispatching_on_clusters or ClusterNamesDoc()
+    return PropagationPolicy(
+        name=name,
+        namespace=namespace,
+        selectors=tuple(
+            _selector(selector, namespace, f"spec.resourceSelectors[{index}]", findings)
+            for index, selector in enumerate(spec.resource_selectors)
+        ),
+        placement=_placement(spec.placement, findings),
+        priority=spec.priority,
+        preempts_policies=spec.preemption == "Always",
+        ecs_provision=spec.auto_scaling.ecs_provision,
+        existing_capacity_first=spec.auto_scaling.existing_capacity_first,
+        partial_statefulsets=spec.partial_stateful_sets,
+        suspend_scheduling=suspension.scheduling,
+        suspend_dispatching=suspension.dispatching,
+        suspend_dispatching_on=tuple(held.cluster_names),
+        preserve_on_deletion=spec.preserve_resources_on_deletion,
+        conflict_overwrite=spec.conflict_resolution == "Overwrite",
+        create_namespaces=spec.create_namespaces,
+        scheduler_name=spec.scheduler_name,
+        propagate_deps=spec.propagate_deps,
+        lazy=spec.activation_preference == "Lazy",
+        redispatch_user_failures=spec.redispatch_user_failures,
+        version=version,
+        digest=kinds.digest(manifest),
+    )
+
+
+def _selector(doc: SelectorDoc, namespace: str, path: str, findings: Findings) -> ResourceSelector:
+    if namespace and doc.namespace and doc.namespace != namespace:
+        findings.error(
+            f"{path}.namespace",
+            f"is {doc.namespace!r}, but the policy can only select in its own namespace {namespace!r}",
+            "move the policy there, or use a ClusterPropagationPolicy",
+        )
+    if kinds.spec_for(doc.api_version, doc.kind) is None:
+        findings.warn(path, f"{doc.kind} ({doc.api_version}) is not a kind that is scheduled, so this selects nothing")
+    if doc.name and doc.label_selector is not None:
+        findings.warn(f"{path}.labelSelector", "is ignored, because name is set")
+    labels = None
+    if doc.label_selector is not None and not doc.name:
+        labels = read_selector(doc.label_selector, f"{path}.labelSelector", findings)
+    return ResourceSelector(doc.api_version, doc.kind, doc.namespace or namespace, doc.name, labels)
+
+
+def _placement(doc: PlacementDoc, findings: Findings) -> Placement:
+    path = "spec.placement"
+    if doc.cluster_affinity is not None and doc.cluster_affinities:
+        findings.error(
+            path,
+            "has both clusterAffinity and clusterAffinities",
+            "keep clusterAffinity for one set of clusters, or clusterAffinities for groups in order of priority",
+        )
+    groups = tuple(
+        _affinity(group, f"{path}.clusterAffinities[{index}]", findings, group.affinity_name)
+        for index, group in enumerate(doc.cluster_affinities)
+    )
+    names = [group.name for group in groups]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            findings.error(
+                f"{path}.clusterAffinities[{index}].affinityName", f"{name!r} occurs twice", "give each group its name"
+            )
+    if doc.cluster_affinity is not None and not groups:
+        groups = (_affinity(doc.cluster_affinity, f"{path}.clusterAffinity", findings),)
+    scheduling = doc.replica_scheduling
+    gang = "Gang" in (doc.custom_scheduling_type, scheduling and scheduling.custom_scheduling_type)
+    division, weights = _division(scheduling, findings, gang=gang)
+    if doc.cluster_affinities and division is not DivisionType.DYNAMIC and not gang:
+        findings.warn(
+            f"{path}.clusterAffinities",
+            f"replicas overflow into the next group only with dynamic weights, not with {division.value}",
+            "the first group that takes all replicas is used",
+        )
+    return Placement(
+        groups=groups,
+        prioritized=bool(doc.cluster_affinities),
+        tolerations=read_tolerations(doc.cluster_tolerations, f"{path}.clusterTolerations", findings),
+        spread=tuple(
+            _spread(item, f"{path}.spreadConstraints[{index}]", findings)
+            for index, item in enumerate(doc.spread_constraints)
+        ),
+        division=division,
+        static_weights=weights,
+        gang=gang,
+    )
+
+
+def _division(
+    doc: ReplicaSchedulingDoc | None, findings: Findings, *, gang: bool
+) -> tuple[DivisionType, tuple[StaticWeight, ...]]:
+    if doc is None:
+        # A gang goes to one cluster, so without more said its one copy is divided, not repeated.
+        return (DivisionType.DYNAMIC if gang else DivisionType.DUPLICATED), ()
+    preference = doc.weight_preference or WeightPreferenceDoc()
+    if doc.replica_scheduling_type == "Duplicated":
+        if doc.replica_division_preference is not None:
+            findings.warn(f"{_RIGHT_PATH}.replicaDivisionPreference", "is ignored, because the type is Duplicated")
+        return DivisionType.DUPLICATED, ()
+    if doc.replica_division_preference is None:
+        if gang:
+            return DivisionType.DYNAMIC, ()
+        findings.error(
+            f"{_RIGHT_PATH}.replicaDivisionPreference",
+            "is missing, but the type is Divided",
+            "use Weighted or Aggregated, or replicaSchedulingType: Duplicated",
+        )
+    if doc.replica_division_preference == "Aggregated":
+        return DivisionType.AGGREGATED, ()
+    if preference.dynamic_weight is not None:
+        if preference.static_weight_list:
+            findings.warn(
+                f"{_RIGHT_PATH}.weightPreference.staticWeightList", "is ignored, because dynamicWeight is set"
+            )
+        return DivisionType.DYNAMIC, ()
+    return DivisionType.STATIC, tuple(
+        StaticWeight(
+            _affinity(
+                item.target_cluster,
+                f"{_RIGHT_PATH}.weightPreference.staticWeightList[{index}].targetCluster",
+                findings,
+            ),
+            item.weight,
+        )
+        for index, item in enumerate(preference.static_weight_list)
+    )
+
+
+def _affinity(doc: AffinityDoc, path: str, findings: Findings, name: str = "") -> ClusterAffinity:
+    fields = []
+    for index, expression in enumerate(doc.field_selector.match_expressions if doc.field_selector else ()):
+        here = f"{path}.fieldSelector.matchExpressions[{index}]"
+        if expression.key not in ("provider", "region", "zone"):
+            findings.error(f"{here}.key", f"is {expression.key!r}", "use provider, region or zone")
+        fields.append(read_requirement(expression, here, findings, ("In", "NotIn")))
+    for index, cluster in enumerate(doc.cluster_names):
+        if cluster in doc.cluster_names[:index]:
+            findings.warn(f"{path}.clusterNames[{index}]", f"{cluster!r} is named twice")
+    labels = doc.label_selector
+    return ClusterAffinity(
+        name=name,
+        cluster_names=tuple(dict.fromkeys(doc.cluster_names)),
+        labels=None if labels is None else read_selector(labels, f"{path}.labelSelector", findings),
+        fields=tuple(fields),
+        exclude=tuple(doc.exclude),
+    )
+
+
+def _spread(doc: SpreadDoc, path: str, findings: Findings) -> SpreadConstraint:
+    if bool(doc.spread_by_field) == bool(doc.spread_by_label):
+        findings.error(path, "needs either spreadByField or spreadByLabel", "set one of the two")
+    if doc.max_groups and doc.max_groups < doc.min_groups:
+        findings.error(f"{path}.maxGroups", f"is {doc.max_groups}, less than minGroups {doc.min_groups}")
+    return SpreadConstraint(doc.spread_by_field or "", doc.spread_by_label, doc.min_groups, doc.max_groups)
+
+
+# --- Other ways to write the same ---------------------------------------------------------------------------------
+
+
+def _normalise(manifest: Mapping[str, Any], findings: Findings) -> tuple[dict[str, Any], bool]:
+    """Returns the manifest with everything in its place, and whether `replicaScheduling` was not."""
+    normal = dict(manifest)
+    spec = manifest.get("spec")
+    if not isinstance(spec, Mapping):
+        return normal, False
+    spec = _rename_cluster_ids(dict(spec), "spec", findings)
+    if isinstance(spec.get("prune"), bool):
+        findings.warn("spec.prune", "is the old form of preserveResourcesOnDeletion, which means the opposite")
+        prune = spec.pop("prune")
+        spec.setdefault("preserveResourcesOnDeletion", not prune)
+    resolution = spec.get("conflictResolution")
+    if resolution in ("abort", "overwrite"):
+        findings.warn("spec.conflictResolution", f"is written {resolution.capitalize()} today")
+        spec["conflictResolution"] = resolution.capitalize()
+    moved = _move_replica_scheduling(spec, findings)
+    normal["spec"] = spec
+    return normal, moved
+
+
+def _move_replica_scheduling(spec: dict[str, Any], findings: Findings) -> bool:
+    """Puts a `replicaScheduling` that is a child of `spec` where the API has it; documents in print have it there."""
+    misplaced = spec.pop("replicaScheduling", None)
+    if misplaced is None:
+        return False
+    placement = spec.get("placement")
+    if placement is not None and not isinstance(placement, Mapping):
+        return False
+    right = (placement or {}).get("replicaScheduling")
+    if right is None:
+        spec["placement"] = {**(placement or {}), "replicaScheduling": misplaced}
+        findings.warn(_MISPLACED_PATH, f"belongs under spec.placement; it is read as {_RIGHT_PATH}")
+        return True
+    if right == misplaced:
+        findings.warn(_MISPLACED_PATH, f"repeats {_RIGHT_PATH}", "remove it")
+    else:
+        findings.error(_MISPLACED_PATH, f"differs from {_RIGHT_PATH}", "remove it; the one under placement counts")
+    return False
+
+
+def _rename_cluster_ids(value: Any, path: str, findings: Findings) -> Any:
+    if isinstance(value, Mapping):
+        renamed = {}
+        for key, item in value.items():
+            here = f"{path}.{key}"
+            if key == "clusterIds" and "clusterNames" not in value:
+                findings.warn(here, "is the old name of clusterNames")
+                key = "clusterNames"
+            renamed[key] = _rename_cluster_ids(item, here, findings)
+        return renamed
+    if isinstance(value, list | tuple):
+        return [_rename_cluster_ids(item, f"{path}[{index}]", findings) for index, item in enumerate(value)]
+    return value
+
+
+def _original(problem: Problem, moved: bool) -> Problem:
+    """Returns a problem with the path as the user wrote it."""
+    if moved and problem.path.startswith(_RIGHT_PATH):
+        return problem._replace(path=_MISPLACED_PATH + problem.path.removeprefix(_RIGHT_PATH))
+    return problem

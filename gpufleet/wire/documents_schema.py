@@ -1,0 +1,408 @@
+"""What the models of documents share: how they are checked, and how a problem is said.
+
+A document is held to a pydantic model. Every problem is noted, not only the first; what is wrong is then left out and
+the rest is read, so that the checks across fields speak in the same run. Unknown fields are warned about: people bring
+manifests that were written for other tools.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from gpufleet.model.kinds.reading import (
+    PLACEHOLDER_HINT,
+    Problem,
+    View,
+    check_subdomain,
+    is_label_value,
+    is_placeholder,
+    join,
+    label_problem,
+    name_of_type,
+)
+from gpufleet.model.resources import Labels, labels
+from gpufleet.model.selectors import LabelSelector, Requirement, Taint, Toleration
+from gpufleet.wire.records_base import parse_time
+
+INT32_MAX = 2**31 - 1
+Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+class Doc(BaseModel):
+    """A map in a document: lowerCamel names, strict types."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=False,
+        validate_by_alias=True,
+        extra="ignore",
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,
+    )
+
+
+D = TypeVar("D", bound=Doc)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found in one document, by path. ``namespace`` is that of objects that name none."""
+
+    namespace: str = "default"
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def error(self, path: str, message: str, hint: str = "") -> None:
+        """Notes an error."""
+        self.errors.append(Problem(path, message, hint))
+
+    def warn(self, path: str, message: str, hint: str = "") -> None:
+        """Notes a warning."""
+        self.warnings.append(Problem(path, message, hint))
+
+    def view(self, value: Mapping[str, Any], path: str) -> View:
+        """Returns a reader of a free-form map whose problems are errors."""
+        return View(value, path, self.errors)
+
+
+def check(model: type[D], value: Mapping[str, Any], findings: Findings) -> D | None:
+    """Returns a document as its model, or None where too little of it is right. Null is the same as absent."""
+    value = _without_nulls(value)
+    _warn_unknown(model, value, "", findings)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    findings.errors.extend(_explain(problem, value) for problem in problems)
+    return _salvage(model, value, problems)
+
+
+def path_of(parts: tuple[str | int, ...]) -> str:
+    """Returns the path of a field from its parts."""
+    path = ""
+    for part in parts:
+        path = join(path, part)
+    return path
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _salvage(model: type[D], value: Any, problems: list[ErrorDetails]) -> D | None:
+    """Returns the model of what is left without the wrong fields. A list keeps its length, or paths would lie."""
+    for problem in problems:
+        here = value
+        *way, last = problem["loc"] or ("",)
+        for part in way:
+            try:
+                here = here[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        if not isinstance(here, dict) or problem["type"] == "missing":
+            return None
+        here.pop(last, None)
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        return None
+
+
+# --- Saying what is wrong -----------------------------------------------------------------------------------------
+
+_WANTED = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of reasonable size",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+}
+
+
+def _explain(problem: ErrorDetails, document: Any) -> Problem:
+    path, kind, given = path_of(problem["loc"]), problem["type"], problem["input"]
+    context = problem.get("ctx", {})
+    if kind == "missing":
+        return Problem(path, "is missing", _near(problem["loc"], document))
+    if kind in _WANTED:
+        shown = f", not {name_of_type(given)}"
+        hint = ""
+        if kind == "string_type" and isinstance(given, bool | int | float):
+            text = str(given).lower() if isinstance(given, bool) else given
+            hint = f'write "{text}" in quotes'
+        if kind in ("finite_number", "int_from_float"):
+            shown = f", not {given}"
+        return Problem(path, f"must be {_WANTED[kind]}{shown}", hint)
+    match kind:
+        case "literal_error" | "enum":
+            return Problem(path, f"is {_shown(given)}", f"use {context.get('expected')}")
+        case "greater_than_equal":
+            return Problem(path, f"is {_shown(given)}, but must be {context['ge']} or more")
+        case "less_than_equal":
+            return Problem(path, f"is {_shown(given)}, but must be {context['le']} or less")
+        case "string_too_short":
+            return Problem(path, "is empty")
+        case "string_too_long":
+            return Problem(path, f"has more than {context['max_length']} characters")
+        case "too_short":
+            return Problem(path, "is empty", f"name at least {context['min_length']}")
+    return Problem(path, f"{_shown(given)}: {problem['msg']}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _near(path: tuple[str | int, ...], document: Any) -> str:
+    """Returns a hint where a missing field seems to be there under a similar name."""
+    here = document
+    for part in path[:-1]:
+        here = here[part]
+    near = difflib.get_close_matches(str(path[-1]), [str(key) for key in here], n=1, cutoff=0.75)
+    return f"did you mean it by {near[0]}?" if near else ""
+
+
+class _Members(NamedTuple):
+    model: type[Doc] | None
+    inside: str  # "" the value itself, "list" its items, "dict" its values
+
+
+@cache
+def _fields(model: type[Doc]) -> dict[str, _Members]:
+    """Returns the fields that a model knows, by name in the document."""
+    return {(info.alias or name): _Members(*_nested(info.annotation, "")) for name, info in model.model_fields.items()}
+
+
+def _nested(annotation: Any, inside: str) -> tuple[type[Doc] | None, str]:
+    if isinstance(annotation, type) and issubclass(annotation, Doc):
+        return annotation, inside
+    origin = getattr(annotation, "__origin__", None)
+    if origin in (list, dict):
+        inside = origin.__name__
+    for argument in get_args(annotation):
+        found, where = _nested(argument, inside)
+        if found is not None:
+            return found, where
+    return None, ""
+
+
+def _warn_unknown(model: type[Doc], value: Any, path: str, findings: Findings) -> None:
+    if not isinstance(value, Mapping):
+        return
+    known = _fields(model)
+    for key, item in value.items():
+        here = join(path, key)
+        if key not in known:
+            if model.model_config.get("extra") != "allow":
+                near = nearest(key, known)
+                findings.warn(here, "is not a known field and is ignored", f"did you mean {near}?" if near else "")
+            continue
+        nested, inside = known[key]
+        if nested is None:
+            continue
+        if inside == "list" and isinstance(item, list):
+            for index, member in enumerate(item):
+                _warn_unknown(nested, member, join(here, index), findings)
+        elif inside == "dict" and isinstance(item, Mapping):
+            for name, member in item.items():
+                _warn_unknown(nested, member, join(here, str(name)), findings)
+        elif not inside:
+            _warn_unknown(nested, item, here, findings)
+
+
+def nearest(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
+    """Returns the known name that is most like one, or nothing."""
+    by_lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.7)
+    return by_lower[near[0]] if near else ""
+
+
+def refuse_placeholders(value: Any, findings: Findings) -> None:
+    """Notes texts such as ``${Cluster 1 ID}`` and ``<RegionID>`` that were to be replaced, as errors."""
+    for parts, text in _placeholders(value, ()):
+        findings.error(path_of(parts), f"{text} is a placeholder", PLACEHOLDER_HINT)
+
+
+def _placeholders(value: Any, parts: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        if value[:1] in ("$", "<") and is_placeholder(value):
+            yield parts, value
+    elif isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, str | dict | list | tuple):
+                yield from _placeholders(item, (*parts, key))
+
+
+# --- Parts that many documents have -------------------------------------------------------------------------------
+
+
+class MetadataDoc(Doc):
+    """`metadata`; what only an API server sets is known, and not used."""
+
+    name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    uid: str = ""
+    generate_name: str = ""
+    generation: Any = None
+    resource_version: Any = None
+    creation_timestamp: Any = None
+    managed_fields: Any = None
+    finalizers: Any = None
+    owner_references: Any = None
+    self_link: Any = None
+
+
+class ObjectDoc(Doc):
+    """What every object has."""
+
+    api_version: str
+    kind: str
+    metadata: MetadataDoc
+
+
+class RequirementDoc(Doc):
+    """One expression of a selector."""
+
+    key: str = Field(min_length=1)
+    operator: str
+    values: list[str] = Field(default_factory=list)
+
+
+class LabelSelectorDoc(Doc):
+    """A label selector."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict)
+    match_expressions: list[RequirementDoc] = Field(default_factory=list)
+
+
+class TaintDoc(Doc):
+    """A taint of a cluster, a node class or a virtual node."""
+
+    key: str = Field(min_length=1)
+    value: str = ""
+    effect: str
+    time_added: str | None = None
+
+
+class TolerationDoc(Doc):
+    """A toleration."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+def name_of(metadata: MetadataDoc, findings: Findings, *, namespaced: bool) -> tuple[str, str]:
+    """Returns namespace (empty for kinds without one) and name, both checked."""
+    view = findings.view({}, "metadata")
+    if not metadata.name:
+        findings.error("metadata.name", "is missing", "give the object a name")
+    else:
+        check_subdomain(view, "name", metadata.name)
+    namespace = (metadata.namespace or findings.namespace) if namespaced else ""
+    if namespace:
+        check_subdomain(view, "namespace", namespace)
+    if metadata.namespace and not namespaced:
+        findings.warn("metadata.namespace", "is ignored, because the kind has no namespace")
+    return namespace, metadata.name
+
+
+def read_labels(values: Mapping[str, str], path: str, findings: Findings) -> Labels:
+    """Returns labels, with values that Kubernetes takes."""
+    for key, value in values.items():
+        if not is_label_value(value) and not is_placeholder(value):
+            findings.error(join(path, key), *label_problem(value))
+    return labels(values)
+
+
+def read_requirement(doc: RequirementDoc, path: str, findings: Findings, operators: tuple[str, ...]) -> Requirement:
+    """Returns an expression."""
+    if doc.operator not in operators:
+        findings.error(f"{path}.operator", f"is {doc.operator!r}", f"use one of {', '.join(operators)}")
+    elif doc.operator in ("In", "NotIn") and not doc.values:
+        findings.error(f"{path}.values", f"is empty, but {doc.operator} needs at least one value")
+    elif doc.operator in ("Exists", "DoesNotExist") and doc.values:
+        findings.error(f"{path}.values", f"must be left out for {doc.operator}")
+    return Requirement(doc.key, doc.operator, tuple(doc.values))
+
+
+def read_selector(doc: LabelSelectorDoc, path: str, findings: Findings) -> LabelSelector:
+    """Returns a label selector."""
+    operators = ("In", "NotIn", "Exists", "DoesNotExist")
+    return LabelSelector(
+        labels(doc.match_labels),
+        tuple(
+            read_requirement(expression, f"{path}.matchExpressions[{index}]", findings, operators)
+            for index, expression in enumerate(doc.match_expressions)
+        ),
+    )
+
+
+def read_taints(docs: list[TaintDoc], path: str, findings: Findings) -> tuple[Taint, ...]:
+    """Returns taints."""
+    taints = []
+    for index, doc in enumerate(docs):
+        here = f"{path}[{index}]"
+        if doc.effect not in EFFECTS:
+            findings.error(f"{here}.effect", f"is {doc.effect!r}", f"use one of {', '.join(EFFECTS)}")
+        since = None
+        if doc.time_added is not None:
+            try:
+                since = parse_time(doc.time_added)
+            except ValueError as error:
+                findings.error(f"{here}.timeAdded", str(error), "write a time as 2026-01-31T12:00:00Z")
+        taints.append(Taint(doc.key, doc.effect, doc.value, since))
+    return tuple(taints)
+
+
+def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -> tuple[Toleration, ...]:
+    """Returns tolerations."""
+    for index, doc in enumerate(docs):
+        here = f"{path}[{index}]"
+        if doc.operator not in ("Equal", "Exists"):
+            findings.error(f"{here}.operator", f"is {doc.operator!r}", "use Equal or Exists")
+        elif not doc.key and doc.operator == "Equal":
+            findings.error(f"{here}.key", "is missing", "name a key, or tolerate everything with operator: Exists")
+        if doc.effect and doc.effect not in EFFECTS:
+            findings.error(f"{here}.effect", f"is {doc.effect!r}", f"use one of {', '.join(EFFECTS)}")
+    return tuple(Toleration(d.key, d.operator, d.value, d.effect, d.toleration_seconds) for d in docs)
+
+
+def read_duration(value: object, path: str, findings: Findings) -> float:
+    """Returns seconds of a duration such as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INT32_MAX:
+        return float(value)
+    if isinstance(value, str) and len(value) <= 32:
+        parts = _DURATION.findall(value)
+        if parts and "".join(number + unit for number, unit in parts) == value:
+            return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    findings.error(path, f"{_shown(value)} is not a duration", "write one such as 90s, 1m30s or 2h")
+    return 0.0
