@@ -286,24 +286,6 @@ def test_deleting_the_fence_deletes_what_it_owns(api: KubeApi) -> None:
     wait_for(lambda: api.get(owned).status == 404, "the owned object is collected", timeout=20)
 
 
-def test_custom_resources_are_collected_once_the_collector_knows_their_kind(
-    api: KubeApi, real_cluster: Cluster
-) -> None:
-    assert crd_files(), "no CustomResourceDefinitions in sim/crds"
-    late = {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {
-            "name": f"late-{next(_numbers)}",
-            "namespace": "default",
-            "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "fence", "uid": DEAD_UID}],
-        },
-        "spec": {"pytorchReplicaSpecs": {}},
-    }
-    api.apply(late).expect(201)
-    wait_for(lambda: api.get(late).status == 404, "the late PyTorchJob is collected", timeout=60)
-
-
 def test_a_suspended_job_has_no_pods_until_it_is_resumed(api: KubeApi) -> None:
     name = f"suspended-{next(_numbers)}"
     api.apply(job(name, suspend=True)).expect(201)
@@ -387,3 +369,22 @@ def test_a_watch_from_before_a_restart_is_expired(real_clusters: dict[str, Clust
     assert reply.status == 200
     assert reply.body["type"] == "ERROR"
     assert (reply.body["object"]["code"], reply.body["object"]["reason"]) == (410, "Expired")
+
+
+# Last: the collector looks for new kinds every 30 s, and most of that has passed by now.
+def test_custom_resources_are_collected_once_the_collector_knows_their_kind(
+    api: KubeApi, real_cluster: Cluster
+) -> None:
+    assert crd_files(), "no CustomResourceDefinitions in sim/crds"
+    late = {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {
+            "name": f"late-{next(_numbers)}",
+            "namespace": "default",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "fence", "uid": DEAD_UID}],
+        },
+        "spec": {"pytorchReplicaSpecs": {}},
+    }
+    api.apply(late).expect(201)
+    wait_for(lambda: api.get(late).status == 404, "the late PyTorchJob is collected", timeout=60)
