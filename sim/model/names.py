@@ -16,8 +16,8 @@ list of `{"workload": "ns/Kind/name", "exitCode": 1, "runSeconds": 0}` (the pods
 Instead of `workload`, `namespace` and `podPrefix` may be given.
 
 ConfigMap `kube-system/gpufleet-elastic-pools`: what the node autoscaler may do; one key per node pool with
-`{"labels", "taints", "allocatable", "maxNodes", "stock", "provisionSeconds", "instanceType", "zone", "hidden"}`, where
-`maxNodes` and `stock` include the nodes that it has created. `stock` absent: unlimited.
+`{"labels", "taints", "allocatable", "maxNodes", "stock", "provisionSeconds", "instanceType", "zone"}`, where
+`maxNodes` and `stock` include the nodes that it has created; absent they are unlimited.
 
 ConfigMap `kube-system/gpufleet-elastic-stock`: what the autoscaler says is left, for whoever places workloads; one key
 per pool with `{"labels", "taints", "allocatable", "maxNodes", "stock", "provisionSeconds", "provisioning"}`, where

@@ -205,14 +205,24 @@ def status_write(obj: Json, status: Json) -> list[Write]:
 
 
 def event_writes(
-    view: View, obj: Mapping[str, Any], reason: str, message: str, component: str, now: float, *, kind: str = "Normal"
+    view: View,
+    obj: Mapping[str, Any],
+    reason: str,
+    message: str,
+    component: str,
+    now: float,
+    *,
+    kind: str = "Normal",
+    again: bool = False,
 ) -> list[Write]:
-    """An Event on an object, at most one for each reason and message."""
+    """An Event on an object, one for each reason and message; `again` counts one that is there already once more."""
     metadata = obj["metadata"]
     namespace = metadata.get("namespace") or "default"
     name = f"{metadata['name'][:200]}.{digest([metadata.get('uid', ''), reason, message, component], 12)}"
-    if view.get(*EVENT, namespace, name) is not None:
-        return []
+    known = view.get(*EVENT, namespace, name)
+    if known is not None:
+        counted = {"count": integer(known.get("count"), 1) + 1, "lastTimestamp": timestamp(now)}
+        return [Patch(Ref(*EVENT, namespace, name), counted)] if again else []
     event: Json = {
         "apiVersion": "v1",
         "kind": "Event",

@@ -34,6 +34,7 @@ from sim.model.objects import (
 )
 from sim.model.scheduler.needs import Needs, needs_of
 from sim.model.scheduler.nodes import NodeState
+from sim.model.scheduler.usage import Usage
 
 SCHEDULERS = ("default-scheduler", "ack-co-scheduler")
 _IDLE_GROUPS = 64
@@ -47,11 +48,6 @@ class _Pending(NamedTuple):
     arrival: int
     uid: str
     ref: Ref
-
-
-class _Held(NamedTuple):
-    node: str
-    needs: Needs
 
 
 @dataclass(slots=True)
@@ -78,9 +74,7 @@ class Scheduler:
         self._pack = pack
         self._emit_events = emit_events
         self._key = Ref("", "", "", self.name)
-        self._nodes: dict[str, NodeState] = {}
-        self._held: dict[str, _Held] = {}
-        self._early: dict[str, dict[str, Needs]] = {}  # pods seen before their node, by node and uid
+        self._usage = Usage(self._changed)
         self._groups: dict[Needs, _Group] = {}
         self._group_of: dict[str, _Group] = {}
         self._log: list[str] = []
@@ -112,40 +106,22 @@ class Scheduler:
             and not pod["spec"].get("schedulingGates")
             and pod["spec"].get("schedulerName", "default-scheduler") in self._schedulers
         )
-        held = self._held.get(uid)
-        if held is not None and held.node != node and not (waits and held.node):
-            self._release(uid)
-            held = None
         if node or event.obj is None:
             self._unconfirmed.pop(uid, None)
-        if node and held is None:
-            self._hold(uid, node, needs_of(pod))
+        if not (waits and uid in self._unconfirmed):
+            self._usage.put(uid, node, pod)
         group = self._group_of.get(uid)
         if not waits:
             if group is not None:
                 self._dequeue(uid, group)
-        elif group is None and held is None:
+        elif group is None and uid not in self._unconfirmed:
             self._enqueue(pod)
             return True
         return bool(self._group_of)
 
     def _observe_node(self, event: Event) -> bool:
-        name = event.current["metadata"]["name"]
-        if event.obj is None:
-            self._nodes.pop(name, None)
-            early = {uid: held.needs for uid, held in self._held.items() if held.node == name}
-            if early:
-                self._early[name] = early
-            return False
-        state = self._nodes.get(name)
-        if state is None:
-            state = self._nodes[name] = NodeState(name)
-            for needs in self._early.pop(name, {}).values():
-                state.take(needs)
-        if state.read(event.obj):
-            self._changed(name)
-            return bool(self._group_of)
-        return False
+        changed = self._usage.put_node(event.current["metadata"]["name"], event.obj)
+        return changed and bool(self._group_of)
 
     def _observe_faults(self, view: View, event: Event) -> bool:
         metadata = event.current["metadata"]
@@ -180,29 +156,9 @@ class Scheduler:
         for needs in idle[: max(0, len(idle) - _IDLE_GROUPS)]:
             del self._groups[needs]
 
-    def _hold(self, uid: str, node: str, needs: Needs) -> None:
-        self._held[uid] = _Held(node, needs)
-        state = self._nodes.get(node)
-        if state is None:
-            self._early.setdefault(node, {})[uid] = needs
-            return
-        state.take(needs)
-        self._changed(node)
-
-    def _release(self, uid: str) -> None:
-        held = self._held.pop(uid)
-        state = self._nodes.get(held.node)
-        if state is not None:
-            state.take(held.needs, -1)
-            self._changed(held.node)
-        elif held.node in self._early:
-            self._early[held.node].pop(uid, None)
-            if not self._early[held.node]:
-                del self._early[held.node]
-
     def _changed(self, node: str) -> None:
         self._log.append(node)
-        if len(self._log) > 64 + 16 * len(self._nodes):
+        if len(self._log) > 64 + 16 * len(self._usage.nodes):
             self._log.clear()
             for group in self._groups.values():
                 group.heap, group.cursor = None, 0
@@ -224,7 +180,7 @@ class Scheduler:
                 group.failed = True
                 stuck.add(id(group))
                 continue
-            self._hold(pending.uid, node, group.needs)
+            self._usage.hold(pending.uid, node, group.needs)
             self._unconfirmed[pending.uid] = pending.ref
             self._dequeue(pending.uid, group)
             writes.append(Bind(pending.ref.namespace, pending.ref.name, node, pending.uid))
@@ -252,12 +208,12 @@ class Scheduler:
         """Brings a group's heap up to date with the nodes that have changed."""
         if group.heap is None:
             group.heap = []
-            names: Iterable[str] = self._nodes
+            names: Iterable[str] = self._usage.nodes
         else:
             names = dict.fromkeys(self._log[group.cursor :])
         group.cursor = len(self._log)
         for name in names:
-            state = self._nodes.get(name)
+            state = self._usage.nodes.get(name)
             if state is not None and not self._refusal(group, state) and state.fits(group.needs):
                 entry = (-state.score(group.needs, pack=self._pack), state.order, state.version, name)
                 heapq.heappush(group.heap, entry)
@@ -266,7 +222,7 @@ class Scheduler:
         heap = group.heap
         while heap:
             _, _, version, name = heap[0]
-            state = self._nodes.get(name)
+            state = self._usage.nodes.get(name)
             if state is not None and state.version == version:
                 return name
             heapq.heappop(heap)
@@ -281,22 +237,22 @@ class Scheduler:
     def _forget_lost_bindings(self, view: View) -> None:
         """Pods that were to be bound and are not: the write was refused. They wait again."""
         lost = []
-        for uid in [uid for uid in self._unconfirmed if uid in self._held]:
-            pod = view.get(*self._unconfirmed[uid])
+        for uid, ref in self._unconfirmed.items():
+            pod = view.get(*ref)
             if pod is not None and pod["metadata"]["uid"] == uid and not node_of(pod):
                 lost.append(pod)
         self._unconfirmed.clear()
         for pod in lost:
-            self._release(pod["metadata"]["uid"])
+            self._usage.release(pod["metadata"]["uid"])
             if not finished(pod) and not deleting(pod):
                 self._enqueue(pod)
 
     # What is said of pods that are not bound
 
     def _message(self, group: _Group) -> str:
-        total = len(self._nodes)
+        total = len(self._usage.nodes)
         reasons: Counter[str] = Counter()
-        for state in self._nodes.values():
+        for state in self._usage.nodes.values():
             refusal = self._refusal(group, state)
             reasons.update([refusal] if refusal else state.lacks(group.needs))
         if not total:
@@ -348,6 +304,6 @@ class Scheduler:
             group = self._group_of.get(uid)
             if group is not None:
                 group.fresh.discard(uid)
-                message = f"0/{len(self._nodes)} nodes are available: withheld by a fault."
+                message = f"0/{len(self._usage.nodes)} nodes are available: withheld by a fault."
                 writes += self._unschedulable(view, group.pods[uid], message, now)
         return writes

@@ -16,6 +16,13 @@ from sim.model.scheduler.needs import Needs
 
 _DIGITS = re.compile(r"(\d+)")
 _SCORED = ("cpu", "memory")
+STARTUP_TAINTS = frozenset(
+    {
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/network-unavailable",
+        "node.cloudprovider.kubernetes.io/uninitialized",
+    }
+)
 # More than any score: a pod goes to a virtual node where no other takes it.
 VIRTUAL_PENALTY = 10_000
 
@@ -119,12 +126,16 @@ class NodeState:
             self.used_models[needs.model] = self.used_models.get(needs.model, 0) + sign * needs.gpus
         self.version += 1
 
-    def refuses(self, needs: Needs) -> str:
-        """Why the pod may not be here whatever room there is, in kube-scheduler's words; empty if it may."""
+    def refuses(self, needs: Needs, *, starting: bool = False) -> str:
+        """Why the pod may not be here whatever room there is, in kube-scheduler's words; empty if it may.
+
+        With `starting` the taints of a node that is not ready yet do not count.
+        """
         if self.unschedulable:
             return "node(s) were unschedulable"
         shape = needs.shape
-        taint = untolerated(self.taints, shape.tolerations)
+        taints = tuple(t for t in self.taints if t.key not in STARTUP_TAINTS) if starting else self.taints
+        taint = untolerated(taints, shape.tolerations)
         if taint is not None:
             return f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
         labels = self.labels

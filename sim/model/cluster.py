@@ -1,0 +1,82 @@
+"""Which controllers a simulated cluster has, and which of them a real one is lent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sim.model.api import Controller
+from sim.model.autoscaler import Autoscaler
+from sim.model.controllers.argo import WorkflowController
+from sim.model.controllers.cloneset import CloneSetController
+from sim.model.controllers.deployment import DeploymentController
+from sim.model.controllers.job import JobController
+from sim.model.controllers.kubeflow import JOB_KINDS, TrainingJobController
+from sim.model.controllers.replicaset import ReplicaSetController
+from sim.model.controllers.spark import SparkController
+from sim.model.controllers.statefulset import StatefulSetController
+from sim.model.kubelet import Kubelet
+from sim.model.nodes import NodeController
+from sim.model.scheduler import Scheduler
+from sim.model.scheduler.nodes import is_virtual
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How fast a cluster does things, in seconds.
+
+    `ready_after`: from bound to Ready; `stop_seconds`: from deleted to gone; `idle_seconds`: how long a created node
+    stays empty; `grace_seconds`: how long a node that is down counts as ready; `eviction_seconds`: how long its pods
+    are tolerated at most (None: as their tolerations say, 300 by default). `pack` binds to the fullest node.
+    """
+
+    ready_after: float = 0.0
+    stop_seconds: float = 0.0
+    idle_seconds: float = 600.0
+    grace_seconds: float = 40.0
+    eviction_seconds: float | None = None
+    pack: bool = False
+
+
+def operators() -> list[Controller]:
+    """The controllers of the kinds that a plain Kubernetes does not know."""
+    training: list[Controller] = [TrainingJobController(kind) for kind in JOB_KINDS]
+    return [*training, SparkController(), WorkflowController(), CloneSetController()]
+
+
+def simulated(behaviour: Behaviour | None = None) -> list[Controller]:
+    """Everything that a simulated cluster needs."""
+    how = behaviour or Behaviour()
+    return [
+        DeploymentController(),
+        ReplicaSetController(),
+        StatefulSetController(),
+        JobController(),
+        *operators(),
+        Scheduler(pack=how.pack),
+        Kubelet(ready_after=how.ready_after, stop_seconds=how.stop_seconds),
+        NodeController(grace_seconds=how.grace_seconds, eviction_seconds=how.eviction_seconds),
+        Autoscaler(idle_seconds=how.idle_seconds),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What a real control plane lacks, and how its created nodes are marked for whoever plays their kubelets."""
+
+    node_annotations: Mapping[str, str] = field(default_factory=lambda: {"kwok.x-k8s.io/node": "fake"})
+    heartbeat_seconds: float = 10.0
+
+
+def lent(behaviour: Behaviour | None = None, how: Lent | None = None) -> list[Controller]:
+    """What is run against a real API server: operators, the node autoscaler, and virtual nodes with their pods.
+
+    Pods on other nodes are started by somebody else (kwok); only their end is played, where one is asked for.
+    """
+    pace, lending = behaviour or Behaviour(), how or Lent()
+    return [
+        *operators(),
+        Kubelet(ready_after=pace.ready_after, stop_seconds=pace.stop_seconds, virtual_only=True),
+        NodeController(heartbeat_seconds=lending.heartbeat_seconds, manages=is_virtual, status_only=True),
+        Autoscaler(idle_seconds=pace.idle_seconds, node_annotations=lending.node_annotations),
+    ]
