@@ -21,22 +21,13 @@ from gpufleet.wire.records_base import (
     MAX_VALUE_BYTES,
     PACKAGE,
     RecordLike,
-    below,
     check_key,
-    check_major,
     encode,
     read_json,
     read_object,
     value_of,
 )
-from gpufleet.wire.records_clusters import (
-    ClusterSpecMessage,
-    InventoryMessage,
-    InventoryPart,
-    cluster_object,
-    inventory_key,
-    inventory_object,
-)
+from gpufleet.wire.records_clusters import ClusterSpecMessage, cluster_object
 from gpufleet.wire.records_decisions import (
     AssignmentMessage,
     EvictionMessage,
@@ -47,6 +38,8 @@ from gpufleet.wire.records_decisions import (
     observation_object,
     placement_object,
 )
+from gpufleet.wire.records_documents import Policy, of_document, policy_identity, read_cluster, read_policy
+from gpufleet.wire.records_inventory import InventoryMessage, InventoryPart, inventory_key, inventory_object
 from gpufleet.wire.records_keys import (
     ASSIGNMENTS,
     CLUSTERS,
@@ -57,6 +50,7 @@ from gpufleet.wire.records_keys import (
     LOG_KEY,
     OBSERVATIONS,
     PLACEMENTS,
+    POLICIES,
     SCALES,
     WORKLOADS,
     assignment_key,
@@ -85,6 +79,7 @@ __all__ = [
     "MAX_VALUE_BYTES",
     "Codec",
     "InventoryPart",
+    "Policy",
     "RecordError",
     "RecordLike",
     "RecordReason",
@@ -113,9 +108,11 @@ __all__ = [
     "parse_inventory",
     "parse_observation",
     "parse_placement",
+    "parse_policy",
     "parse_scale",
     "parse_workload",
     "pods_key",
+    "policy_identity",
     "policy_key",
     "policy_manifest",
     "split_assignment_key",
@@ -128,29 +125,12 @@ __all__ = [
 def parse_cluster(record: RecordLike) -> ClusterRegistration:
     """Returns a registration, from the message or from a whole Cluster document. Raises RecordError."""
     value = read_manifest(value_of(record, "ClusterSpec", MAX_VALUE_BYTES))
-    prefix = ""
     if "spec" in value or "kind" in value:
-        value, prefix = _cluster_of_document(value), "spec"
-    try:
-        message = read_json(ClusterSpecMessage, encode(value))
-    except RecordError as error:
-        path = error.path if error.path.split(".")[0] in ("name", "labels") else below(prefix, error.path)
-        raise RecordError(error.reason, path, error.message, error.hint) from None
-    check_key(record, message.name)
-    return message.to_model(record.offset)
-
-
-def _cluster_of_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    check_major(str(document.get("apiVersion", "")).replace(".io/", "/"), "apiVersion")
-    if document.get("kind") != "Cluster":
-        raise RecordError(
-            RecordReason.UNKNOWN_KIND, "kind", f"{document.get('kind')!r} is not a Cluster", "write kind: Cluster"
-        )
-    spec, metadata = document.get("spec") or {}, document.get("metadata") or {}
-    for name, part in (("spec", spec), ("metadata", metadata)):
-        if not isinstance(part, dict):
-            raise RecordError(RecordReason.WRONG_TYPE, name, f"{part!r} has the wrong type", "expected an object")
-    return {**spec, **{name: metadata[name] for name in ("name", "labels") if name in metadata}}
+        registration = read_cluster(value, record.offset)
+    else:
+        registration = read_json(ClusterSpecMessage, encode(value)).to_model(record.offset)
+    check_key(record, registration.name)
+    return registration
 
 
 def dump_cluster(registration: ClusterRegistration) -> bytes:
@@ -172,16 +152,9 @@ def parse_workload(record: RecordLike) -> Workload:
     try:
         workload = kinds.interpret(manifest, uid=uid, version=record.offset, arrival=record.offset)
     except kinds.KindError as error:
-        raise _of_manifest(error, manifest, prefix) from None
+        raise of_document(error, manifest, prefix) from None
     check_key(record, workload.key)
     return workload
-
-
-def _of_manifest(error: kinds.KindError, manifest: Mapping[str, Any], prefix: str) -> RecordError:
-    reason = RecordReason.INVALID_VALUE
-    if error.path == "kind":
-        reason = RecordReason.UNKNOWN_KIND if manifest.get("kind") else RecordReason.MISSING_FIELD
-    return RecordError(reason, below(prefix, error.path), error.message, error.hint)
 
 
 def dump_workload(workload: Workload, *, submitted_at: float = 0.0, submitted_by: str = "") -> bytes:
@@ -202,6 +175,17 @@ def policy_manifest(record: RecordLike) -> tuple[dict[str, Any], str]:
     if "manifest" in value:
         return read_object(PolicyMessage, value).manifest, "manifest"
     return value, ""
+
+
+def parse_policy(record: RecordLike) -> Policy | None:
+    """Returns a policy, from the envelope or from a bare document in JSON or YAML.
+
+    None for a kind that this version decides without (OverridePolicy, ElasticQuotaTree…). Raises RecordError.
+    """
+    manifest, prefix = policy_manifest(record)
+    policy = read_policy(manifest, prefix, record.offset)
+    check_key(record, policy_identity(manifest))
+    return policy
 
 
 def dump_policy(manifest: Mapping[str, Any]) -> bytes:
@@ -313,7 +297,10 @@ def dump_history(entry: HistoryEntry) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How the values of a topic are read and written; ``key`` gives the Kafka key of what ``parse`` returns."""
+    """How the values of a topic are read and written; ``key`` gives the Kafka key of what ``dump`` takes.
+
+    ``dump`` takes what ``parse`` returns, but for policies, where it takes the document.
+    """
 
     message: str
     parse: Callable[[RecordLike], Any]
@@ -341,6 +328,7 @@ def _assignment(value: Any) -> str:
 
 CODECS: Mapping[str, Codec] = {
     CLUSTERS: Codec("ClusterSpec", parse_cluster, dump_cluster, lambda value: str(value.name)),
+    POLICIES: Codec("Policy", parse_policy, dump_policy, policy_identity),
     WORKLOADS: Codec("Workload", parse_workload, dump_workload, lambda value: str(value.key)),
     SCALES: Codec("Scale", parse_scale, dump_scale, _workload),
     INVENTORY: Codec("Inventory", parse_inventory, dump_inventory, inventory_key),
@@ -354,8 +342,8 @@ CODECS: Mapping[str, Codec] = {
 
 
 def codec_of(topic: str) -> Codec:
-    """Returns the codec of a topic. Raises RecordError for one that gpufleet does not know."""
-    codec = CODECS.get(topic)
+    """Returns the codec of a topic, whose name may have a prefix. Raises RecordError for one that is not gpufleet's."""
+    codec = CODECS.get("gpufleet." + topic.rpartition("gpufleet.")[2])
     if codec is None:
         raise RecordError(
             RecordReason.UNKNOWN_TOPIC, "", f"{topic!r} is no topic of gpufleet", f"expected {', '.join(CODECS)}"

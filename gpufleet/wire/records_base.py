@@ -252,6 +252,8 @@ def check_key(record: RecordLike, expected: str) -> None:
 
 def read_json(model: type[W], value: bytes) -> W:
     """Returns the message in JSON bytes. Raises RecordError for the first thing that is wrong."""
+    if b"NaN" in value or b"Infinity" in value:
+        decode(value)  # pydantic takes these words for numbers; JSON has no such numbers
     try:
         return model.model_validate_json(value)
     except ValidationError as error:
