@@ -1,0 +1,47 @@
+"""Documents from `-f`: files, folders, or `-` for standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from gpufleet.cli.errors import CliError
+from gpufleet.cli.output import note
+from gpufleet.wire.documents import DocumentErrors, Parsed, parse_documents
+from gpufleet.wire.yaml import Document, load
+
+_ENDINGS = (".yaml", ".yml", ".json")
+
+
+def read(paths: Sequence[str], *, namespace: str = "default") -> Parsed:
+    """Returns what the documents say, with warnings on stderr. Raises CliError with every problem."""
+    documents = [document for path in paths for document in _load(path)]
+    if not documents:
+        raise CliError(f"no documents in {', '.join(paths)}: write at least one")
+    try:
+        parsed = parse_documents(documents, namespace=namespace)
+    except DocumentErrors as error:
+        _warn(map(str, error.warnings))
+        raise CliError(str(error)) from error
+    _warn(map(str, parsed.warnings))
+    return parsed
+
+
+def _load(path: str) -> list[Document]:
+    if path == "-":
+        return load(sys.stdin.buffer.read(), "-")
+    found = Path(path)
+    files = sorted(f for f in found.iterdir() if f.suffix in _ENDINGS) if found.is_dir() else [found]
+    documents: list[Document] = []
+    for file in files:
+        try:
+            documents += load(file.read_bytes(), str(file))
+        except OSError as error:
+            raise CliError(f"{file}: {error.strerror or error}") from error
+    return documents
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        note(f"warning: {warning}")

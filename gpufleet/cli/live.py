@@ -1,0 +1,180 @@
+"""The live fleet as the command line sees it: topics read to their end, and followed where a command waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from gpufleet.bus.broker import BusUnavailable, build_broker
+from gpufleet.bus.feed import TableFeed
+from gpufleet.bus.records import Record
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.bus.topics import Registry, load_registry
+from gpufleet.cli.errors import CliError, Exit
+from gpufleet.model.cluster import Inventory, WorkloadPods
+from gpufleet.model.log import ClusterRegistration
+from gpufleet.model.placement import Observation, Placement
+from gpufleet.model.staging import Staging
+from gpufleet.wire.errors import RecordError
+from gpufleet.wire.records import (
+    parse_cluster,
+    parse_inventory,
+    parse_observation,
+    parse_placement,
+    policy_manifest,
+)
+from gpufleet.wire.records_workloads import read_manifest
+
+T = TypeVar("T")
+
+_READ_TIMEOUT = 30.0
+
+
+@dataclass
+class Tables:
+    """The newest record of every key of the topics that were asked for, by short topic name."""
+
+    registry: Registry
+    records: dict[str, dict[str, Record]] = field(default_factory=dict)
+    inventories: dict[str, Inventory] = field(default_factory=dict)
+    pods: dict[tuple[str, str], WorkloadPods] = field(default_factory=dict)  # (cluster, workload)
+    _staging: Staging = field(default_factory=Staging)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, records: list[Record]) -> None:
+        """Takes records in the order of the log."""
+        for record in records:
+            short = self.registry[record.topic].short
+            if record.key is None:
+                continue
+            table = self.records.setdefault(short, {})
+            if record.value is None:
+                table.pop(record.key, None)
+            else:
+                table[record.key] = record
+            if short == "inventory":
+                self._take_inventory(record, record.key)
+        self._changed.set()
+
+    def _take_inventory(self, record: Record, key: str) -> None:
+        if record.value is None:
+            if "/" not in key:
+                self._staging.gone(key)
+                self.inventories.pop(key, None)
+                self.pods = {place: pods for place, pods in self.pods.items() if place[0] != key}
+            return
+        try:
+            closed = self._staging.take(parse_inventory(record))
+        except RecordError:
+            return
+        if closed is None:
+            return
+        cluster = closed.inventory.cluster
+        self.inventories[cluster] = closed.inventory
+        for pods in closed.pods:
+            self.pods[cluster, pods.workload] = pods
+        for workload in closed.pods_gone:
+            self.pods.pop((cluster, workload), None)
+
+    # -- what the records say; those that cannot be read are left out ------------------------------------------------
+
+    def placements(self) -> Iterator[Placement]:
+        """Returns placements in order of workload."""
+        return self._parsed("placements", parse_placement)
+
+    def observations(self) -> Iterator[Observation]:
+        """Returns observations in order of cluster and workload."""
+        return self._parsed("observations", parse_observation)
+
+    def registrations(self) -> Iterator[ClusterRegistration]:
+        """Returns registrations in order of name."""
+        return self._parsed("clusters", parse_cluster)
+
+    def policies(self) -> Iterator[dict[str, object]]:
+        """Returns policy documents in order of key."""
+        return self._parsed("policies", lambda record: policy_manifest(record)[0])
+
+    def workloads(self) -> Iterator[dict[str, object]]:
+        """Returns manifests in order of key."""
+        return self._parsed("workloads", _manifest)
+
+    def placement(self, workload: str) -> Placement | None:
+        """Returns one placement."""
+        record = self.records.get("placements", {}).get(workload)
+        return None if record is None else parse_placement(record)
+
+    def observed(self, workload: str) -> list[Observation]:
+        """Returns what the clusters say about one workload."""
+        return [o for o in self.observations() if o.workload == workload]
+
+    def bound(self, workload: str) -> dict[str, int]:
+        """Returns how many pods of a workload are bound, by cluster."""
+        return {
+            cluster: sum(c.bound for _, c in pods.components)
+            for (cluster, key), pods in sorted(self.pods.items())
+            if key == workload
+        }
+
+    def _parsed(self, topic: str, parse: Callable[[Record], T]) -> Iterator[T]:
+        for _, record in sorted(self.records.get(topic, {}).items()):
+            with contextlib.suppress(RecordError):
+                yield parse(record)
+
+    async def until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Waits until something holds; returns whether it does. ``timeout`` in seconds, None for ever."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
+        return True
+
+    async def change(self) -> None:
+        """Waits for the next records."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _manifest(record: Record) -> dict[str, object]:
+    value = read_manifest(record.value or b"")
+    manifest = value.get("manifest", value)
+    return manifest if isinstance(manifest, dict) else {}
+
+
+@contextlib.asynccontextmanager
+async def tables(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[Tables]:
+    """Topics (short names), read to their end and followed until the block is left. Raises CliError."""
+    registry = load_registry(prefix=kafka.topic_prefix)
+    found = Tables(registry)
+    with reaching_kafka():
+        broker = build_broker(kafka, client_id=f"{kafka.client_id}-cli")
+        await broker.connect()
+        feed = TableFeed(broker, registry.names(topics), found.take, kafka)
+        await broker.start()
+        try:
+            try:
+                async with asyncio.timeout(_READ_TIMEOUT):
+                    await feed.caught_up()
+            except TimeoutError:
+                raise CliError(
+                    f"Kafka at {kafka.bootstrap} answers, but {', '.join(feed.topics)} could not be read within "
+                    f"{_READ_TIMEOUT:g} s; `gpufleet doctor` looks for the cause",
+                    Exit.UNREACHABLE,
+                ) from None
+            yield found
+        finally:
+            await broker.stop()
+
+
+@contextlib.contextmanager
+def reaching_kafka() -> Iterator[None]:
+    """Turns an unreachable broker into exit code 3."""
+    try:
+        yield
+    except BusUnavailable as error:
+        raise CliError(str(error), Exit.UNREACHABLE) from error
