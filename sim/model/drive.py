@@ -204,4 +204,6 @@ class Drive:
         if write.resource_version:
             metadata = {**patch.get("metadata", {}), "resourceVersion": write.resource_version}
             patch = {**patch, "metadata": metadata}
-        store.patch(resource, ref.namespace, ref.name, patch, now=now, subresource=write.subresource)
+        # A CustomResourceDefinition without the status subresource has its status in the object itself.
+        subresource = write.subresource if write.subresource in resource.subresources else ""
+        store.patch(resource, ref.namespace, ref.name, patch, now=now, subresource=subresource)

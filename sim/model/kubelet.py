@@ -100,11 +100,11 @@ class Kubelet:
     # Stock of virtual nodes
 
     def _take(self, view: View, node: str, pod: Json) -> None:
-        needs = needs_of(pod)
-        if not needs.gpus:
-            return
         found = view.get(*NODE, "", node)
-        if found is not None and is_virtual(found):
+        if found is None or not is_virtual(found):
+            return
+        needs = needs_of(pod)
+        if needs.gpus:
             self._started.setdefault(node, {})[pod["metadata"]["uid"]] = (needs.model, needs.gpus)
 
     def _give_back(self, node: str, uid: str) -> list[Ref]:
