@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gpufleet.kube import transport
 from gpufleet.kube.client import DISCOVERY_HOLD_SECONDS, KubeClient
 from gpufleet.kube.errors import ApiStatusError, BadAnswer, NotServed, Unreachable
 from gpufleet.kube.resources import CONFIG_MAPS, NODES, PODS, Resource
@@ -155,6 +156,8 @@ async def test_a_kind_that_vanishes_is_not_served(api: ScriptedApi, client: Kube
     with pytest.raises(NotServed):
         await client.apply(DEPLOYMENT, field_manager="m")
     with pytest.raises(NotServed):
+        await client.resource_for("apps/v1", "Deployment")  # held for a while, but not taken from before
+    with pytest.raises(NotServed):
         await client.resource_for("batch/v1", "Job")  # the script is empty: "404 page not found"
 
 
@@ -289,3 +292,41 @@ async def test_incarnation(api: ScriptedApi, client: KubeClient) -> None:
     with pytest.raises(BadAnswer, match="kube-system has no uid"):
         await client.incarnation()
     assert api.asked[0].path == "/api/v1/namespaces/kube-system"
+
+
+class Chunks:
+    """A response whose body arrives in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self.content = self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+
+@pytest.mark.parametrize(
+    "pieces, lines",
+    [
+        ((b"a\nb\n",), [b"a", b"b"]),
+        ((b"a", b"\n"), [b"a"]),
+        ((b"a\nb", b"c", b"d\ne\n"), [b"a", b"bcd", b"e"]),
+        ((b"a\n\n", b"\nb\n"), [b"a", b"b"]),
+        ((b"a\nb", b"\nc", b"\n \n"), [b"a", b"b", b"c", b" "]),
+        ((), []),
+    ],
+)
+async def test_lines_across_pieces(client: KubeClient, pieces: tuple[bytes, ...], lines: list[bytes]) -> None:
+    found = [line async for line in client._transport._lines(cast("Any", Chunks(*pieces)), "WATCH /x")]
+    assert found == lines
+
+
+async def test_a_line_without_an_end(client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = client._transport._lines(cast("Any", Chunks(b"a\nb", b"c")), "WATCH /x")
+    assert await anext(lines) == b"a"
+    with pytest.raises(Unreachable, match="broken off in the middle of an event"):
+        await anext(lines)
+    monkeypatch.setattr(transport, "MAX_LINE_BYTES", 10)
+    with pytest.raises(BadAnswer, match="more than 10 bytes"):
+        await anext(client._transport._lines(cast("Any", Chunks(b"12345", b"67890", b"1")), "WATCH /x"))

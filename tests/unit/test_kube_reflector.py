@@ -252,6 +252,7 @@ async def test_a_cut_connection_resumes() -> None:
         assert b.view.log == ["=@5", "+a"]
         assert b.reflector.stats.lists == 1
         assert b.api.asked[-1].query["resourceVersion"] == "6"
+        assert b.delays == [0.5]
 
 
 @pytest.mark.parametrize("garbage", [b"<html>\n", b'{"type": "\xff", "object": {}}\n', b'{"type": "ADDED"}\n'])
