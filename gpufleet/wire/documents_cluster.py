@@ -23,19 +23,8 @@ from gpufleet.model.kinds.reading import join
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.names import API_VERSION
 from gpufleet.model.resources import Resources, resources
-from gpufleet.wire.documents_schema import (
-    INT32_MAX,
-    Count,
-    Doc,
-    Findings,
-    ObjectDoc,
-    TaintDoc,
-    check,
-    name_of,
-    read_labels,
-    read_taints,
-    refuse_placeholders,
-)
+from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
+from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
 from gpufleet.wire.records_base import render_time
 
 API_VERSIONS = (API_VERSION,)

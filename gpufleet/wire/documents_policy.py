@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gpufleet.model import kinds
-from gpufleet.model.kinds.reading import Problem
 from gpufleet.model.policy import (
     ClusterAffinity,
     DivisionType,
@@ -18,27 +17,21 @@ from gpufleet.model.policy import (
     SpreadConstraint,
     StaticWeight,
 )
-from gpufleet.wire.documents_schema import (
-    INT32_MAX,
-    Count,
-    Doc,
-    Findings,
+from gpufleet.wire.documents_parts import (
     LabelSelectorDoc,
     ObjectDoc,
     RequirementDoc,
     TolerationDoc,
-    check,
     name_of,
     read_requirement,
     read_selector,
     read_tolerations,
-    refuse_placeholders,
 )
+from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
+from gpufleet.wire.documents_spellings import RIGHT_PATH, normalise, original
 
 LEGACY = "one.alibabacloud.com/v1alpha1"
 API_VERSIONS = ("policy.one.alibabacloud.com/v1alpha1", "policy.karmada.io/v1alpha1", LEGACY)
-_RIGHT_PATH = "spec.placement.replicaScheduling"
-_MISPLACED_PATH = "spec.replicaScheduling"
 _LATER = ("failover", "schedulePriority", "dependentOverrides")
 
 
@@ -170,12 +163,12 @@ def read(manifest: Mapping[str, Any], findings: Findings, version: int = 0) -> P
     """Returns a policy; ``version`` is the offset of its record. None where too little of it is right."""
     refuse_placeholders(manifest, findings)
     namespaced = manifest.get("kind") == "PropagationPolicy"
-    normal, moved = _normalise(manifest, findings)
+    normal, moved = normalise(manifest, findings)
     inner = Findings(findings.namespace)
     doc = check(PolicyDoc, normal, inner)
     policy = None if doc is None else _policy(doc, manifest, inner, version, namespaced=namespaced)
-    findings.errors.extend(_original(problem, moved) for problem in inner.errors)
-    findings.warnings.extend(_original(problem, moved) for problem in inner.warnings)
+    findings.errors.extend(original(problem, moved) for problem in inner.errors)
+    findings.warnings.extend(original(problem, moved) for problem in inner.warnings)
     return policy
 
 
@@ -292,13 +285,13 @@ def _division(
     preference = doc.weight_preference or WeightPreferenceDoc()
     if doc.replica_scheduling_type == "Duplicated":
         if doc.replica_division_preference is not None:
-            findings.warn(f"{_RIGHT_PATH}.replicaDivisionPreference", "is ignored, because the type is Duplicated")
+            findings.warn(f"{RIGHT_PATH}.replicaDivisionPreference", "is ignored, because the type is Duplicated")
         return DivisionType.DUPLICATED, ()
     if doc.replica_division_preference is None:
         if gang:
             return DivisionType.DYNAMIC, ()
         findings.error(
-            f"{_RIGHT_PATH}.replicaDivisionPreference",
+            f"{RIGHT_PATH}.replicaDivisionPreference",
             "is missing, but the type is Divided",
             "use Weighted or Aggregated, or replicaSchedulingType: Duplicated",
         )
@@ -306,15 +299,13 @@ def _division(
         return DivisionType.AGGREGATED, ()
     if preference.dynamic_weight is not None:
         if preference.static_weight_list:
-            findings.warn(
-                f"{_RIGHT_PATH}.weightPreference.staticWeightList", "is ignored, because dynamicWeight is set"
-            )
+            findings.warn(f"{RIGHT_PATH}.weightPreference.staticWeightList", "is ignored, because dynamicWeight is set")
         return DivisionType.DYNAMIC, ()
     return DivisionType.STATIC, tuple(
         StaticWeight(
             _affinity(
                 item.target_cluster,
-                f"{_RIGHT_PATH}.weightPreference.staticWeightList[{index}].targetCluster",
+                f"{RIGHT_PATH}.weightPreference.staticWeightList[{index}].targetCluster",
                 findings,
             ),
             item.weight,
@@ -349,68 +340,3 @@ def _spread(doc: SpreadDoc, path: str, findings: Findings) -> SpreadConstraint:
     if doc.max_groups and doc.max_groups < doc.min_groups:
         findings.error(f"{path}.maxGroups", f"is {doc.max_groups}, less than minGroups {doc.min_groups}")
     return SpreadConstraint(doc.spread_by_field or "", doc.spread_by_label, doc.min_groups, doc.max_groups)
-
-
-# --- Other ways to write the same ---------------------------------------------------------------------------------
-
-
-def _normalise(manifest: Mapping[str, Any], findings: Findings) -> tuple[dict[str, Any], bool]:
-    """Returns the manifest with everything in its place, and whether `replicaScheduling` was not."""
-    normal = dict(manifest)
-    spec = manifest.get("spec")
-    if not isinstance(spec, Mapping):
-        return normal, False
-    spec = _rename_cluster_ids(dict(spec), "spec", findings)
-    if isinstance(spec.get("prune"), bool):
-        findings.warn("spec.prune", "is the old form of preserveResourcesOnDeletion, which means the opposite")
-        prune = spec.pop("prune")
-        spec.setdefault("preserveResourcesOnDeletion", not prune)
-    resolution = spec.get("conflictResolution")
-    if resolution in ("abort", "overwrite"):
-        findings.warn("spec.conflictResolution", f"is written {resolution.capitalize()} today")
-        spec["conflictResolution"] = resolution.capitalize()
-    moved = _move_replica_scheduling(spec, findings)
-    normal["spec"] = spec
-    return normal, moved
-
-
-def _move_replica_scheduling(spec: dict[str, Any], findings: Findings) -> bool:
-    """Puts a `replicaScheduling` that is a child of `spec` where the API has it; documents in print have it there."""
-    misplaced = spec.pop("replicaScheduling", None)
-    if misplaced is None:
-        return False
-    placement = spec.get("placement")
-    if placement is not None and not isinstance(placement, Mapping):
-        return False
-    right = (placement or {}).get("replicaScheduling")
-    if right is None:
-        spec["placement"] = {**(placement or {}), "replicaScheduling": misplaced}
-        findings.warn(_MISPLACED_PATH, f"belongs under spec.placement; it is read as {_RIGHT_PATH}")
-        return True
-    if right == misplaced:
-        findings.warn(_MISPLACED_PATH, f"repeats {_RIGHT_PATH}", "remove it")
-    else:
-        findings.error(_MISPLACED_PATH, f"differs from {_RIGHT_PATH}", "remove it; the one under placement counts")
-    return False
-
-
-def _rename_cluster_ids(value: Any, path: str, findings: Findings) -> Any:
-    if isinstance(value, Mapping):
-        renamed = {}
-        for key, item in value.items():
-            here = f"{path}.{key}"
-            if key == "clusterIds" and "clusterNames" not in value:
-                findings.warn(here, "is the old name of clusterNames")
-                key = "clusterNames"
-            renamed[key] = _rename_cluster_ids(item, here, findings)
-        return renamed
-    if isinstance(value, list | tuple):
-        return [_rename_cluster_ids(item, f"{path}[{index}]", findings) for index, item in enumerate(value)]
-    return value
-
-
-def _original(problem: Problem, moved: bool) -> Problem:
-    """Returns a problem with the path as the user wrote it."""
-    if moved and problem.path.startswith(_RIGHT_PATH):
-        return problem._replace(path=_MISPLACED_PATH + problem.path.removeprefix(_RIGHT_PATH))
-    return problem

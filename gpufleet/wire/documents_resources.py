@@ -13,20 +13,15 @@ from gpufleet.model.names import API_VERSION, FREEZE_NAME
 from gpufleet.model.policy import PriorityClass, ResourcePolicy, ResourceUnit, UnitResource
 from gpufleet.model.resources import labels
 from gpufleet.model.selectors import LabelSelector
-from gpufleet.wire.documents_schema import (
-    INT32_MAX,
-    Count,
-    Doc,
-    Findings,
+from gpufleet.wire.documents_parts import (
     ObjectDoc,
     RequirementDoc,
-    check,
     name_of,
     read_duration,
     read_labels,
     read_requirement,
-    refuse_placeholders,
 )
+from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
 
 RESOURCE_POLICY_VERSIONS = ("scheduling.alibabacloud.com/v1alpha1",)
 PRIORITY_CLASS_VERSIONS = ("scheduling.k8s.io/v1",)

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from gpufleet.model.names import API_VERSION
 from gpufleet.model.reasons import Verdict
-from gpufleet.wire.documents_schema import Count, Doc, Findings, MetadataDoc, check, read_duration
+from gpufleet.wire.documents_parts import MetadataDoc, read_duration
+from gpufleet.wire.documents_schema import Count, Doc, Findings, check
 
 API_VERSIONS = (API_VERSION,)
 _ACTIONS = ("apply", "scale", "patch", "pods", "reschedule", "delete", "expect")

@@ -8,7 +8,6 @@ manifests that were written for other tools.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,26 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from gpufleet.model.kinds.reading import (
-    PLACEHOLDER_HINT,
-    Problem,
-    View,
-    check_subdomain,
-    is_label_value,
-    is_placeholder,
-    join,
-    label_problem,
-    name_of_type,
-)
-from gpufleet.model.resources import Labels, labels
-from gpufleet.model.selectors import LabelSelector, Requirement, Taint, Toleration
-from gpufleet.wire.records_base import parse_time
+from gpufleet.model.kinds.reading import PLACEHOLDER_HINT, Problem, View, is_placeholder, join, name_of_type
 
 INT32_MAX = 2**31 - 1
 Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 class Doc(BaseModel):
@@ -148,31 +131,32 @@ def _explain(problem: ErrorDetails, document: Any) -> Problem:
     if kind == "missing":
         return Problem(path, "is missing", _near(problem["loc"], document))
     if kind in _WANTED:
-        shown = f", not {name_of_type(given)}"
+        instead = f", not {name_of_type(given)}"
         hint = ""
         if kind == "string_type" and isinstance(given, bool | int | float):
             text = str(given).lower() if isinstance(given, bool) else given
             hint = f'write "{text}" in quotes'
         if kind in ("finite_number", "int_from_float"):
-            shown = f", not {given}"
-        return Problem(path, f"must be {_WANTED[kind]}{shown}", hint)
+            instead = f", not {given}"
+        return Problem(path, f"must be {_WANTED[kind]}{instead}", hint)
     match kind:
         case "literal_error" | "enum":
-            return Problem(path, f"is {_shown(given)}", f"use {context.get('expected')}")
+            return Problem(path, f"is {shown(given)}", f"use {context.get('expected')}")
         case "greater_than_equal":
-            return Problem(path, f"is {_shown(given)}, but must be {context['ge']} or more")
+            return Problem(path, f"is {shown(given)}, but must be {context['ge']} or more")
         case "less_than_equal":
-            return Problem(path, f"is {_shown(given)}, but must be {context['le']} or less")
+            return Problem(path, f"is {shown(given)}, but must be {context['le']} or less")
         case "string_too_short":
             return Problem(path, "is empty")
         case "string_too_long":
             return Problem(path, f"has more than {context['max_length']} characters")
         case "too_short":
             return Problem(path, "is empty", f"name at least {context['min_length']}")
-    return Problem(path, f"{_shown(given)}: {problem['msg']}")
+    return Problem(path, f"{shown(given)}: {problem['msg']}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Returns a value as it is shown in a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -255,154 +239,3 @@ def _placeholders(value: Any, parts: tuple[str | int, ...]) -> Iterator[tuple[tu
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(item, str | dict | list | tuple):
                 yield from _placeholders(item, (*parts, key))
-
-
-# --- Parts that many documents have -------------------------------------------------------------------------------
-
-
-class MetadataDoc(Doc):
-    """`metadata`; what only an API server sets is known, and not used."""
-
-    name: str = ""
-    namespace: str = ""
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    uid: str = ""
-    generate_name: str = ""
-    generation: Any = None
-    resource_version: Any = None
-    creation_timestamp: Any = None
-    managed_fields: Any = None
-    finalizers: Any = None
-    owner_references: Any = None
-    self_link: Any = None
-
-
-class ObjectDoc(Doc):
-    """What every object has."""
-
-    api_version: str
-    kind: str
-    metadata: MetadataDoc
-
-
-class RequirementDoc(Doc):
-    """One expression of a selector."""
-
-    key: str = Field(min_length=1)
-    operator: str
-    values: list[str] = Field(default_factory=list)
-
-
-class LabelSelectorDoc(Doc):
-    """A label selector."""
-
-    match_labels: dict[str, str] = Field(default_factory=dict)
-    match_expressions: list[RequirementDoc] = Field(default_factory=list)
-
-
-class TaintDoc(Doc):
-    """A taint of a cluster, a node class or a virtual node."""
-
-    key: str = Field(min_length=1)
-    value: str = ""
-    effect: str
-    time_added: str | None = None
-
-
-class TolerationDoc(Doc):
-    """A toleration."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-    toleration_seconds: int | None = None
-
-
-def name_of(metadata: MetadataDoc, findings: Findings, *, namespaced: bool) -> tuple[str, str]:
-    """Returns namespace (empty for kinds without one) and name, both checked."""
-    view = findings.view({}, "metadata")
-    if not metadata.name:
-        findings.error("metadata.name", "is missing", "give the object a name")
-    else:
-        check_subdomain(view, "name", metadata.name)
-    namespace = (metadata.namespace or findings.namespace) if namespaced else ""
-    if namespace:
-        check_subdomain(view, "namespace", namespace)
-    if metadata.namespace and not namespaced:
-        findings.warn("metadata.namespace", "is ignored, because the kind has no namespace")
-    return namespace, metadata.name
-
-
-def read_labels(values: Mapping[str, str], path: str, findings: Findings) -> Labels:
-    """Returns labels, with values that Kubernetes takes."""
-    for key, value in values.items():
-        if not is_label_value(value) and not is_placeholder(value):
-            findings.error(join(path, key), *label_problem(value))
-    return labels(values)
-
-
-def read_requirement(doc: RequirementDoc, path: str, findings: Findings, operators: tuple[str, ...]) -> Requirement:
-    """Returns an expression."""
-    if doc.operator not in operators:
-        findings.error(f"{path}.operator", f"is {doc.operator!r}", f"use one of {', '.join(operators)}")
-    elif doc.operator in ("In", "NotIn") and not doc.values:
-        findings.error(f"{path}.values", f"is empty, but {doc.operator} needs at least one value")
-    elif doc.operator in ("Exists", "DoesNotExist") and doc.values:
-        findings.error(f"{path}.values", f"must be left out for {doc.operator}")
-    return Requirement(doc.key, doc.operator, tuple(doc.values))
-
-
-def read_selector(doc: LabelSelectorDoc, path: str, findings: Findings) -> LabelSelector:
-    """Returns a label selector."""
-    operators = ("In", "NotIn", "Exists", "DoesNotExist")
-    return LabelSelector(
-        labels(doc.match_labels),
-        tuple(
-            read_requirement(expression, f"{path}.matchExpressions[{index}]", findings, operators)
-            for index, expression in enumerate(doc.match_expressions)
-        ),
-    )
-
-
-def read_taints(docs: list[TaintDoc], path: str, findings: Findings) -> tuple[Taint, ...]:
-    """Returns taints."""
-    taints = []
-    for index, doc in enumerate(docs):
-        here = f"{path}[{index}]"
-        if doc.effect not in EFFECTS:
-            findings.error(f"{here}.effect", f"is {doc.effect!r}", f"use one of {', '.join(EFFECTS)}")
-        since = None
-        if doc.time_added is not None:
-            try:
-                since = parse_time(doc.time_added)
-            except ValueError as error:
-                findings.error(f"{here}.timeAdded", str(error), "write a time as 2026-01-31T12:00:00Z")
-        taints.append(Taint(doc.key, doc.effect, doc.value, since))
-    return tuple(taints)
-
-
-def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -> tuple[Toleration, ...]:
-    """Returns tolerations."""
-    for index, doc in enumerate(docs):
-        here = f"{path}[{index}]"
-        if doc.operator not in ("Equal", "Exists"):
-            findings.error(f"{here}.operator", f"is {doc.operator!r}", "use Equal or Exists")
-        elif not doc.key and doc.operator == "Equal":
-            findings.error(f"{here}.key", "is missing", "name a key, or tolerate everything with operator: Exists")
-        if doc.effect and doc.effect not in EFFECTS:
-            findings.error(f"{here}.effect", f"is {doc.effect!r}", f"use one of {', '.join(EFFECTS)}")
-    return tuple(Toleration(d.key, d.operator, d.value, d.effect, d.toleration_seconds) for d in docs)
-
-
-def read_duration(value: object, path: str, findings: Findings) -> float:
-    """Returns seconds of a duration such as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INT32_MAX:
-        return float(value)
-    if isinstance(value, str) and len(value) <= 32:
-        parts = _DURATION.findall(value)
-        if parts and "".join(number + unit for number, unit in parts) == value:
-            return sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    findings.error(path, f"{_shown(value)} is not a duration", "write one such as 90s, 1m30s or 2h")
-    return 0.0

@@ -10,7 +10,7 @@ from gpufleet.model import quantity
 from gpufleet.model.kinds import conditions
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Pods, PodTemplate
 from gpufleet.model.kinds.pods import node_constraints, with_pod
-from gpufleet.model.kinds.reading import Problem, View
+from gpufleet.model.kinds.reading import View
 from gpufleet.model.names import MAIN
 from gpufleet.model.placement import WorkloadHealth
 from gpufleet.model.workload import Component, Division, PodShape
@@ -66,7 +66,7 @@ def _amounts(annotations: View, key: str, written: str) -> dict[str, int]:
         try:
             amounts[name] = quantity.parse(value, name)
         except quantity.QuantityError as error:
-            annotations.problems.append(Problem(f"{annotations.path}[{key}]", f"{name}: {error}"))
+            annotations.problem(key, f"{name}: {error}")
     return amounts
 
 

@@ -9,13 +9,13 @@ from gpufleet.model.placement import FailureClass
 # Reasons and words that Kubernetes, its job operators and the kubelet use. The node or the cluster took the pod away.
 _INFRASTRUCTURE = re.compile(
     r"evict|preempt|node ?lost|node ?shutdown|node (is|was) (not ready|unreachable|deleted|lost)|low on resource"
-    r"|disruptiontarget|taint ?manager|pod (was )?(deleted|not found|terminated)|imminent node|unreachable",
+    r"|disruptiontarget|taint ?manager|pod (was )?(deleted|not found|terminated)|imminent node",
     re.IGNORECASE,
 )
 # There was no room to start in.
 _START = re.compile(
     r"outof(cpu|memory|pods|nvidia|[a-z.-]+/)|unexpectedadmissionerror|insufficient|unschedulable|exceeded quota"
-    r"|nodes are available|quota exceeded|failed ?scheduling|not enough resources",
+    r"|nodes are available|quota exceeded|failed ?scheduling|not enough resources|predicate \w+ failed",
     re.IGNORECASE,
 )
 
