@@ -53,8 +53,7 @@ json_time = st.floats(1e9, 4e9).map(render_time)
 
 def field_values(descriptor: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     """Values of a field in JSON."""
-    if contract.is_map(descriptor):
-        entry = descriptor.message_type.fields_by_name["value"]
+    if (entry := contract.map_value(descriptor)) is not None:
         if contract.option(descriptor, "quantities"):
             return st.dictionaries(st.sampled_from(["memory", "pods", "nvidia.com/gpu"]), quantities, max_size=2)
         return st.dictionaries(word, field_values(entry, depth + 1), max_size=2)
@@ -127,7 +126,7 @@ VERSION = "schemaVersion"  # read, never written
 def test_messages_of_other_writers_are_read_and_written_again(data: st.DataObject) -> None:
     topic = data.draw(st.sampled_from(sorted(VALUES)))
     codec = records.CODECS[topic]
-    descriptor = contract.message_class(codec.message).DESCRIPTOR
+    descriptor = contract.descriptor_of(codec.message)
     sent = json_format.ParseDict(data.draw(message_values(descriptor)), contract.message_class(codec.message)())
     spelled = json_format.MessageToJson(sent, indent=None, preserving_proto_field_name=data.draw(flag))
     read = codec.parse(contract.Record(topic, identity(topic, json_format.MessageToDict(sent)), spelled.encode()))

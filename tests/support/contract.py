@@ -55,7 +55,7 @@ def compiled() -> descriptor_pb2.FileDescriptorSet:
 @cache
 def pool() -> descriptor_pool.DescriptorPool:
     """Returns the pool that knows the messages and their options."""
-    known: descriptor_pool.DescriptorPool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+    known: descriptor_pool.DescriptorPool = descriptor_pool.Default()
     for file in compiled().file:
         known.AddSerializedFile(file.SerializeToString())
     return known
@@ -78,6 +78,11 @@ def message_class(name: str) -> type[Message]:
     return message_factory.GetMessageClass(pool().FindMessageTypeByName(f"gpufleet.v1.{name}"))
 
 
+def descriptor_of(name: str) -> Descriptor:
+    """Returns the descriptor of a message by its short name."""
+    return pool().FindMessageTypeByName(f"gpufleet.v1.{name}")
+
+
 def parse(name: str, value: bytes | str) -> Message:
     """Returns a message from JSON. Raises json_format.ParseError, also for fields that it does not have."""
     return json_format.Parse(value, message_class(name)())
@@ -85,7 +90,12 @@ def parse(name: str, value: bytes | str) -> Message:
 
 def option(descriptor: FieldDescriptor, name: str) -> Any:
     """Returns one of the options of `options.proto`."""
-    return descriptor.GetOptions().Extensions[pool().FindExtensionByName(f"gpufleet.v1.{name}")]
+    return value_of_option(descriptor.GetOptions(), name)
+
+
+def value_of_option(options: Any, name: str) -> Any:
+    """Returns one of the options of `options.proto` in FieldOptions that were parsed after `pool`."""
+    return options.Extensions[pool().FindExtensionByName(f"gpufleet.v1.{name}")]
 
 
 _SCALARS = {
@@ -102,22 +112,29 @@ def _proto_type(descriptor: FieldDescriptor) -> str:
     return _SCALARS.get(descriptor.type, f"unexpected type {descriptor.type}")
 
 
-def is_map(descriptor: FieldDescriptor) -> bool:
-    """Returns whether a field is a map."""
+def map_value(descriptor: FieldDescriptor) -> FieldDescriptor | None:
+    """Returns the value field of a map, or None for what is no map. Keys are texts."""
     kind = descriptor.message_type
-    return bool(kind is not None and kind.GetOptions().map_entry)
+    if kind is None or not kind.GetOptions().map_entry:
+        return None
+    assert kind.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING
+    return kind.fields_by_name["value"]
+
+
+def oneof_of(descriptor: FieldDescriptor) -> str:
+    """Returns the name of the oneof that a field is a member of; empty for `optional` fields and all others."""
+    oneof = descriptor.containing_oneof
+    return "" if oneof is None or oneof.name.startswith("_") else oneof.name
 
 
 def message_shape(descriptor: Descriptor) -> list[FieldShape]:
     """Returns the fields of a message, in the order of their names."""
     shapes = []
     for item in descriptor.fields:
-        if is_map(item):
-            entry = item.message_type.fields_by_name
-            kind = f"map<{_proto_type(entry['key'])}, {_proto_type(entry['value'])}>"
+        if (entry := map_value(item)) is not None:
+            kind = f"map<string, {_proto_type(entry)}>"
         else:
             kind = f"repeated {_proto_type(item)}" if item.is_repeated else _proto_type(item)
-        real_oneof = item.containing_oneof is not None and not item.containing_oneof.name.startswith("_")
         shapes.append(
             FieldShape(
                 name=item.name,
@@ -127,7 +144,7 @@ def message_shape(descriptor: Descriptor) -> list[FieldShape]:
                 required=option(item, "required"),
                 quantities=option(item, "quantities"),
                 presence=item.has_presence and kind not in ("google.protobuf.Timestamp", "google.protobuf.Struct"),
-                oneof=item.containing_oneof.name if real_oneof else "",
+                oneof=oneof_of(item),
             )
         )
     return sorted(shapes, key=lambda shape: shape.name)

@@ -87,13 +87,3 @@ def test_headers_are_cloudevents(path: Path) -> None:
     if by_services and record.topic != "gpufleet.epochs":
         assert record.headers["gpufleet-epoch"].isdigit()
         assert record.headers["gpufleet-version"].isdigit()
-
-
-def test_the_readme_shows_the_bare_example() -> None:
-    """The console producer's line is the record of the example, so the README cannot rot."""
-    readme = (contract.PROTO / "README.md").read_text(encoding="utf-8")
-    line = next(line for line in readme.splitlines() if line.startswith("train/PyTorchJob/llama-sft|"))
-    key, _, value = line.partition("|")
-    workload = records.parse_workload(contract.Record("gpufleet.workloads", key, value.encode()))
-    assert workload.key == key
-    assert workload.replicas == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests.support import contract
 
@@ -22,12 +22,12 @@ def test_every_message_has_a_model() -> None:
 
 @pytest.mark.parametrize("name", sorted(contract.models()))
 def test_model_equals_message(name: str) -> None:
-    message = contract.message_class(name).DESCRIPTOR
+    message = contract.descriptor_of(name)
     assert contract.model_shape(contract.models()[name]) == contract.message_shape(message)
 
 
 def test_a_difference_is_seen() -> None:
-    shape = contract.message_shape(contract.message_class("Slot").DESCRIPTOR)
+    shape = contract.message_shape(contract.descriptor_of("Slot"))
     assert shape != contract.model_shape(contract.models()["Reason"])
     by_name = {field.name: field for field in shape}
     assert by_name["unit"].presence
@@ -48,9 +48,9 @@ def test_members_of_a_oneof_are_optional() -> None:
 
 
 @pytest.mark.parametrize("message", list(contract.messages()), ids=lambda message: str(message.name))
-def test_json_is_plain(message: descriptor_pb2.DescriptorProto) -> None:
+def test_json_is_plain(message: Descriptor) -> None:
     """No type whose JSON differs from what one expects: no 64-bit integers, bytes, enums, Any or Duration."""
-    for field in contract.message_shape(contract.message_class(message.name).DESCRIPTOR):
+    for field in contract.message_shape(contract.descriptor_of(message.name)):
         kind = field.type.removeprefix("repeated ").removeprefix("map<string, ").removesuffix(">")
         assert (
             kind in ALLOWED_TYPES
@@ -121,14 +121,12 @@ def test_no_documented_value_was_taken_away() -> None:
         if file.package != "gpufleet.v1":
             continue
         for message in file.message_type:
-            now = {
-                field.name: field for field in contract.message_shape(contract.message_class(message.name).DESCRIPTOR)
-            }
+            now = {field.name: field for field in contract.message_shape(contract.descriptor_of(message.name))}
             for field in message.field:
                 if field.type != FieldDescriptor.TYPE_STRING:
                     continue
                 options = descriptor_pb2.FieldOptions.FromString(field.options.SerializeToString())
-                before = set(options.Extensions[contract.pool().FindExtensionByName("gpufleet.v1.values")])
+                before = set(contract.value_of_option(options, "values"))
                 values += len(before)
                 assert before <= now[field.name].values, f"{message.name}.{field.name} lost a value"
     assert values > 20
