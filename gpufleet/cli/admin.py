@@ -1,0 +1,213 @@
+"""`gpufleet topics`, `dlq` and `doctor`: looking after the log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from gpufleet.bus import dlq
+from gpufleet.bus.admin import TopicsRefused, connect_admin, missing
+from gpufleet.bus.admin import apply as apply_topics
+from gpufleet.bus.admin import diff as diff_topics
+from gpufleet.bus.broker import BusUnavailable, build_broker
+from gpufleet.bus.feed import TableFeed
+from gpufleet.bus.publisher import simple_publisher
+from gpufleet.bus.records import Record, printable
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.bus.topics import DLQ_SUFFIX, load_registry
+from gpufleet.cli.errors import CliError, Exit
+from gpufleet.cli.live import tables
+from gpufleet.cli.output import Format, age, out, show_json, table
+from gpufleet.model.cluster import Health
+
+
+async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
+    """Shows how the broker differs from the registry, or brings it in line. Exit code 1: `diff` found differences."""
+    registry = load_registry(prefix=kafka.topic_prefix)
+    async with connect_admin(kafka) as admin:
+        try:
+            if apply:
+                done = await apply_topics(admin, registry, replication_factor=kafka.replication_factor)
+                for item in done:
+                    out(str(item))
+                if not done:
+                    out("nothing to do: the broker is in line with the registry")
+                return
+            found = await diff_topics(admin, registry)
+        except TopicsRefused as error:
+            raise CliError(str(error), Exit.FAILED) from error
+    for item in found:
+        out(str(item))
+    if found:
+        raise CliError(f"{len(found)} differences; `gpufleet topics apply` makes them", Exit.FAILED)
+    out("the broker is in line with the registry")
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+async def letters(kafka: KafkaSettings) -> list[dlq.DeadLetter]:
+    """Returns all dead letters in the order of their topics."""
+    registry = load_registry(prefix=kafka.topic_prefix)
+    names = [topic.name for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
+    records: list[Record] = []
+    broker = build_broker(kafka, client_id=f"{kafka.client_id}-cli")
+    await broker.connect()
+    feed = TableFeed(broker, names, records.extend, kafka)
+    await broker.start()
+    try:
+        await feed.caught_up()
+    finally:
+        await broker.stop()
+    return dlq.fold(sorted(records, key=lambda r: (r.topic, r.partition, r.offset)))
+
+
+async def dlq_list(kafka: KafkaSettings, format_: Format, *, everything: bool) -> None:
+    """Lists dead letters that nobody has dealt with, or all."""
+    found = [letter for letter in await letters(kafka) if everything or letter.state == "open"]
+    if format_ is Format.JSON:
+        show_json([_letter_document(letter) for letter in found])
+    elif format_ is Format.NAME:
+        for letter in found:
+            out(letter.origin)
+    else:
+        rows = [
+            [
+                x.origin,
+                "-" if x.key is None else printable(x.key),
+                x.reason,
+                age(time.time() - x.first_seen),
+                x.state,
+                x.error,
+            ]
+            for x in found
+        ]
+        table(["origin", "key", "reason", "age", "state", "error"], rows)
+
+
+async def dlq_show(kafka: KafkaSettings, origin: str) -> None:
+    """Shows one dead letter with its value."""
+    letter = _find(await letters(kafka), origin)
+    for name, value in _letter_document(letter).items():
+        if name != "value":
+            out(f"{name + ':':12} {value}")
+    out()
+    out("(no value: a tombstone)" if letter.value is None else letter.value.decode("utf-8", "backslashreplace"))
+
+
+async def dlq_replay(
+    kafka: KafkaSettings, origins: Sequence[str], *, value: bytes | None, key: str | None, everything: bool
+) -> None:
+    """Produces dead letters to their topics again, repaired where a value or a key is given."""
+    found = await letters(kafka)
+    chosen = [x for x in found if x.state == "open"] if everything else [_find(found, origin) for origin in origins]
+    if (value is not None or key) and len(chosen) != 1:
+        raise CliError("--value and --key repair one record: name one origin")
+    async with simple_publisher(kafka, source="gpufleet/cli") as publisher:
+        for letter in chosen:
+            try:
+                dlq.replay(publisher, letter, value=value, key=key)
+            except dlq.DeadLetterError as error:
+                raise CliError(str(error)) from error
+            out(f"{letter.origin} replayed")
+
+
+async def dlq_drop(kafka: KafkaSettings, origins: Sequence[str]) -> None:
+    """Notes that nothing more will be done about dead letters."""
+    found = await letters(kafka)
+    chosen = [_find(found, origin) for origin in origins]
+    async with simple_publisher(kafka, source="gpufleet/cli") as publisher:
+        for letter in chosen:
+            dlq.drop(publisher, letter)
+            out(f"{letter.origin} dropped")
+
+
+def _find(found: Sequence[dlq.DeadLetter], origin: str) -> dlq.DeadLetter:
+    for letter in found:
+        if letter.origin == origin:
+            return letter
+    raise CliError(f"no dead letter {origin}; `gpufleet dlq list --all` lists them (topic/partition/offset)")
+
+
+def _letter_document(letter: dlq.DeadLetter) -> dict[str, Any]:
+    return {
+        "origin": letter.origin,
+        "key": None if letter.key is None else printable(letter.key),
+        "reason": letter.reason,
+        "error": letter.error,
+        "path": letter.path,
+        "state": letter.state,
+        "attempts": letter.attempts,
+        "value": None if letter.value is None else letter.value.decode("utf-8", "backslashreplace"),
+    }
+
+
+# -- doctor ----------------------------------------------------------------------------------------------------------
+
+
+async def doctor(kafka: KafkaSettings, services: Sequence[str]) -> None:
+    """Looks at everything that has to work, and says what to do about what does not; then the exit code is 1."""
+    rows: list[list[str]] = []
+    try:
+        async with connect_admin(kafka) as admin:
+            rows.append(["ok", "kafka", f"{kafka.bootstrap} answers"])
+            registry = load_registry(prefix=kafka.topic_prefix)
+            absent = await missing(admin, registry, [topic.name for topic in registry])
+    except BusUnavailable as error:
+        table(["", "what", "finding"], [["FAIL", "kafka", str(error)]])
+        raise CliError("Kafka cannot be reached", Exit.UNREACHABLE) from error
+    if absent:
+        rows.append(["FAIL", "topics", f"{len(absent)} are missing ({absent[0]}, …): gpufleet topics apply"])
+    else:
+        rows.append(["ok", "topics", "all there"])
+        rows += await _tables(kafka)
+    rows += [await asyncio.to_thread(_probe, url) for url in services]
+    table(["", "what", "finding"], rows)
+    if any(row[0] == "FAIL" for row in rows):
+        raise CliError("something is wrong, see above", Exit.FAILED)
+
+
+async def _tables(kafka: KafkaSettings) -> list[list[str]]:
+    rows = []
+    async with tables(kafka, ("clusters", "inventory", "epochs", "placements")) as view:
+        claims = sorted(k for k in view.records.get("epochs", {}) if "/" not in k and k != "log")
+        for service in ("scheduler", "rescheduler"):
+            known = service in claims
+            finding = "has claimed" if known else f"never claimed: is gpufleet-{service} running?"
+            rows.append(["ok" if known else "FAIL", service, finding])
+        registrations = [r.name for r in view.registrations()]
+        if not registrations:
+            rows.append(["warn", "clusters", "none registered: gpufleet apply -f cluster.yaml"])
+        for name in registrations:
+            inventory = view.inventories.get(name)
+            if inventory is None:
+                rows.append(["FAIL", f"cluster {name}", "no inventory: is gpufleet-inventory running?"])
+            elif inventory.health is not Health.READY:
+                rows.append(["FAIL", f"cluster {name}", inventory.message or inventory.health.value])
+            else:
+                seen = time.time() - inventory.observed_at
+                stale = seen > 30
+                text = f"last snapshot {age(seen)} ago" + (": too old for new replicas" if stale else "")
+                rows.append(["FAIL" if stale else "ok", f"cluster {name}", text])
+        unplaced = [p.workload for p in view.placements() if p.unplaced]
+        if unplaced:
+            rows.append(["warn", "workloads", f"{len(unplaced)} not fully placed: gpufleet explain {unplaced[0]}"])
+    open_letters = [x for x in await letters(kafka) if x.state == "open"]
+    if open_letters:
+        rows.append(["warn", "dead letters", f"{len(open_letters)} open: gpufleet dlq list"])
+    return rows
+
+
+def _probe(url: str) -> list[str]:
+    address = url if "://" in url else f"http://{url}"
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/readyz", timeout=3) as response:  # noqa: S310
+            return ["ok", address, f"ready ({response.status})"]
+    except urllib.error.HTTPError as error:
+        return ["FAIL", address, error.read(500).decode(errors="replace").strip()]
+    except (OSError, ValueError) as error:
+        return ["FAIL", address, f"no answer: {error}"]

@@ -1,0 +1,307 @@
+"""`gpufleet get`, `describe` and `explain`: what the fleet is like, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.cli.errors import CliError
+from gpufleet.cli.live import Tables, tables
+from gpufleet.cli.output import Format, age, out, show_documents, table
+from gpufleet.cli.plan import show_placements, where
+from gpufleet.cli.what import What
+from gpufleet.model.cluster import Inventory, NodeClass
+from gpufleet.model.placement import Placement
+from gpufleet.model.quantity import render
+from gpufleet.model.reasons import Code, Verdict
+from gpufleet.wire.documents import dump_cluster, dump_placement
+
+_TOPICS = ("clusters", "policies", "workloads", "inventory", "placements", "observations")
+
+
+async def get(kafka: KafkaSettings, what: What, names: Sequence[str], format_: Format, *, watch: bool) -> None:
+    """Lists what there is, and with ``watch`` again after every change."""
+    async with tables(kafka, _TOPICS) as view:
+        _get(view, what, names, format_)
+        while watch:
+            await view.change()
+            out()
+            _get(view, what, names, format_)
+
+
+def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> None:
+    match what:
+        case What.WORKLOADS | What.PLACEMENTS:
+            found = [p for p in view.placements() if not names or p.workload in names]
+            _missing(names, {p.workload for p in found}, "workload")
+            if format_ in (Format.JSON, Format.YAML):
+                show_documents([dump_placement(p, view.bound(p.workload)) for p in found], format_)
+            elif what is What.WORKLOADS and format_ is not Format.NAME:
+                _show_workloads(view, found, format_)
+            else:
+                show_placements(found, format_)
+        case What.CLUSTERS:
+            _show_clusters(view, names, format_)
+        case What.POLICIES:
+            documents = [d for d in view.policies() if not names or _policy_key(d) in names]
+            if format_ in (Format.JSON, Format.YAML):
+                show_documents(documents, format_)
+            elif format_ is Format.NAME:
+                for document in documents:
+                    out(_policy_key(document))
+            else:
+                table(["kind", "namespace", "name"], [_policy_key(d).split("/", 2) for d in documents])
+        case What.FLEET:
+            documents = [
+                *(_cluster_documents(view)),
+                *view.policies(),
+                *view.workloads(),
+                *(dump_placement(p, view.bound(p.workload), slots=True) for p in view.placements() if _standing(p)),
+            ]
+            show_documents(documents, format_ if format_ in (Format.JSON, Format.YAML) else Format.YAML)
+        case What.QUOTAS:
+            raise CliError("quotas are not supported yet: an ElasticQuotaTree has no effect in this version")
+
+
+def _standing(placement: Placement) -> bool:
+    return bool(placement.shares) and placement.verdict not in (Verdict.DELETING, Verdict.ORPHANED)
+
+
+def _show_workloads(view: Tables, placements: Sequence[Placement], format_: Format) -> None:
+    rows = []
+    for placement in placements:
+        ready = sum(o.ready for o in view.observed(placement.workload))
+        row = [
+            placement.workload,
+            placement.verdict.value,
+            f"{placement.placed}/{placement.replicas}",
+            str(ready),
+            where(placement) or "-",
+            age(time.time() - placement.decided_at),
+        ]
+        if format_ is Format.WIDE:
+            row += [placement.policy or "-", "; ".join(r.message for r in placement.reasons[:2]) or "-"]
+        rows.append(row)
+    headers = ["workload", "verdict", "placed", "ready", "clusters", "decided"]
+    table(headers + (["policy", "reasons"] if format_ is Format.WIDE else []), rows)
+
+
+def _show_clusters(view: Tables, names: Sequence[str], format_: Format) -> None:
+    found = [r for r in view.registrations() if not names or r.name in names]
+    _missing(names, {r.name for r in found}, "cluster")
+    if format_ in (Format.JSON, Format.YAML):
+        show_documents([dump_cluster(r, view.inventories.get(r.name)) for r in found], format_)
+        return
+    if format_ is Format.NAME:
+        for registration in found:
+            out(registration.name)
+        return
+    rows = []
+    for registration in found:
+        inventory, spec = view.inventories.get(registration.name), registration.spec
+        row = [spec.name, _health(inventory), spec.provider or "-", spec.region or "-"]
+        row += ["-", "-", "-"] if inventory is None else [str(_nodes(inventory)), _gpus(inventory), _elastic(inventory)]
+        row.append("-" if inventory is None else age(time.time() - inventory.observed_at))
+        if format_ is Format.WIDE:
+            row += [",".join(f"{k}={v}" for k, v in spec.labels) or "-", inventory.message if inventory else "-"]
+        rows.append(row)
+    headers = ["cluster", "health", "provider", "region", "nodes", "gpus free", "elastic nodes", "seen"]
+    table(headers + (["labels", "message"] if format_ is Format.WIDE else []), rows)
+
+
+def _health(inventory: Inventory | None) -> str:
+    return "Unknown" if inventory is None else inventory.health.value
+
+
+def _nodes(inventory: Inventory) -> int:
+    return sum(c.nodes for c in inventory.node_classes)
+
+
+def gpu_resources(node_class: NodeClass) -> list[str]:
+    """Returns the names of the resources that look like GPUs."""
+    return [name for name, _ in node_class.allocatable if name.endswith("/gpu") or "/gpu-" in name]
+
+
+def _gpus(inventory: Inventory) -> str:
+    free = total = 0
+    for node_class in inventory.node_classes:
+        for name in gpu_resources(node_class):
+            total += dict(node_class.allocatable).get(name, 0) * node_class.nodes
+            free += sum(dict(block.free).get(name, 0) * block.nodes for block in node_class.free)
+    return f"{free}/{total}"
+
+
+def _elastic(inventory: Inventory) -> str:
+    return str(sum(c.elastic.nodes for c in inventory.node_classes if c.elastic))
+
+
+def _cluster_documents(view: Tables) -> list[dict[str, Any]]:
+    return [dump_cluster(r, view.inventories.get(r.name)) for r in view.registrations()]
+
+
+def _policy_key(document: dict[str, Any]) -> str:
+    metadata = document.get("metadata") or {}
+    return f"{document.get('kind')}/{metadata.get('namespace') or ''}/{metadata.get('name')}"
+
+
+def _missing(wanted: Sequence[str], found: set[str], noun: str) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise CliError(f"no {noun} {', '.join(missing)}; `gpufleet get {noun}s -o name` lists what is there")
+
+
+# -- describe and explain ----------------------------------------------------------------------------------------------
+
+
+async def describe(kafka: KafkaSettings, name: str) -> None:
+    """Shows everything about a workload (namespace/Kind/name) or a cluster (its name)."""
+    async with tables(kafka, _TOPICS) as view:
+        if "/" in name:
+            _describe_workload(view, _placement(view, name))
+        else:
+            _describe_cluster(view, name)
+
+
+def _placement(view: Tables, workload: str) -> Placement:
+    placement = view.placement(workload)
+    if placement is None:
+        submitted = workload in view.records.get("workloads", {})
+        hint = (
+            "it was submitted and not decided yet: is the scheduler running? (`gpufleet doctor`)"
+            if submitted
+            else "`gpufleet get workloads -o name` lists what is there, `gpufleet dlq list` what could not be read"
+        )
+        raise CliError(f"no decision about {workload}; {hint}")
+    return placement
+
+
+def _describe_workload(view: Tables, placement: Placement) -> None:
+    out(f"Workload:  {placement.workload}")
+    out(f"Verdict:   {placement.verdict.value}, {placement.placed} of {placement.replicas} placed")
+    out(f"Policy:    {placement.policy or '-'}")
+    out(
+        f"Decided:   {age(time.time() - placement.decided_at)} ago, epoch {placement.version.epoch}, version "
+        f"{placement.version.version}"
+    )
+    observed = {o.cluster: o for o in view.observed(placement.workload)}
+    rows = []
+    for cluster in sorted({s.cluster for s in placement.shares} | set(observed)):
+        share, seen = placement.share(cluster), observed.get(cluster)
+        rows.append(
+            [
+                cluster,
+                str(share.replicas if share else 0),
+                ", ".join(f"{slot.count} {slot.source.value} on {slot.node_class}" for slot in share.slots)
+                if share
+                else "",
+                str(view.bound(placement.workload).get(cluster, 0)),
+                str(seen.ready) if seen else "-",
+                seen.phase.value if seen else "-",
+                (seen.message or seen.health.value) if seen else "-",
+            ]
+        )
+    out()
+    table(["cluster", "replicas", "room", "bound", "ready", "phase", "state"], rows)
+    _reasons(placement)
+
+
+def _reasons(placement: Placement) -> None:
+    if placement.reasons:
+        out()
+        table(
+            ["cluster", "reason", "message"], [[r.cluster or "-", r.code.value, r.message] for r in placement.reasons]
+        )
+
+
+def _describe_cluster(view: Tables, name: str) -> None:
+    registration = next((r for r in view.registrations() if r.name == name), None)
+    if registration is None:
+        raise CliError(f"no cluster {name}; `gpufleet get clusters -o name` lists what is there")
+    spec, inventory = registration.spec, view.inventories.get(name)
+    out(f"Cluster:   {name}")
+    out(f"Place:     {spec.provider or '-'}, region {spec.region or '-'}, zones {', '.join(spec.zones) or '-'}")
+    out(f"Labels:    {', '.join(f'{k}={v}' for k, v in spec.labels) or '-'}")
+    out(f"Taints:    {', '.join(f'{t.key}={t.value}:{t.effect}' for t in spec.taints) or '-'}")
+    out(f"Health:    {_health(inventory)}{': ' + inventory.message if inventory and inventory.message else ''}")
+    if inventory is None:
+        out("Inventory: none yet; is inventory running, and can it reach the cluster?")
+        return
+    out(
+        f"Snapshot:  {inventory.snapshot.n} of epoch {inventory.snapshot.epoch}, "
+        f"seen {age(time.time() - inventory.observed_at)} ago"
+    )
+    out()
+    rows = []
+    for node_class in inventory.node_classes:
+        free = ", ".join(
+            f"{block.nodes} x ({', '.join(f'{n} {render(a, n)}' for n, a in block.free)})" for block in node_class.free
+        )
+        elastic = f"{node_class.elastic.nodes} more" if node_class.elastic else "-"
+        rows.append([node_class.name, str(node_class.nodes), elastic, free or "full"])
+    table(["node class", "nodes", "elastic", "free blocks"], rows)
+    if inventory.virtual_nodes:
+        out()
+        table(
+            ["virtual node", "region", "stock"],
+            [
+                [
+                    node.name,
+                    dict(node.labels).get("topology.kubernetes.io/region", "-"),
+                    "unlimited"
+                    if node.stock is None
+                    else ", ".join(f"{s.model}={s.gpus}" for s in node.stock) or "none",
+                ]
+                for node in inventory.virtual_nodes
+            ],
+        )
+    held = [(p, share) for p in view.placements() if (share := p.share(name)) is not None]
+    if held:
+        out()
+        table(["workload", "replicas", "verdict"], [[p.workload, s.replicas, p.verdict.value] for p, s in held])
+
+
+_NEXT_STEP = {
+    Code.NO_MATCHING_POLICY: "write a PropagationPolicy whose resourceSelectors match it, and apply it",
+    Code.NO_CLUSTERS: "register a cluster: gpufleet apply -f cluster.yaml",
+    Code.INVENTORY_STALE: "look at inventory: gpufleet doctor",
+    Code.CLUSTER_UNREACHABLE: "look at the cluster's API; its replicas move by themselves",
+    Code.NAMESPACE_MISSING: "create the namespace there, or set createNamespaces: true in the policy",
+    Code.FROZEN: "gpufleet unfreeze",
+    Code.CONFLICT: "delete the object there, or set conflictResolution: Overwrite in the policy",
+}
+
+
+async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
+    """Says why a workload is where it is: verdict first, evidence next, next step last."""
+    async with tables(kafka, _TOPICS) as view:
+        placement = _placement(view, name)
+        if format_ in (Format.JSON, Format.YAML):
+            show_documents([dump_placement(placement, view.bound(name), slots=True)], format_)
+            return
+        out(_sentence(placement))
+        _reasons(placement)
+        seen = [o for o in view.observed(name) if o.code]
+        if seen:
+            out()
+            table(
+                ["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen]
+            )
+        steps = dict.fromkeys(r.needs or _NEXT_STEP.get(r.code, "") for r in placement.reasons)
+        steps.pop("", None)
+        if steps and (placement.unplaced or seen):
+            out()
+            out("Next step: " + "; or ".join(steps))
+
+
+def _sentence(placement: Placement) -> str:
+    places = where(placement)
+    text = f"{placement.workload} is {placement.verdict.value}: {placement.placed} of {placement.replicas} placed"
+    if places:
+        text += f" ({places})"
+    if placement.policy:
+        text += f" by {placement.policy}"
+    if placement.queue_position is not None:
+        text += f", position {placement.queue_position} in the queue"
+    return text + "."

@@ -1,0 +1,208 @@
+"""`gpufleet apply`, `delete`, `scale`, `freeze` and `unfreeze`: what operators and producers write."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gpufleet.bus.publisher import Publisher, PublishError, RecordTooLarge, simple_publisher
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.cli import files
+from gpufleet.cli.errors import CliError, Exit
+from gpufleet.cli.live import Tables, reaching_kafka, tables
+from gpufleet.cli.output import note, out
+from gpufleet.cli.plan import where
+from gpufleet.model.log import Scale
+from gpufleet.model.names import FREEZE_KEY
+from gpufleet.model.placement import ObservedPhase, Placement, WorkloadHealth
+from gpufleet.model.reasons import Verdict
+from gpufleet.wire.documents import Ignored, Object, dump_freeze
+from gpufleet.wire.errors import RecordError
+from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump_scale
+
+_SOURCE = "gpufleet/cli"
+_CONFIRM_TIMEOUT = 30.0
+# Ends of a wait: nothing more will happen by itself.
+_SETTLED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.GIVEN_UP, Verdict.SUSPENDED})
+
+
+async def apply(
+    kafka: KafkaSettings, paths: Sequence[str], namespace: str, *, wait: bool, timeout: float, decide: bool = True
+) -> None:
+    """Submits documents and waits for the decision about each workload; with ``wait`` until its pods are ready."""
+    parsed = files.read(paths, namespace=namespace)
+    records = [_record(item) for item in parsed.objects if not isinstance(item.value, Ignored)]
+    workloads = list(parsed.workloads)
+    if not records:
+        raise CliError("nothing to apply: the documents are of kinds that are not supported yet")
+    topics = ("placements", "observations")
+    async with tables(kafka, topics) as view:
+        offsets: dict[str, int] = {}
+        async with _publisher(kafka) as publisher:
+            for topic, key, value in records:
+                offsets[key] = (await _confirm(publisher, topic, key, value)).offset
+                note(f"{_noun(topic)} {key} submitted")
+        if workloads and decide:
+            await _follow(view, {key: offsets[key] for key in workloads}, wait=wait, timeout=timeout)
+
+
+def _record(item: Object) -> tuple[str, str, bytes]:
+    """Returns topic, key and value of a document. Raises CliError where there is no topic for it."""
+    manifest = item.document.manifest
+    kind = manifest.get("kind")
+    try:
+        if kind == "Cluster":
+            from gpufleet.wire.documents import ClusterDocument
+
+            assert isinstance(item.value, ClusterDocument)
+            return "clusters", item.key, dump_cluster(item.value.registration)
+        if kind in ("Placement", "Scenario"):
+            raise CliError(f"{item.document.source}: a {kind} is input for plan and simulate, it cannot be applied")
+        if item.value.__class__.__name__ == "Workload":
+            return "workloads", item.key, dump_manifest(manifest, submitted_at=time.time(), submitted_by=_user())
+        return "policies", item.key, dump_policy(manifest)
+    except RecordError as error:
+        raise CliError(f"{item.document.source}, document {item.document.index}: {error}") from error
+
+
+async def _follow(view: Tables, offsets: Mapping[str, int], *, wait: bool, timeout: float) -> None:
+    """Shows each workload's decision when it is there; raises CliError when the time is over."""
+    shown: dict[str, str] = {}
+
+    def look() -> bool:
+        done = True
+        for key, offset in offsets.items():
+            placement = view.placement(key)
+            decided = placement is not None and placement.workload_version >= offset
+            if placement is None or not decided:
+                done = False
+                continue
+            ready = _ready(view, placement)
+            text = _line(placement, ready if wait else None)
+            if shown.get(key) != text:
+                shown[key] = text
+                out(text)
+            if wait and ready < placement.replicas and placement.verdict not in _SETTLED:
+                done = False
+        return done
+
+    if await view.until(look, timeout):
+        _explain_unplaced(view, offsets)
+        return
+    missing = [key for key in offsets if key not in shown]
+    if missing:
+        raise CliError(
+            f"no decision about {', '.join(missing)} within {timeout:g} s: is the scheduler running? "
+            "(`gpufleet doctor`; a record that cannot be read is in `gpufleet dlq list`)",
+            Exit.FAILED,
+        )
+    raise CliError(f"not ready within {timeout:g} s; `gpufleet explain {next(iter(offsets))}` says why", Exit.FAILED)
+
+
+def _explain_unplaced(view: Tables, keys: Iterable[str]) -> None:
+    for key in keys:
+        placement = view.placement(key)
+        if placement is None or not placement.unplaced:
+            continue
+        for reason in placement.reasons[:5]:
+            note(f"  {reason.cluster or key}: {reason.code.value}: {reason.message}")
+
+
+def _ready(view: Tables, placement: Placement) -> int:
+    """Returns the pods that are ready, or have finished their work."""
+    total = 0
+    for seen in view.observed(placement.workload):
+        share = placement.share(seen.cluster)
+        if share is None or seen.phase is not ObservedPhase.APPLIED:
+            continue
+        total += share.replicas if seen.health is WorkloadHealth.SUCCEEDED else min(seen.ready, share.replicas)
+    return total
+
+
+def _line(placement: Placement, ready: int | None) -> str:
+    text = f"{placement.workload}: {placement.verdict.value}, {placement.placed} of {placement.replicas} placed"
+    places = where(placement)
+    if places:
+        text += f": {places}"
+    return text if ready is None else f"{text}; {ready} ready"
+
+
+async def delete(
+    kafka: KafkaSettings, keys: Sequence[str], paths: Sequence[str], namespace: str, timeout: float
+) -> None:
+    """Deletes workloads, policies and registrations; waits until the copies of workloads are gone."""
+    targets: list[tuple[str, str]] = [("workloads", _workload_key(key)) for key in keys]
+    if paths:
+        parsed = files.read(paths, namespace=namespace)
+        targets += [_record(item)[:2] for item in parsed.objects if not isinstance(item.value, Ignored)]
+    async with tables(kafka, ("workloads", "policies", "clusters", "placements")) as view:
+        unknown = [
+            f"{_noun(topic)} {key}"
+            for topic, key in targets
+            if key not in view.records.get(topic, {}) and key not in view.records.get("placements", {})
+        ]
+        if unknown:
+            raise CliError(f"not found: {', '.join(unknown)}; `gpufleet get workloads -A -o name` lists what is there")
+        async with _publisher(kafka) as publisher:
+            for topic, key in targets:
+                await _confirm(publisher, topic, key, None)
+                note(f"{_noun(topic)} {key} deleted")
+        gone = [key for topic, key in targets if topic == "workloads"]
+        if not await view.until(lambda: not any(key in view.records.get("placements", {}) for key in gone), timeout):
+            left = [key for key in gone if key in view.records.get("placements", {})]
+            raise CliError(f"not gone from every cluster within {timeout:g} s: {', '.join(left)}", Exit.FAILED)
+
+
+async def scale(kafka: KafkaSettings, key: str, replicas: int | None) -> None:
+    """Overrides the total of a workload; None gives the manifest its say again."""
+    workload = _workload_key(key)
+    value = None if replicas is None else dump_scale(Scale(workload, replicas, _user(), time.time()))
+    async with _publisher(kafka) as publisher:
+        await _confirm(publisher, "scales", workload, value)
+
+
+async def freeze(kafka: KafkaSettings, reason: str | None) -> None:
+    """Freezes the fleet for a reason, or lets it go on (None)."""
+    value = None if reason is None else dump_policy(dump_freeze(reason))
+    async with _publisher(kafka) as publisher:
+        await _confirm(publisher, "policies", FREEZE_KEY, value)
+
+
+def _publisher(kafka: KafkaSettings) -> Any:
+    return simple_publisher(kafka, source=_SOURCE)
+
+
+async def _confirm(publisher: Publisher, topic: str, key: str, value: bytes | None) -> Any:
+    try:
+        async with asyncio.timeout(_CONFIRM_TIMEOUT):
+            return await publisher.confirm(topic, key, value)
+    except RecordTooLarge as error:
+        raise CliError(str(error)) from error
+    except (PublishError, TimeoutError) as error:
+        raise CliError(f"{topic} {key} was not acknowledged: {error or 'time is over'}", Exit.UNREACHABLE) from error
+
+
+def _workload_key(key: str) -> str:
+    if key.count("/") != 2 or not all(key.split("/")):
+        raise CliError(f"{key!r} is not a workload: write namespace/Kind/name, such as default/Deployment/llm")
+    return key
+
+
+def _noun(topic: str) -> str:
+    return {"policies": "policy"}.get(topic, topic.removesuffix("s"))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
+
+
+def run(work: Callable[[], Any]) -> None:
+    """Runs a coroutine function, with an unreachable broker as exit code 3."""
+    with reaching_kafka():
+        asyncio.run(work())
