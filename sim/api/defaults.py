@@ -20,17 +20,32 @@ Json = dict[str, Any]
 _TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
-def for_create(resource: Resource, obj: Json, store: Store) -> None:
-    """Complete a new object."""
-    status = obj.get("status")
+def for_create(resource: Resource, obj: Json) -> None:
+    """Complete a new object: what counts as the client's own wish."""
     if "status" in resource.subresources and resource.storage not in _KEEPS_STATUS:
         obj.pop("status", None)
     _fill(resource, obj)
+
+
+def admit(resource: Resource, obj: Json, store: Store) -> None:
+    """Complete a new object by admission, and give it its first status; nobody owns these fields.
+
+    ApiError 403 where admission refuses it.
+    """
     if resource.storage == PODS.storage:
         _admit_pod(obj, store)
+    elif resource.storage == "jobs.batch":
+        _generate_selector(obj)
     initial = _INITIAL_STATUS.get(resource.storage)
     if initial is not None:
+        status = obj.get("status")
         obj["status"] = initial(obj, status if isinstance(status, dict) else {})
+
+
+def for_status(resource: Resource, obj: Json) -> None:
+    """Complete a status that is written."""
+    if resource.storage == "nodes" and isinstance(obj.get("status"), dict):
+        quantities(_section(obj, "status"), ("capacity", "allocatable"))
 
 
 def for_update(resource: Resource, obj: Json, old: Json) -> None:
@@ -124,11 +139,6 @@ def _container(container: Json) -> None:
     )
     resources = _section(container, "resources")
     quantities(resources, ("limits", "requests"))
-    limits, requests = resources.get("limits"), resources.get("requests")
-    if isinstance(limits, dict) and isinstance(requests, (dict, type(None))):
-        missing = {name: value for name, value in limits.items() if name not in (requests or {})}
-        if missing:
-            resources["requests"] = {**(requests or {}), **missing}
     for port in _objects(container, "ports"):
         _set(port, protocol="TCP")
     for variable in _objects(container, "env"):
@@ -169,6 +179,19 @@ def _pod(obj: Json) -> None:
     spec = _section(obj, "spec")
     _pod_spec(spec)
     _set(spec, enableServiceLinks=True)
+    for key in ("initContainers", "containers"):
+        for container in spec[key] if isinstance(spec.get(key), list) else ():
+            if isinstance(container, dict) and isinstance(container["resources"], dict):
+                _default_requests(container["resources"])
+
+
+def _default_requests(resources: Json) -> None:
+    """A pod (not the template of one) requests what it limits and does not request."""
+    limits, requests = resources.get("limits"), resources.get("requests")
+    if isinstance(limits, dict) and isinstance(requests, (dict, type(None))):
+        missing = {name: value for name, value in limits.items() if name not in (requests or {})}
+        if missing:
+            resources["requests"] = {**(requests or {}), **missing}
 
 
 def _admit_pod(obj: Json, store: Store) -> None:
@@ -269,6 +292,7 @@ def _daemon_set(obj: Json) -> None:
 
 def _job_spec(spec: Json) -> None:
     _set(spec, backoffLimit=6, suspend=False, completionMode="NonIndexed", podReplacementPolicy="")
+    _set(spec, manualSelector=False)
     if not spec["podReplacementPolicy"]:
         spec["podReplacementPolicy"] = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
     if spec.get("completions") is None and spec.get("parallelism") is None:
@@ -278,12 +302,19 @@ def _job_spec(spec: Json) -> None:
 
 
 def _job(obj: Json) -> None:
-    """Also what the API server generates: a selector by the job's uid, and the labels that it selects."""
     spec = _section(obj, "spec")
     _job_spec(spec)
-    metadata = obj["metadata"]
-    uid, name = metadata.get("uid"), metadata.get("name")
-    if uid and spec.get("selector") is None and not spec.get("manualSelector"):
+    template = spec["template"].get("metadata")
+    _set(obj["metadata"], labels=dict((template or {}).get("labels") or {}) or None)
+    if not obj["metadata"]["labels"]:
+        del obj["metadata"]["labels"]
+
+
+def _generate_selector(obj: Json) -> None:
+    """A selector by the job's uid, and the labels that it selects."""
+    spec, metadata = obj["spec"], obj["metadata"]
+    uid, name = metadata["uid"], metadata["name"]
+    if isinstance(spec, dict) and spec.get("selector") is None and not spec.get("manualSelector"):
         generated = {
             "batch.kubernetes.io/controller-uid": uid,
             "batch.kubernetes.io/job-name": name,
@@ -292,6 +323,7 @@ def _job(obj: Json) -> None:
         }
         template = _section(spec["template"], "metadata")
         template["labels"] = {**(template.get("labels") or {}), **generated}
+        metadata["labels"] = {**(metadata.get("labels") or {}), **generated}
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 
@@ -412,7 +444,7 @@ _INITIAL_STATUS: dict[str, Callable[[Json, Json], Json]] = {
     "nodes": lambda _obj, given: given,
     "deployments.apps": lambda _obj, _given: {},
     "replicasets.apps": lambda _obj, _given: {"replicas": 0},
-    "statefulsets.apps": lambda _obj, _given: {"replicas": 0},
+    "statefulsets.apps": lambda _obj, _given: {"availableReplicas": 0, "replicas": 0},
     "jobs.batch": lambda _obj, _given: {},
     "customresourcedefinitions.apiextensions.k8s.io": _crd_status,
 }

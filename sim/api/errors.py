@@ -103,6 +103,12 @@ def invalid(resource: Resource, name: str, causes: Iterable[Json]) -> ApiError:
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {summary}', details)
 
 
+def invalid_options(kind: str, problem: Json) -> ApiError:
+    """422: an option of the request (PatchOptions, DeleteOptions, ...) that is not allowed."""
+    message = f'{kind}.meta.k8s.io "" is invalid: {problem["field"]}: {problem["message"]}'
+    return ApiError(422, "Invalid", message, {"group": "meta.k8s.io", "kind": kind, "causes": [problem]})
+
+
 def bad_request(message: str) -> ApiError:
     """400: the request cannot be understood."""
     return ApiError(400, "BadRequest", message)

@@ -161,6 +161,17 @@ def fields_of(node: Node, value: Any) -> Fields | None:
     return _MEMBER
 
 
+def added_fields(node: Node, value: Any) -> Fields:
+    """The fields of a value that was not there before: each level is a member."""
+    if not is_atomic(node) and isinstance(value, dict):
+        return _with_member({f"f:{k}": added_fields(child(node, k), v) for k, v in value.items()})
+    elements = list_elements(node, value) if isinstance(value, list) else None
+    if elements is None:
+        return _MEMBER
+    items = item_node(node)
+    return _with_member({element: added_fields(items, item) for element, item in elements.items()})
+
+
 def _with_member(fields: Fields | None) -> Fields:
     if not fields:
         return _MEMBER
@@ -186,7 +197,7 @@ def changes(node: Node, old: Any, new: Any) -> tuple[Fields | None, Fields | Non
     removed: Fields = {}
     for key, (sub, value) in after.items():
         if key not in before:
-            changed[key] = _with_member(fields_of(sub, value))
+            changed[key] = added_fields(sub, value)
             continue
         sub_changed, sub_removed = changes(sub, before[key][1], value)
         if sub_changed is not None:
@@ -195,7 +206,7 @@ def changes(node: Node, old: Any, new: Any) -> tuple[Fields | None, Fields | Non
             removed[key] = sub_removed
     for key, (sub, value) in before.items():
         if key not in after:
-            removed[key] = _with_member(fields_of(sub, value))
+            removed[key] = added_fields(sub, value)
     return changed or None, removed or None
 
 

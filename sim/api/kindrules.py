@@ -155,7 +155,7 @@ def _check_template(spec: Json, problems: Problems, restart: tuple[str, ...], *,
     selector = problems.section(spec, "selector", "spec.")
     if not selector.get("matchLabels") and not selector.get("matchExpressions"):
         problems.required("spec.selector")
-        return
+        selector = {"matchLabels": {"": ""}}
     for at, term in problems.objects(selector, "matchExpressions", "spec.selector."):
         if term.get("operator") not in _OPERATORS or not term.get("key"):
             problems.invalid(f"{at}.operator", term.get("operator"), "not a valid selector operator")
@@ -287,7 +287,7 @@ def _check_priority_class(obj: Json, problems: Problems) -> None:
 def _check_priority_class_update(new: Json, old: Json, problems: Problems) -> None:
     for field in ("value", "preemptionPolicy"):
         if new.get(field) != old.get(field):
-            problems.invalid(field, new.get(field), _IMMUTABLE)
+            problems.forbidden(field, "may not be changed in an update.")
 
 
 def _check_data(obj: Json, problems: Problems) -> None:

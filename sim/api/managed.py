@@ -152,6 +152,39 @@ def without_system(obj: Json) -> Json:
     return {**obj, "metadata": metadata}
 
 
+_ALWAYS_THERE = (
+    ("metadata",),
+    ("spec",),
+    ("spec", "containers"),
+    ("status",),
+    ("spec", "strategy"),
+    ("spec", "updateStrategy"),
+    ("spec", "template"),
+    ("spec", "template", "metadata"),
+    ("spec", "template", "spec"),
+    ("spec", "template", "spec", "containers"),
+    ("spec", "jobTemplate"),
+    ("spec", "jobTemplate", "spec"),
+    ("spec", "jobTemplate", "spec", "template"),
+    ("spec", "jobTemplate", "spec", "template", "spec"),
+    ("spec", "jobTemplate", "spec", "template", "spec", "containers"),
+)
+
+
+def _skeleton(resource: Resource, new: Json) -> Json:
+    """What a new object is compared with: in upstream's builtin types, struct fields are there from the start."""
+    skeleton: Json = {"metadata": {}}
+    for path in () if resource.custom else _ALWAYS_THERE:
+        have: Any = new
+        into = skeleton
+        for name in path[:-1]:
+            have = have.get(name, {})
+            into = into.setdefault(name, {})
+        if isinstance(have, dict) and isinstance(have.get(path[-1]), (dict, list)):
+            into.setdefault(path[-1], type(have[path[-1]])())
+    return skeleton
+
+
 def track_update(
     schema: Node, resource: Resource, old: Json | None, new: Json, manager: str, subresource: str, now: float
 ) -> Json:
@@ -162,7 +195,7 @@ def track_update(
     listed = new["metadata"].get("managedFields")
     before = old["metadata"] if old else {}
     entries = decode(new["metadata"] if listed else before)
-    bare = without_system(old) if old else {"metadata": {}}
+    bare = without_system(old) if old else _skeleton(resource, new)
     changed, removed = changes(schema, bare, without_system(new))
     lost = union(changed or {}, removed or {})
     if lost:
@@ -194,7 +227,10 @@ def apply(
     FieldManagerConflict per field that another manager owns and that would change; `force` takes them over.
     """
     config = without_system(config)
-    _check_keys(schema, config, "", resource)
+    try:
+        _check_keys(schema, config, "")
+    except ValueError as error:
+        raise _untyped(resource, config["metadata"].get("name", ""), str(error)) from None
     entries = decode(live["metadata"]) if live else {}
     if live is not None and not entries:
         owned = ownable(resource, fields_of(schema, without_system(live)), subresource)
@@ -263,23 +299,34 @@ def _conflict(found: list[tuple[Entry, Fields]]) -> errors.ApiError:
     return errors.apply_conflict(f"Apply failed with {count} {noun}: {text}", causes)
 
 
-def _check_keys(node: Node, value: Any, path: str, resource: Resource) -> None:
+def _first_repeated(node: Node, items: list[Any]) -> str:
+    seen = set()
+    for item in items:
+        (element,) = list_elements(node, [item]) or {"": item}
+        if element in seen:
+            return next(paths({element: {}}))
+        seen.add(element)
+    return ""
+
+
+def _check_keys(node: Node, value: Any, path: str) -> None:
     """Items of associative lists need their keys, and each key once."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_keys(child(node, name), item, f"{path}.{name}", resource)
+            _check_keys(child(node, name), item, f"{path}.{name}")
     elif isinstance(value, list) and isinstance(node, (ListMap, ListSet)):
         try:
             elements = list_elements(node, value) or {}
         except ValueError as error:
-            raise _untyped(resource, f"{path}: {error}") from None
+            raise ValueError(f"{path}: {error}") from None
         if len(elements) != len(value):
-            raise _untyped(resource, f"{path}: duplicate entries for key")
+            twice = _first_repeated(node, value)
+            raise ValueError(f"{path}: duplicate entries for key {twice}")
         if isinstance(node, ListMap):
             for element, item in elements.items():
-                _check_keys(node.items, item, path + next(paths({element: {}})), resource)
+                _check_keys(node.items, item, path + next(paths({element: {}})))
 
 
-def _untyped(resource: Resource, problem: str) -> errors.ApiError:
+def _untyped(resource: Resource, name: str, problem: str) -> errors.ApiError:
     kind = f"{resource.api_version}, Kind={resource.kind}"
-    return errors.ApiError(500, "", f"failed to create typed patch object ({kind}): {problem}")
+    return errors.ApiError(500, "", f"failed to create typed patch object (/{name}; {kind}): {problem}")

@@ -94,10 +94,13 @@ def check_version(resource: Resource, name: str, given: str | None, old: Json, *
 def check_preconditions(resource: Resource, old: Json, uid: str | None, resource_version: str | None) -> None:
     """The preconditions of a delete: 409 if uid or resourceVersion are not the object's."""
     metadata = old["metadata"]
-    for label, wanted, have in (
-        ("UID", uid, metadata["uid"]),
-        ("ResourceVersion", resource_version, metadata["resourceVersion"]),
+    for label, wanted, have, guess in (
+        ("UID", uid, metadata["uid"], "deleted and then recreated"),
+        ("ResourceVersion", resource_version, metadata["resourceVersion"], "modified"),
     ):
         if wanted is not None and wanted != have:
-            why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {have}"
+            why = (
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record ({have}). "
+                f"The object might have been {guess}"
+            )
             raise errors.conflict(resource, metadata["name"], why)

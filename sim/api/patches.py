@@ -153,11 +153,13 @@ def _merge_object(node: Node, old: Any, patch: Json) -> Json:
             result.pop(key, None)
         else:
             result[key] = _merge_value(child(node, key), result.get(key), value)
+            order = patch.get(f"$setElementOrder/{key}", value)
+            if isinstance(order, list) and isinstance(result[key], list) and isinstance(old, dict):
+                result[key] = _ordered(child(node, key), result[key], order, old.get(key) or [])
     for key, value in patch.items():
-        if key.startswith("$setElementOrder/"):
-            name = key.partition("/")[2]
-            if isinstance(result.get(name), list):
-                result[name] = _ordered(child(node, name), result[name], value)
+        name = key.removeprefix("$setElementOrder/")
+        if name != key and name not in patch and isinstance(result.get(name), list):
+            result[name] = _ordered(child(node, name), result[name], value, result[name])
     return result
 
 
@@ -193,20 +195,27 @@ def _merge_list(items: Node, key: str, old: list[Any], patch: list[Any]) -> list
     return result
 
 
-def _ordered(node: Node, items: list[Any], order: list[Any]) -> list[Any]:
-    """Items that the order names come in its order, at the places where such items are now; others stay."""
+def _ordered(node: Node, items: list[Any], order: list[Any], server: list[Any]) -> list[Any]:
+    """The merged list in upstream's order: items that the patch names in its order, the others in the server's;
+    where the two meet, as they stood on the server, and what is new first.
+    """
     key = node.merge_key if isinstance(node, (ListMap, MergedAtomic)) else ""
+    if not key and not isinstance(node, ListSet):
+        return items
 
     def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
+        return _hashable(item.get(key) if key and isinstance(item, dict) else item)
 
-    rank = {_hashable(identity(item)): index for index, item in enumerate(order)}
-    named = sorted(
-        (item for item in items if _hashable(identity(item)) in rank),
-        key=lambda item: rank[_hashable(identity(item))],
-    )
-    following = iter(named)
-    return [next(following) if _hashable(identity(item)) in rank else item for item in items]
+    wanted = {identity(item): index for index, item in enumerate(order)}
+    stood = {identity(item): index for index, item in enumerate(server)}
+    named = sorted((i for i in items if identity(i) in wanted), key=lambda i: wanted[identity(i)])
+    others = [i for i in items if identity(i) not in wanted]
+    merged: list[Any] = []
+    while named and others:
+        first, second = stood.get(identity(named[0])), stood.get(identity(others[0]))
+        take_other = first is not None and second is not None and second < first
+        merged.append(others.pop(0) if take_other else named.pop(0))
+    return [*merged, *named, *others]
 
 
 def _hashable(value: Any) -> Any:

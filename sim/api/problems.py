@@ -50,7 +50,9 @@ class Problems:
 
     def wrong_type(self, field: str, value: Any, wanted: str) -> None:
         """A JSON type that the field cannot hold."""
-        self.malformed.append(f"json: cannot unmarshal {json.dumps(value)} into field {field} of type {wanted}")
+        given = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+        kind = given.get(type(value), "null")
+        self.malformed.append(f"json: cannot unmarshal {kind} into Go struct field {field} of type {wanted}")
 
     def section(self, parent: Json, key: str, path: str) -> Json:
         """The object at `key`, or an empty one where it is missing or of another type."""
@@ -97,7 +99,7 @@ class Problems:
             try:
                 text = canonical(value if isinstance(value, str) else json.dumps(value))
             except ValueError:
-                self.malformed.append(f"{path}{key}[{name}]: {MALFORMED}, got {json.dumps(value)}")
+                self.malformed.append(f"{MALFORMED} ({path}{key}[{name}] is {json.dumps(value)})")
                 continue
             good[name] = text
             if text.startswith("-"):

@@ -79,7 +79,7 @@ def whole_number(query: Mapping[str, str], name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax of {name}') from None
+        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from None
 
 
 def version_of(query: Mapping[str, str]) -> int | None:
@@ -162,10 +162,8 @@ def _supported(resource: Resource, selector: FieldSelector) -> FieldSelector:
         if resource.group == "events.k8s.io" and head in _EVENT_PATHS:
             path = _EVENT_PATHS[head] + dot + rest
         if path not in {"metadata.name", "metadata.namespace"} and path not in known:
-            raise errors.bad_request(
-                f'Unable to find "{resource.group_resource}" that match label selector "", field selector '
-                f'"{selector.text}": field label not supported: {path}'
-            )
+            listed = ", ".join(f'"{name}"' for name in ("metadata.name", "metadata.namespace", *sorted(known)))
+            raise errors.bad_request(f'"{path}" is not a known field selector: only {listed}')
         terms.append((path, value, same))
     return FieldSelector(tuple(terms), selector.text)
 
@@ -184,7 +182,9 @@ def write_options(query: Mapping[str, str], user_agent: str) -> WriteOptions:
     """The options of a write; the field manager defaults to the client's name. ApiError 400."""
     dry_run = query.get("dryRun", "")
     if dry_run not in {"", "All"}:
-        raise errors.bad_request(f'dryRun: Unsupported value: "{dry_run}": supported values: "All"')
+        message = f'Unsupported value: ["{dry_run}"]: supported values: "All"'
+        cause = errors.cause("FieldValueNotSupported", "dryRun", message)
+        raise errors.invalid_options("CreateOptions", cause)
     given = query.get("fieldManager", "")
     manager = given or user_agent.partition("/")[0] or "unknown"
     if len(manager) > 128:

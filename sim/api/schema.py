@@ -76,6 +76,13 @@ ATOMIC = Atomic()
 UNKNOWN = Unknown()
 LEAF = Struct()
 LABELS = Map(LEAF)
+
+
+def _named(items: Node) -> ListMap:
+    """A list of things with names; upstream's schema has "" as the default of `name`."""
+    return ListMap(("name",), items, "name", {"name": ""})
+
+
 CONDITIONS = ListMap(("type",), LEAF, "type")
 
 METADATA = Struct(
@@ -92,7 +99,7 @@ _VALUE_FROM = Struct(dict.fromkeys(("fieldRef", "resourceFieldRef", "secretKeyRe
 _CONTAINER = Struct(
     {
         "ports": ListMap(("containerPort", "protocol"), LEAF, "containerPort", {"protocol": "TCP"}),
-        "env": ListMap(("name",), Struct({"valueFrom": _VALUE_FROM}), "name"),
+        "env": _named(Struct({"valueFrom": _VALUE_FROM})),
         "volumeMounts": ListMap(("mountPath",), LEAF, "mountPath"),
         "volumeDevices": ListMap(("devicePath",), LEAF, "devicePath"),
         "resources": Struct(
@@ -100,7 +107,7 @@ _CONTAINER = Struct(
         ),
     }
 )
-_CONTAINERS = ListMap(("name",), _CONTAINER, "name")
+_CONTAINERS = _named(_CONTAINER)
 _NODE_AFFINITY = Struct({"requiredDuringSchedulingIgnoredDuringExecution": ATOMIC})
 _VOLUME = Struct(
     {
@@ -117,11 +124,11 @@ POD_SPEC = Struct(
         "containers": _CONTAINERS,
         "initContainers": _CONTAINERS,
         "ephemeralContainers": _CONTAINERS,
-        "volumes": ListMap(("name",), _VOLUME, "name"),
-        "imagePullSecrets": ListMap(("name",), ATOMIC, "name"),
+        "volumes": _named(_VOLUME),
+        "imagePullSecrets": _named(ATOMIC),
         "hostAliases": ListMap(("ip",), LEAF, "ip"),
-        "schedulingGates": ListMap(("name",), LEAF, "name"),
-        "resourceClaims": ListMap(("name",), LEAF, "name"),
+        "schedulingGates": _named(LEAF),
+        "resourceClaims": _named(LEAF),
         "topologySpreadConstraints": ListMap(
             ("topologyKey", "whenUnsatisfiable"), Struct({"labelSelector": ATOMIC}), "topologyKey"
         ),
@@ -163,7 +170,7 @@ BUILTIN: Mapping[str, Mapping[str, Node]] = {
         ),
         "status": _CONDITIONED,
     },
-    "serviceaccounts": {"secrets": ListMap(("name",), ATOMIC, "name")},
+    "serviceaccounts": {"secrets": _named(ATOMIC)},
     "persistentvolumeclaims": {
         "spec": Struct({"selector": ATOMIC, "resources": Struct({"limits": LABELS, "requests": LABELS})}),
         "status": Struct({"conditions": CONDITIONS, "capacity": LABELS}),

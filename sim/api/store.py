@@ -299,7 +299,8 @@ class Store:
         controllers in this process use. ApiError 404 (namespace), 409 (exists), 403 (namespace terminating),
         400/422 (malformed, invalid).
         """
-        if (obj.get("metadata") or {}).get("resourceVersion"):
+        given = obj.get("metadata") if isinstance(obj, dict) else None
+        if isinstance(given, dict) and given.get("resourceVersion"):
             raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
         return self._create(resource, obj, now, namespace, manager, dry_run, None)
 
@@ -321,16 +322,17 @@ class Store:
         namespace = metadata.get("namespace", "")
         self._check_namespace(resource, namespace, metadata.get("name", ""))
         new["metadata"] = new_metadata(resource, metadata, make_uid(self._seed, self._counter), now)
-        defaults.for_create(resource, new, self)
+        defaults.for_create(resource, new)
+        if managed_fields is not None:
+            new["metadata"]["managedFields"] = managed_fields
+        elif manager:
+            new = managed.track_update(self.schema(resource), resource, None, new, manager, "", now)
+        defaults.admit(resource, new, self)
         validation.check_create(resource, new, self.registry)
         key = (namespace, new["metadata"]["name"])
         bucket = self.bucket(resource)
         if bucket.get(*key) is not None:
             raise errors.already_exists(resource, key[1])
-        if managed_fields is not None:
-            new["metadata"]["managedFields"] = managed_fields
-        elif manager:
-            new = managed.track_update(self.schema(resource), resource, None, new, manager, "", now)
         if dry_run:
             return as_served(resource, new)
         new = self.commit("ADDED", bucket, new, None)
@@ -417,9 +419,8 @@ class Store:
         uid in `config` forbids creation (409) and must be that of an existing object (422). So "1" as
         resourceVersion means create only, and uid with resourceVersion means update only.
         """
+        validation.check_applied(resource, config, name)
         config = validation.well_formed(resource, config, namespace or None, name)
-        if config["metadata"].get("managedFields"):
-            raise errors.bad_request("metadata.managedFields must be nil")
         live = self.find(resource, namespace, name)
         schema = self.schema(resource)
         if live is None and subresource:
@@ -525,7 +526,9 @@ class Store:
     ) -> Json:
         new = validation.restrict(resource, new, old, subresource)
         new["metadata"] = kept_metadata(new["metadata"], old["metadata"])
-        if subresource != "status":
+        if subresource == "status":
+            defaults.for_status(resource, new)
+        else:
             defaults.for_update(resource, new, old)
             validation.check_update(resource, new, old)
             if wants_new_generation(resource, new, old):

@@ -43,6 +43,22 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
     return {**obj, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
 
 
+def check_applied(resource: Resource, config: Any, name: str) -> None:
+    """What server-side apply demands of a configuration: kind and name written out. ApiError 400."""
+    if not isinstance(config, dict):
+        raise errors.bad_request(f"error decoding YAML: the document is no object but {_type_name(config)}")
+    given = (config.get("apiVersion", ""), config.get("kind", ""))
+    if given != (resource.api_version, resource.kind):
+        group, _, version = str(given[0]).rpartition("/")
+        raise errors.bad_request(f"invalid object type: {group}/{version}, Kind={given[1]}")
+    metadata = config.get("metadata")
+    if not isinstance(metadata, dict) or not metadata.get("name"):
+        message = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        raise errors.bad_request(message)
+    if metadata.get("managedFields") is not None:
+        raise errors.bad_request("metadata.managedFields must be nil")
+
+
 def _check_place(resource: Resource, metadata: Json, namespace: str | None, name: str | None) -> None:
     if name is not None and metadata.setdefault("name", name) != name:
         raise errors.bad_request(
@@ -76,7 +92,7 @@ def _type_name(value: Any) -> str:
 def _wrong_type(resource: Resource, field: str, value: Any, wanted: str) -> errors.ApiError:
     return errors.bad_request(
         f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        f"json: cannot unmarshal {_type_name(value)} into field {field} of type {wanted}"
+        f"json: cannot unmarshal {_type_name(value)} into Go struct field {field} of type {wanted}"
     )
 
 
@@ -151,9 +167,14 @@ def check_update(resource: Resource, new: Json, old: Json) -> None:
         have = set(old["metadata"].get("finalizers") or ())
         added = [f for f in new["metadata"].get("finalizers") or () if f not in have]
         if added:
-            text = f"no new finalizers can be added if the object is being deleted, found new finalizers {added}"
+            found = _go_strings(added)
+            text = f"no new finalizers can be added if the object is being deleted, found new finalizers {found}"
             problems.forbidden("metadata.finalizers", text)
     problems.raise_for(resource, old["metadata"]["name"])
+
+
+def _go_strings(values: list[str]) -> str:
+    return "[]string{" + ", ".join(f'"{value}"' for value in values) + "}"
 
 
 def _check_name(resource: Resource, metadata: Json, problems: Problems) -> None:

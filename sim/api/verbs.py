@@ -28,7 +28,7 @@ Json = dict[str, Any]
 Query = Mapping[str, str]
 Answer = tuple[int, Json]
 
-_PROPAGATION = ("Background", "Foreground", "Orphan")
+_PROPAGATION = ("Foreground", "Background", "Orphan")
 
 
 def get(store: Store, target: Target) -> Json:
@@ -192,14 +192,12 @@ def patch(store: Store, target: Target, kind: str, body: Any, query: Query, agen
     if not target.name or target.subresource not in {"", "status", "scale"}:
         raise errors.method_not_allowed(target.resource, "patch")
     if kind == "apply" and not options.field_manager_given:
-        raise errors.ApiError(
-            422,
-            "Invalid",
-            'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
-        )
+        problem = "Required value: is required for apply patch"
+        cause = errors.cause("FieldValueRequired", "fieldManager", problem)
+        raise errors.invalid_options("PatchOptions", cause)
     if kind != "apply" and options.force:
-        message = 'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch'
-        raise errors.ApiError(422, "Invalid", message)
+        problem = "Forbidden: may not be specified for non-apply patch"
+        raise errors.invalid_options("PatchOptions", errors.cause("FieldValueForbidden", "force", problem))
     place = (target.resource, target.key_namespace, target.name)
     common: Json = {"now": now, "manager": options.manager, "dry_run": options.dry_run}
     if target.subresource == "scale":
@@ -259,12 +257,10 @@ def _delete_options(body: Any, query: Query) -> Json:
     if propagation is None and orphan is not None:
         propagation = "Orphan" if orphan else "Background"
     if propagation is not None and propagation not in _PROPAGATION:
-        listed = ", ".join(f'"{name}"' for name in _PROPAGATION)
-        message = (
-            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{propagation}": '
-            f"supported values: {listed}"
-        )
-        raise errors.ApiError(422, "Invalid", message)
+        listed = ", ".join(f'"{name}"' for name in (*_PROPAGATION, "nil"))
+        problem = f'Unsupported value: "{propagation}": supported values: {listed}'
+        cause = errors.cause("FieldValueNotSupported", "propagationPolicy", problem)
+        raise errors.invalid_options("DeleteOptions", cause)
     grace = options.get("gracePeriodSeconds")
     return {
         "uid": preconditions.get("uid"),
