@@ -11,6 +11,7 @@ from gpufleet.kube.access import connect
 from gpufleet.kube.client import DISCOVERY_HOLD_SECONDS, KubeClient
 from gpufleet.kube.errors import ApiStatusError, NotServed
 from gpufleet.kube.resources import CONFIG_MAPS, NODES, PODS
+from gpufleet.kube.retry import call_with_retries
 from tests.support.apiserver import NODE, ApiServer, config_map, deployment, pod, widget_crd
 from tests.support.waiting import eventually
 
@@ -63,7 +64,8 @@ async def test_a_kind_can_come_later(apiserver: ApiServer, namespace: str) -> No
         async def applied() -> bool:
             now[0] += DISCOVERY_HOLD_SECONDS
             try:
-                await kube.apply(widget, field_manager=ME)
+                # A real server answers 429 for a moment while it sets up the storage of a new kind.
+                await call_with_retries(lambda: kube.apply(widget, field_manager=ME))
             except NotServed:
                 return False
             return True
