@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import Registry, Topic
 
 _DYNAMIC_TOPIC_CONFIG: Final = 1
+_APPEAR_SECONDS: Final = 10.0
+_APPEAR_LOOK: Final = 0.05
 
 Action = Literal["create", "alter", "refuse"]
 
@@ -108,16 +111,17 @@ async def apply(admin: Admin, registry: Registry, *, replication_factor: int = 1
     Raises TopicsRefused, after doing what can be done, for partition counts that differ, for configs that the broker
     does not let change, and for topics that it does not create.
     """
-    differences = await diff(admin, registry)
-    refused = [difference.detail for difference in differences if difference.action == "refuse"]
-    done: list[Difference] = []
-    created = [difference for difference in differences if difference.action == "create"]
+    created = [difference for difference in await diff(admin, registry) if difference.action == "create"]
+    errors: dict[str, str] = {}
     if created:
         errors = await _create(admin, [difference.topic for difference in created], replication_factor)
-        done += [difference for difference in created if difference.topic.name not in errors]
-        refused += [f"{name} is not created: {error}" for name, error in sorted(errors.items())]
-    for difference in differences:
-        if difference.action == "alter":
+        await _appear(admin, [difference.topic for difference in created if difference.topic.name not in errors])
+    done = [difference for difference in created if difference.topic.name not in errors]
+    refused = [f"{name} is not created: {error}" for name, error in sorted(errors.items())]
+    for difference in await diff(admin, registry):
+        if difference.action == "refuse":
+            refused.append(difference.detail)
+        elif difference.action == "alter":
             error = await _alter(admin, difference.topic)
             if error is None:
                 done.append(difference)
@@ -127,6 +131,15 @@ async def apply(admin: Admin, registry: Registry, *, replication_factor: int = 1
         raise TopicsRefused("; ".join(refused))
     order = {topic.name: number for number, topic in enumerate(registry)}
     return sorted(done, key=lambda difference: order[difference.topic.name])
+
+
+async def _appear(admin: Admin, topics: list[Topic]) -> None:
+    """A topic that is created is not at once known to the broker that is asked next."""
+    wanted = {topic.name for topic in topics}
+    for _ in range(round(_APPEAR_SECONDS / _APPEAR_LOOK)):
+        if wanted <= set(await admin.list_topics()):
+            return
+        await asyncio.sleep(_APPEAR_LOOK)
 
 
 def _refusal(topic: Topic, found: int) -> str:
@@ -175,7 +188,7 @@ async def _create(admin: Admin, topics: list[Topic], replication_factor: int) ->
     )
     errors: dict[str, str] = {}
     for name, code, *rest in response.topic_errors:
-        # Two that apply at once are no conflict: the topic is there, and the next diff looks at it.
+        # Two that apply at once are no conflict: the topic is there, and is looked at next.
         if code and code != TopicAlreadyExistsError.errno:
             errors[name] = (rest[0] if rest else None) or for_code(code).__name__
     return errors

@@ -27,6 +27,7 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 
 _RETRY_FIRST: Final = 0.1
 _RETRY_LAST: Final = 2.0
+_RETRY_QUIETLY: Final = 1.0
 _NOISE_INTERVAL: Final = 10.0
 
 
@@ -59,7 +60,6 @@ class FleetBroker(KafkaBroker):
         )
 
     async def _connect(self) -> Callable[..., aiokafka.AIOKafkaConsumer]:
-        quieten()
         self.idempotent = await reach(self.settings, str(self._connection_kwargs["client_id"]))
         self._connection_kwargs["enable_idempotence"] = self.idempotent
         return await super()._connect()
@@ -114,7 +114,9 @@ def _security(settings: KafkaSettings) -> BaseSecurity | None:
 
 async def reach(settings: KafkaSettings, client_id: str) -> bool:
     """Connect once, with retries; whether the producer can be idempotent. Raises BusUnavailable."""
-    deadline = time.monotonic() + settings.connect_timeout
+    quieten()
+    begin = time.monotonic()
+    deadline = begin + settings.connect_timeout
     pause = _RETRY_FIRST
     told = False
     while True:
@@ -129,7 +131,7 @@ async def reach(settings: KafkaSettings, client_id: str) -> bool:
             reason = explain(settings, causes.last or error)
             if time.monotonic() + pause > deadline or isinstance(error, IncompatibleBrokerVersion):
                 raise BusUnavailable(reason) from error
-            if not told:
+            if not told and time.monotonic() - begin > _RETRY_QUIETLY:
                 log.warning("bus.unreachable", cause=reason, retry_for_seconds=settings.connect_timeout)
                 told = True
         finally:
@@ -177,6 +179,8 @@ def explain(settings: KafkaSettings, error: BaseException | str) -> str:
         hint = "the host name is not known here: check bootstrap"
     elif "refused" in low or "connect call failed" in low:
         hint = "nothing listens there: is the broker running, are host and port right?"
+    elif "timeout" in low or "timed out" in low:
+        hint = f"no answer in time: is it a Kafka broker, and does this port speak {settings.security_protocol}?"
     elif "closed" in low or "incomplete" in low:
         hint = (
             "the broker closed the connection: a TLS or SASL port for a plain client? "
@@ -187,23 +191,24 @@ def explain(settings: KafkaSettings, error: BaseException | str) -> str:
     return f"{where}: {cause} ({hint})"
 
 
-class _Causes(logging.Handler):
+class _Causes:
     """Collects what aiokafka only logs: `Unable to bootstrap` has no cause, the line before it has."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
         self.last: str | None = None
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def note(self, record: logging.LogRecord) -> None:
         if not record.getMessage().startswith("Unable to bootstrap"):
-            self.last = record.getMessage()
+            error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+            text = record.getMessage()
+            self.last = text if str(error) else f"{text}{type(error).__name__}"  # a time-out has no text
 
     def __enter__(self) -> _Causes:
-        logging.getLogger("aiokafka").addHandler(self)
+        _noise.watchers.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("aiokafka").removeHandler(self)
+        _noise.watchers.remove(self)
 
 
 class _Noise(logging.Filter):
@@ -213,10 +218,13 @@ class _Noise(logging.Filter):
         super().__init__()
         self._clock = clock
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self.watchers: list[_Causes] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
+        for watcher in self.watchers:
+            watcher.note(record)
         kind = (record.name, str(record.msg))
         now = self._clock()
         last, held = self._seen.get(kind, (float("-inf"), 0))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,6 +32,7 @@ class TableFeed(Reader):
 
     def __init__(self, broker: KafkaBroker, topics: Sequence[str], sink: Sink, settings: KafkaSettings) -> None:
         super().__init__(broker, topics, sink, settings)
+        self._begun = False
         self._caught_up = False
         self._first: asyncio.Task[None] | None = None
 
@@ -57,15 +59,38 @@ class TableFeed(Reader):
 
         Raises FeedFailed.
         """
-        await self.reach(await self.end_offsets(await self._partitions()))
+        await self._started()
+        await self.reach(await self.end_offsets(self._partitions()))
 
-    async def _partitions(self) -> list[TopicPartition]:
-        while self.consumer is None or not self.consumer.assignment():  # FastStream is starting it
+    async def watch(self, interval: float = 5.0) -> None:
+        """Run until the feed fails, and raise FeedFailed.
+
+        Looks every `interval` seconds whether the log still reaches as far as it was read: Apache Kafka tells a reader
+        beyond the end, which then starts anew; the embedded broker lets it wait, for ever after a restart. And whether
+        the topics are still there: aiokafka goes on without those that are not.
+        """
+        await self._started()
+        gone: set[str] = set()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self.failed()
+            try:
+                before, gone = gone, set(self.topics) - {partition.topic for partition in self._partitions()}
+                if gone & before:  # twice, as a broker that starts may not know everything yet
+                    raise FeedFailed(f"the broker has no topic {', '.join(sorted(gone & before))} any more")
+                await self.end_offsets(self._partitions())
+            except FeedFailed as error:
+                self._fail(error)
+                raise
+
+    async def _started(self) -> None:
+        while not self._begun:
             self.check()
-            await asyncio.sleep(_LOOK)
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in self.topics
-            for partition in self.consumer.partitions_for_topic(topic) or ()
-        ]
-        return sorted(partitions)
+            self._begun = self.consumer is not None and bool(self.consumer.assignment())
+            if not self._begun:  # FastStream is starting it
+                await asyncio.sleep(_LOOK)
+
+    def _partitions(self) -> list[TopicPartition]:
+        consumer = self.consumer
+        return [] if consumer is None else sorted(consumer.assignment())

@@ -111,12 +111,15 @@ class Reader:
 
     def _check_continuity(self, records: Iterable[Record]) -> None:
         for record in records:
-            known = self.next_offsets.get(TopicPartition(record.topic, record.partition), 0)
-            if record.offset < known:
-                raise FeedFailed(
-                    f"{record.topic}/{record.partition} goes on at offset {record.offset} after {known} was reached: "
-                    "the broker has lost its log or is another one; start this service again"
-                )
+            self._check_not_before(TopicPartition(record.topic, record.partition), record.offset)
+
+    def _check_not_before(self, partition: TopicPartition, offset: int) -> None:
+        known = self.next_offsets.get(partition, 0)
+        if offset < known:
+            raise FeedFailed(
+                f"{partition.topic}/{partition.partition} is at offset {offset} although {known} was reached: "
+                "the broker has lost its log or is another one; start this service again"
+            )
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -143,7 +146,7 @@ class Reader:
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The end offsets now (under read_committed the last stable ones); waits for a broker that is away."""
-        while True:
+        while partitions:
             self.check()
             try:
                 ends: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
@@ -152,7 +155,11 @@ class Reader:
                     raise
                 await asyncio.sleep(_RETRY)
             else:
+                if self._stops_on_reset:
+                    for partition, end in ends.items():
+                        self._check_not_before(partition, end)
                 return ends
+        return {}
 
     async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
         """Wait until the sink has every record below `ends`. Raises FeedFailed."""

@@ -161,7 +161,7 @@ class ServiceRunner:
         await bus.broker.connect()
         await self._check_topics(bus)
         bus.spawn(bus.metrics.watch_loop(), "loop lag")
-        bus.spawn(bus.tables.failed(), "tables")
+        bus.spawn(bus.tables.watch(), "tables")
         if self._ownership is not None:
             bus.spawn(self._ownership.failed(), "ownership")
         bus.spawn(self._open_tables(), "start")
