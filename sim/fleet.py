@@ -22,7 +22,6 @@ from sim.model.cluster import Behaviour, simulated
 from sim.model.drive import Drive
 from sim.model.names import (
     CLASS_LABEL,
-    REGION_LABEL,
     SERVERLESS_STOCK,
     SERVERLESS_TOTAL,
     SYSTEM_NAMESPACE,
@@ -103,7 +102,7 @@ def build_cluster(
         if _is_served(crd, inventory.apis):
             store.create(CUSTOM_RESOURCE_DEFINITIONS, crd, now=now)
     drive = Drive(store, simulated(behaviour) if controllers is None else controllers)
-    drive.apply(cluster_writes(spec, inventory), now)
+    drive.apply(cluster_writes(inventory), now)
     pools = [_pool(spec, node_class) for node_class in inventory.node_classes if node_class.elastic is not None]
     if pools:
         drive.apply(pools_writes(drive.view, pools), now)
@@ -111,7 +110,7 @@ def build_cluster(
     return SimulatedCluster(spec, store, drive)
 
 
-def cluster_writes(spec: ClusterSpec, inventory: Inventory) -> list[Write]:
+def cluster_writes(inventory: Inventory) -> list[Write]:
     """The writes that make the nodes of a cluster, and the pods that fill them."""
     writes: list[Write] = []
     for node_class in inventory.node_classes:
@@ -120,7 +119,7 @@ def cluster_writes(spec: ClusterSpec, inventory: Inventory) -> list[Write]:
             labels = _class_labels(node_class)
             writes.append(Create(_node(name, labels, node_class.taints, render_resources(node_class.allocatable))))
             writes += [Create(pod) for pod in _fillers(name, node_class.allocatable, block)]
-    writes += [Create(_virtual_node(spec, node)) for node in inventory.virtual_nodes]
+    writes += [Create(_virtual_node(node)) for node in inventory.virtual_nodes]
     return writes
 
 
@@ -197,19 +196,16 @@ def _filler(node: str, index: int, requests: Mapping[str, str]) -> Json:
     }
 
 
-def _virtual_node(spec: ClusterSpec, node: VirtualNode) -> Json:
+def _virtual_node(node: VirtualNode) -> Json:
     labels = {**dict(node.labels), VIRTUAL_LABEL: VIRTUAL_VALUE}
-    if spec.region:
-        labels.setdefault(REGION_LABEL, spec.region)
     made = _node(node.name, labels, node.taints, VIRTUAL_CAPACITY)
     if node.stock is not None:
-        stock = json.dumps([{"gpuModelSeries": item.model, "gpus": item.gpus} for item in sorted_stock(node)])
+        stock = json.dumps([{"gpuModelSeries": item.model, "gpus": item.gpus} for item in _sorted_stock(node)])
         made["metadata"]["annotations"] = {SERVERLESS_TOTAL: stock, SERVERLESS_STOCK: stock}
     return made
 
 
-def sorted_stock(node: VirtualNode) -> list[ModelStock]:
-    """The stock of a virtual node in order of the models."""
+def _sorted_stock(node: VirtualNode) -> list[ModelStock]:
     return sorted(node.stock or (), key=lambda item: item.model)
 
 

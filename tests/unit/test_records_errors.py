@@ -160,6 +160,14 @@ def test_no_key(name: str) -> None:
         assert "Kafka key" in error.hint
 
 
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_the_key_of_another_record(name: str) -> None:
+    good = GOOD[name]
+    error = refusal(Record(good.topic, "another/key/altogether", good.value, good.headers))
+    assert (error.reason, error.path) == (RecordReason.KEY_MISMATCH, "key")
+    assert repr(good.key) in error.hint
+
+
 def test_a_key_that_is_no_text_is_shown_readably() -> None:
     good = GOOD["gpufleet.scales"]
     error = refusal(Record(good.topic, b"\xff\xfe".decode("utf-8", "surrogateescape"), good.value))

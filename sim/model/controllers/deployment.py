@@ -7,11 +7,11 @@ a Deployment that is resized in the middle of an update grows in its new Replica
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.model.api import DONE, Create, Delete, Json, Patch, Ref, Result, View, Write, ref_of
+from sim.model.api import DONE, Create, Delete, Event, Json, Patch, Ref, Result, View, Write, ref_of
 from sim.model.base import OwnerController
 from sim.model.controllers.replicaset import REPLICA_SET
 from sim.model.objects import (
@@ -24,6 +24,7 @@ from sim.model.objects import (
     finished,
     integer,
     labels_of,
+    owner_ref,
     owner_reference,
     seconds_of,
     status_write,
@@ -94,7 +95,16 @@ class DeploymentController(OwnerController):
 
     name = "deployment-controller"
     primary = DEPLOYMENT
-    dependents = (REPLICA_SET,)
+    dependents = (REPLICA_SET, POD)
+
+    def observe(self, view: View, event: Event) -> Iterable[Ref]:
+        """As usual; a pod that is gone may be what a Deployment with the strategy Recreate waits for."""
+        if event.kind != POD:
+            return super().observe(view, event)
+        owner = owner_ref(event.current, REPLICA_SET) if event.obj is None else None
+        replica_set = None if owner is None else view.get(*owner)
+        found = None if replica_set is None else owner_ref(replica_set, DEPLOYMENT)
+        return () if found is None else (found,)
 
     def reconcile(self, view: View, key: Ref, now: float) -> Result:
         """One step: the next sizes of the ReplicaSets, and the status."""
