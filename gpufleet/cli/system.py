@@ -52,7 +52,7 @@ class System:
     settings: Mapping[str, str] = field(default_factory=dict)
     single_process: bool = False
     folder: Path | None = None
-    simulation: Mapping[str, Any] = field(default_factory=dict)  # options of the simulated clusters
+    simulation: Sequence[tuple[str, str]] = (("namespace", "test"),)  # options of `python -m sim`
     say: Say = lambda _: None
     broker: EmbeddedBroker | None = field(default=None, init=False)
     children: dict[str, SupervisedProcess] = field(default_factory=dict, init=False)
@@ -80,7 +80,7 @@ class System:
         return KafkaSettings(bootstrap=self.bootstrap, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS)
 
     def url(self, name: str) -> str:
-        """The HTTP address of a service, or of the simulated clusters (`sim`)."""
+        """The HTTP address of a service."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class System:
             self._start_service(name)
         self.say("services started")
         if self.fleet:
-            await self._ready("sim", "/readyz")
+            await self._simulation_ready()
         await self.register()
         await asyncio.gather(*(self._ready(name, "/readyz") for name in SERVICES))
 
@@ -128,7 +128,7 @@ class System:
     def _start_simulation(self) -> None:
         fleet = self.root / "fleet.json"
         fleet.write_text(json.dumps(list(self.fleet)), encoding="utf-8")
-        options = [f"--{name}={value}" for name, value in sorted(self.simulation.items())]
+        options = [f"--{name}={value}" for name, value in self.simulation]
         self._spawn(
             "sim",
             [
@@ -176,6 +176,16 @@ class System:
             if time.monotonic() > deadline:
                 raise CliError(f"{name} is not ready after {_READY_TIMEOUT:g} s: {answer}", Exit.UNREACHABLE)
             await asyncio.sleep(0.1)
+
+    async def _simulation_ready(self) -> None:
+        """The simulation writes its kubeconfig when it answers."""
+        deadline = time.monotonic() + _READY_TIMEOUT
+        while not self.kubeconfig.exists():
+            child = self.children["sim"]
+            if not child.running or time.monotonic() > deadline:
+                raise CliError(f"the simulated clusters did not start:\n{child.log_tail()}", Exit.UNREACHABLE)
+            await asyncio.sleep(0.05)
+        self.say("simulated clusters ready")
 
     async def register(self) -> None:
         """Writes a registration for every cluster."""
