@@ -51,6 +51,7 @@ class Code(StrEnum):
     BACKING_OFF = "BackingOff"
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     SUBMISSION_MISSING = "SubmissionMissing"
+    JOB_FAILED = "JobFailed"
 
 
 @dataclass(frozen=True, slots=True)
