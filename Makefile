@@ -48,10 +48,14 @@ bench: $(STAMP)  ## Measure the figures of benchmarks/README.md
 docs: $(STAMP)  ## Generate the pages that are made from the code
 	@$(BIN)/python -m gpufleet.cli.reference docs
 
+# requirements.lock: everything, for a checkout. runtime: what the image holds. build: what makes the image's wheel.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+
 .PHONY: lock
 lock: $(STAMP)  ## Pin the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
-		--all-extras --group dev pyproject.toml -o requirements.lock
+	@$(COMPILE) --upgrade --all-extras --group dev pyproject.toml -o requirements.lock
+	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-runtime.lock
+	@printf 'hatchling>=1.27\nuv>=0.11\n' | $(COMPILE) --upgrade -c requirements.lock - -o requirements-build.lock
 
 .PHONY: clean
 clean:  ## Remove what was installed and built here
