@@ -184,6 +184,7 @@ class AwaitedMessage(Wire):
     cluster: Text
     epoch: Count = 0
     version: Count = 0
+    incarnation: str = ""
 
 
 class AssignmentMessage(Wire):
@@ -206,6 +207,7 @@ class AssignmentMessage(Wire):
     create_namespaces: bool = False
     suspended: bool = False
     orphan: bool = False
+    incarnation: str = ""
 
     def to_model(self) -> Assignment:
         """Returns the domain's assignment."""
@@ -219,13 +221,14 @@ class AssignmentMessage(Wire):
             division=self.division,
             patches=self.patches,
             uid=self.uid,
-            waits_for=tuple(Awaited(a.cluster, Version(a.epoch, a.version)) for a in self.waits_for),
+            waits_for=tuple(Awaited(a.cluster, Version(a.epoch, a.version), a.incarnation) for a in self.waits_for),
             job=self.job,
             conflict_overwrite=self.conflict_overwrite,
             preserve_on_deletion=self.preserve_on_deletion,
             create_namespaces=self.create_namespaces,
             suspended=self.suspended,
             orphan=self.orphan,
+            incarnation=self.incarnation,
         )
 
 
@@ -244,8 +247,15 @@ def assignment_object(assignment: Assignment) -> dict[str, Any]:
             "patches": assignment.patches,
             "uid": assignment.uid,
             "waitsFor": [
-                compact({"cluster": a.cluster, "epoch": a.version.epoch, "version": a.version.version})
-                for a in assignment.waits_for
+                compact(
+                    {
+                        "cluster": awaited.cluster,
+                        "epoch": awaited.version.epoch,
+                        "version": awaited.version.version,
+                        "incarnation": awaited.incarnation,
+                    }
+                )
+                for awaited in assignment.waits_for
             ],
             "job": assignment.job,
             "conflictOverwrite": assignment.conflict_overwrite,
@@ -253,6 +263,7 @@ def assignment_object(assignment: Assignment) -> dict[str, Any]:
             "createNamespaces": assignment.create_namespaces,
             "suspended": assignment.suspended,
             "orphan": assignment.orphan,
+            "incarnation": assignment.incarnation,
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from hypothesis import strategies as st
@@ -48,6 +49,14 @@ from gpufleet.model.placement import (
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.selectors import Taint
 
+
+def built(kind: type[Any], *positional: Any, **named: Any) -> st.SearchStrategy[Any]:
+    """Returns values of a dataclass. Every field has to be given, so that a new one is not forgotten here."""
+    expected = kind._fields if issubclass(kind, Version) else [item.name for item in fields(kind)]
+    assert len(positional) + len(named) == len(expected), f"{kind.__name__} has the fields {expected}"
+    return st.builds(kind, *positional, **named)
+
+
 INT32 = 2**31 - 1
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 word = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -58,7 +67,7 @@ moment = st.one_of(st.integers(0, 4_000_000_000).map(float), st.floats(1e9, 4e9)
 some_time = moment.filter(bool)
 flag = st.booleans()
 taints = st.lists(
-    st.builds(
+    built(
         Taint,
         key=word,
         effect=st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"]),
@@ -88,16 +97,16 @@ def tuples(items: Any) -> Any:
 labels = sorted_pairs(text, text)
 counts = sorted_pairs(text, count)
 amounts = sorted_pairs(st.sampled_from(["cpu", "memory", "pods", "nvidia.com/gpu"]), st.integers(1, 2**50))
-version = st.builds(Version, count, count)
-snapshot = st.builds(SnapshotId, text, count, count)
+version = built(Version, count, count)
+snapshot = built(SnapshotId, text, count, count)
 names = st.none() | st.frozensets(text, max_size=3)
 
 
 @st.composite
 def node_classes(draw: st.DrawFn) -> NodeClass:
-    free = draw(tuples(st.builds(FreeBlock, st.integers(0, 1000), amounts, tuples(count))))
-    return draw(
-        st.builds(
+    free = draw(tuples(built(FreeBlock, st.integers(0, 1000), amounts, tuples(count))))
+    result: NodeClass = draw(
+        built(
             NodeClass,
             name=word,
             allocatable=amounts,
@@ -105,27 +114,28 @@ def node_classes(draw: st.DrawFn) -> NodeClass:
             labels=labels,
             taints=taints,
             free=st.just(free),
-            elastic=st.none() | st.builds(ElasticStock, count, count, st.floats(0, 1e6)),
+            elastic=st.none() | built(ElasticStock, count, count, st.floats(0, 1e6)),
         )
     )
+    return result
 
 
-registrations = st.builds(
+registrations = built(
     ClusterRegistration,
-    spec=st.builds(ClusterSpec, word, labels, text, text, tuples(text), taints),
-    access=st.builds(ClusterAccess, text, text, st.none() | document, st.none() | document, st.none() | document, flag),
+    spec=built(ClusterSpec, word, labels, text, text, tuples(text), taints),
+    access=built(ClusterAccess, text, text, st.none() | document, st.none() | document, st.none() | document, flag),
     version=st.just(340),
 )
 parts = st.one_of(
-    st.builds(ClassInventory, word, snapshot, node_classes()),
-    st.builds(
+    built(ClassInventory, word, snapshot, node_classes()),
+    built(
         WorkloadPods,
         word,
         word,
         snapshot,
         sorted_pairs(
             text,
-            st.builds(
+            built(
                 ComponentPods,
                 count,
                 count,
@@ -140,7 +150,7 @@ parts = st.one_of(
             ),
         ),
     ),
-    st.builds(
+    built(
         InventorySummary,
         word,
         snapshot,
@@ -149,26 +159,26 @@ parts = st.one_of(
         text,
         names,
         names,
-        tuples(st.builds(VirtualNode, word, labels, taints, st.none() | tuples(st.builds(ModelStock, word, count)))),
+        tuples(built(VirtualNode, word, labels, taints, st.none() | tuples(built(ModelStock, word, count)))),
         tuples(text),
         tuples(text),
     ),
 )
-placements = st.builds(
+placements = built(
     Placement,
     workload=word,
     version=version,
     verdict=st.sampled_from(Verdict),
     replicas=count,
     shares=tuples(
-        st.builds(
+        built(
             ClusterShare,
             word,
             counts,
-            tuples(st.builds(Slot, word, text, count, st.sampled_from(Source), st.none() | count)),
+            tuples(built(Slot, word, text, count, st.sampled_from(Source), st.none() | count)),
         )
     ),
-    reasons=tuples(st.builds(Reason, st.sampled_from(Code), text, text, text)),
+    reasons=tuples(built(Reason, st.sampled_from(Code), text, text, text)),
     policy=text,
     uid=text,
     workload_version=offset,
@@ -181,7 +191,7 @@ placements = st.builds(
     movable=flag,
     redispatch_user_failures=flag,
 )
-assignments = st.builds(
+assignments = built(
     Assignment,
     workload=word,
     cluster=word,
@@ -192,15 +202,16 @@ assignments = st.builds(
     division=counts,
     patches=tuples(document),
     uid=text,
-    waits_for=tuples(st.builds(Awaited, word, version)),
+    waits_for=tuples(built(Awaited, word, version, text)),
     job=flag,
     conflict_overwrite=flag,
     preserve_on_deletion=flag,
     create_namespaces=flag,
     suspended=flag,
     orphan=flag,
+    incarnation=text,
 )
-observations = st.builds(
+observations = built(
     Observation,
     workload=word,
     cluster=word,
@@ -216,20 +227,20 @@ observations = st.builds(
     object_uid=text,
     status=document,
 )
-evictions = st.builds(
+evictions = built(
     Eviction,
     workload=word,
     judged=version,
-    caps=tuples(st.builds(ClusterCap, word, count, moment, word, text)),
+    caps=tuples(built(ClusterCap, word, count, moment, word, text)),
     attempts=count,
-    history=tuples(st.builds(DispatchRecord, word, moment, moment, text)),
+    history=tuples(built(DispatchRecord, word, moment, moment, text)),
     not_before=moment,
     give_up=flag,
     at=moment,
 )
-scales = st.builds(Scale, word, count, text, moment, st.just(340))
-claims = st.one_of(st.builds(LogId, word), st.builds(Claim, word, word, st.none() | count, moment))
-histories = st.builds(
+scales = built(Scale, word, count, text, moment, st.just(340))
+claims = st.one_of(built(LogId, word), built(Claim, word, word, st.none() | count, moment))
+histories = built(
     HistoryEntry,
     workload=word,
     version=version,

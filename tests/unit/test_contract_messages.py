@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from gpufleet.model import cluster, log, placement, reasons, selectors
 from tests.support import contract
 
 ALLOWED_TYPES = {"string", "int32", "double", "bool"}
@@ -22,8 +25,13 @@ def test_every_message_has_a_model() -> None:
 
 @pytest.mark.parametrize("name", sorted(contract.models()))
 def test_model_equals_message(name: str) -> None:
-    message = contract.descriptor_of(name)
-    assert contract.model_shape(contract.models()[name]) == contract.message_shape(message)
+    model, message = contract.model_shape(contract.models()[name]), contract.message_shape(contract.descriptor_of(name))
+    assert [field.name for field in model] == [field.name for field in message]
+    for ours, theirs in zip(model, message, strict=True):
+        missing, gone = sorted(ours.values - theirs.values), sorted(theirs.values - ours.values)
+        assert not missing, f"add to (values) of {name}.{ours.name} in proto/gpufleet/v1: {missing}"
+        assert not gone, f"{name}.{ours.name}: the messages promise {gone}"
+        assert ours == theirs
 
 
 def test_a_difference_is_seen() -> None:
@@ -71,6 +79,48 @@ def test_every_message_and_field_is_documented() -> None:
         for number, line in enumerate(lines):
             if line.startswith("message "):
                 assert lines[number - 1].startswith("//"), f"{path.name}: {line}"
+
+
+# What the messages call otherwise than the domain does, or spread over several fields.
+VERSION: dict[str, tuple[str, ...]] = {"version": ("epoch", "version")}
+DOMAIN: list[tuple[str, type[Any], dict[str, tuple[str, ...]]]] = [
+    ("Taint", selectors.Taint, {"since": ("time_added",)}),
+    ("ClusterAccess", log.ClusterAccess, {}),
+    ("ClusterSpec", cluster.ClusterSpec, {}),
+    ("Snapshot", cluster.SnapshotId, {}),
+    ("FreeBlock", cluster.FreeBlock, {}),
+    ("ElasticStock", cluster.ElasticStock, {}),
+    ("NodeClass", cluster.NodeClass, {}),
+    ("ModelStock", cluster.ModelStock, {"model": ("gpu_model_series",)}),
+    ("VirtualNode", cluster.VirtualNode, {}),
+    ("ComponentPods", cluster.ComponentPods, {}),
+    ("WorkloadPods", cluster.WorkloadPods, {"cluster": (), "snapshot": ()}),
+    ("ClusterSummary", log.InventorySummary, {"cluster": (), "snapshot": ()}),
+    ("Scale", log.Scale, {"version": ()}),
+    ("Placement", placement.Placement, VERSION),
+    ("ClusterShare", placement.ClusterShare, {}),
+    ("Slot", placement.Slot, {}),
+    ("Reason", reasons.Reason, {}),
+    ("Assignment", placement.Assignment, VERSION),
+    ("Awaited", placement.Awaited, VERSION),
+    ("Observation", placement.Observation, VERSION),
+    ("Eviction", placement.Eviction, {"judged": ("judged_epoch", "judged_version")}),
+    ("ClusterCap", placement.ClusterCap, {}),
+    ("DispatchRecord", placement.DispatchRecord, {}),
+    ("Claim", log.Claim, {}),
+    ("Decision", log.HistoryEntry, VERSION),
+]
+NOT_IN_THE_DOMAIN = {"ClusterSpec": {"schema_version", "access"}, "Scale": {"schema_version"}, "Claim": {"log_id"}}
+
+
+@pytest.mark.parametrize("name, kind, renamed", DOMAIN, ids=[entry[0] for entry in DOMAIN])
+def test_the_domain_s_fields_are_in_the_message(
+    name: str, kind: type[Any], renamed: dict[str, tuple[str, ...]]
+) -> None:
+    """A field that is added to a dataclass and not to its message would be lost on the way."""
+    expected = {there for field in fields(kind) for there in renamed.get(field.name, (field.name,))}
+    found = {field.name for field in contract.message_shape(contract.descriptor_of(name))}
+    assert found - NOT_IN_THE_DOMAIN.get(name, set()) == expected
 
 
 # --- Evolution ------------------------------------------------------------------------------------------------
