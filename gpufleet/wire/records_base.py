@@ -151,9 +151,9 @@ class WireType:
         self.quantities = quantities
 
 
-Int32 = Annotated[int, Field(ge=-(2**31), le=INT32_MAX)]
 Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Text = Annotated[str, Field(min_length=1)]
+# Validators turn what is on the wire into the domain's values, so the attributes of a model have the latter's types.
 if TYPE_CHECKING:
     Time = float
     Amounts = Resources
