@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
-from services.scheduler.core.events import Event
+from services.scheduler.core import ledger, reconcile, settle, tables
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.events import Event, Started
 from services.scheduler.core.outputs import Outputs
+from services.scheduler.core.queue import Order
 from services.scheduler.core.state import State
+
+# A workload is decided at most so often in one batch; what is woken oftener is tried with the next retry.
+_ROUNDS = 3
 
 
 def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
@@ -15,4 +22,90 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
     The same state, events and time give the same outputs in the same order. Before `Started` (and after `Stopped`)
     only the tables are kept, and the outputs are empty.
     """
-    raise NotImplementedError
+    out = Outputs()
+    batch = tables.Batch(state, now, out)
+    started = None
+    for event in events:
+        if isinstance(event, Started):
+            started = event
+        else:
+            tables.apply(batch, event)
+    if started is not None:
+        reconcile.start(state, started.epoch, started.log, now)
+    if not state.active:
+        state.pending.clear()
+        state.grown.clear()
+        deposed = out.deposed_by
+        out = Outputs()
+        out.deposed_by = deposed
+        return out
+    ledger.expire(state, now)
+    _due(state, now, out)
+    _work(state, now, out)
+    out.wake_at = _wake_at(state)
+    return out
+
+
+def _due(state: State, now: float, out: Outputs) -> None:
+    """Asks for what time alone brings about: retries, ends of back-offs and of caps."""
+    for key in state.queue.due(now):
+        state.ask(key, Mode.FILL)
+        out.count("retries")
+    while state.timers and state.timers[0][0] <= now:
+        at, key = heapq.heappop(state.timers)
+        entry = state.entries.get(key)
+        if entry is not None and entry.timer == at:
+            entry.timer = None
+            state.ask(key, Mode.FILL)
+
+
+def _work(state: State, now: float, out: Outputs) -> None:
+    """Settles what was asked for in the order of the queue, then what the room that became free wakes."""
+    heap: list[tuple[Order, str]] = []
+    rounds: dict[str, int] = {}
+
+    def push() -> None:
+        for key in state.pending:
+            heapq.heappush(heap, (state.order(state.entry(key)), key))
+
+    push()
+    while True:
+        while heap:
+            _, key = heapq.heappop(heap)
+            mode = state.pending.pop(key, None)
+            if mode is None:
+                continue
+            rounds[key] = rounds.get(key, 0) + 1
+            waited_in = state.queue.class_of(key)
+            entry = state.entry(key)
+            settle.settle(state, entry, mode, now, out)
+            state.forget(entry)
+            if waited_in is not None and state.queue.class_of(key) != waited_in:
+                # It has left its class, so the next one may fit too.
+                head = state.queue.head(waited_in)
+                if head is not None and rounds.get(head, 0) < _ROUNDS:
+                    state.ask(head, Mode.FILL)
+                    heapq.heappush(heap, (state.order(state.entry(head)), head))
+        woken = [key for key in state.queue.woken(state.fleet, _grown(state)) if rounds.get(key, 0) < _ROUNDS]
+        if not woken:
+            return
+        for key in woken:
+            state.ask(key, Mode.FILL)
+        push()
+
+
+def _grown(state: State) -> list[str]:
+    grown = sorted(state.grown)
+    state.grown.clear()
+    return grown
+
+
+def _wake_at(state: State) -> float | None:
+    while state.timers:
+        at, key = state.timers[0]
+        entry = state.entries.get(key)
+        if entry is not None and entry.timer == at:
+            break
+        heapq.heappop(state.timers)
+    times = [state.queue.wake_at(), ledger.next_deadline(state), state.timers[0][0] if state.timers else None]
+    return min((at for at in times if at is not None), default=None)

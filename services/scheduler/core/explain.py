@@ -13,11 +13,8 @@ from services.scheduler.core.shapes import is_gpu, selects
 from services.scheduler.core.units import Part
 
 
-def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool, got: int = 0) -> Reason:
-    """Returns why a cluster has no room for (more of) some parts.
-
-    ``got`` is how many pods it was given in this decision; ``stock`` whether nodes may be created.
-    """
+def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool) -> Reason:
+    """Returns why a cluster has no room for some parts; ``stock``: nodes may be created."""
     member.settle()
     if member.debt:
         return Reason(
@@ -27,7 +24,7 @@ def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool,
             member.name,
         )
     for part, count in wanted:
-        reason = _virtual(member, part) if part.virtual is not None else _nodes(member, part, count, stock, got)
+        reason = _virtual(member, part) if part.virtual is not None else _nodes(member, part, count, stock)
         if reason is not None:
             return reason
     pods = " and ".join(f"{count} {part.component}" for part, count in wanted)
@@ -48,7 +45,7 @@ def _virtual(member: Member, part: Part) -> Reason | None:
     return Reason(Code.NO_UNIT_HAS_ROOM, f"needs {need.gpus} {what}, {names} has {left} left", member.name)
 
 
-def _nodes(member: Member, part: Part, count: int, stock: bool, got: int) -> Reason | None:
+def _nodes(member: Member, part: Part, count: int, stock: bool) -> Reason | None:
     shape = part.shape
     pools = [pool for pool in member.pools if shape.admitted(pool.identity)]
     if not pools:
@@ -60,17 +57,10 @@ def _nodes(member: Member, part: Part, count: int, stock: bool, got: int) -> Rea
     if room >= count:
         return None
     free = [dict(zip(pool.layout.names, blocks, strict=True)) for pool in pools for blocks in pool.running]
-    blocked = _blocked(part, free) if room == 0 else ""
-    if room:
-        text = f"has room for {room} of {count} {part.component} pods"
-    elif got:
-        text = f"took {got}, then was full: {blocked}"
-    else:
-        text = blocked
-    if stock and any(pool.node_class.elastic is not None for pool in pools):
-        if in_stock == 0:
-            classes = ", ".join(pool.name for pool in pools if pool.node_class.elastic is not None)
-            return Reason(Code.NO_STOCK, f"{text}; no stock left for {classes}", member.name)
+    text = f"has room for {room} of {count} {part.component} pods" if room else _blocked(part, free)
+    elastic = [pool.name for pool in pools if pool.node_class.elastic is not None]
+    if stock and elastic and in_stock == 0:
+        return Reason(Code.NO_STOCK, f"{text}; no stock left for {', '.join(elastic)}", member.name)
     return Reason(Code.INSUFFICIENT_RESOURCES, text, member.name)
 
 

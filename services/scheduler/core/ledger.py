@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import ClusterShare, Placement
 from services.scheduler.core.reserve import Holding, holding
 from services.scheduler.core.state import RELEASED, Entry, State
 from services.scheduler.core.units import Way, applying, ways
@@ -17,7 +17,7 @@ def ways_of(state: State, entry: Entry) -> tuple[Way, ...]:
         return ()
     policies = state.resource_policies.get(workload.namespace)
     policy = applying(workload, policies.values()) if policies else None
-    known_for = (id(workload), None if policy is None else (policy.name, policy.digest, policy.version))
+    known_for = () if policy is None else (policy.name, policy.digest, policy.version)
     if entry.ways_for != known_for:
         entry.ways = ways(workload, policy, state.fleet.catalog)
         entry.ways_for = known_for
@@ -27,7 +27,7 @@ def ways_of(state: State, entry: Entry) -> tuple[Way, ...]:
 def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | None = None) -> None:
     """Brings the holds of an entry up to date everywhere.
 
-    ``taken`` names clusters whose pools already had exactly this placement's slots taken from them, last of all.
+    ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all.
     """
     placement = entry.placement
     _expire(state, entry, placement, now)
@@ -40,7 +40,12 @@ def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | No
             if held is not None:
                 wanted[share.cluster] = held
     for cluster in sorted(entry.held_in | wanted.keys()):
-        _set(state, entry, cluster, wanted.get(cluster), direct=taken is not None and cluster in taken)
+        held = wanted.get(cluster)
+        direct = taken is not None and cluster in taken and live is not None and _whole(live.share(cluster), held)
+        _set(state, entry, cluster, held, direct=direct)
+    for cluster in taken or ():
+        if cluster not in wanted:
+            state.fleet.touch(state.fleet.member(cluster))
     if wanted and placement is not None:
         deadline = max(placement.decided_at, state.thawed_at) + state.settings.hold_timeout
         if entry.deadline != deadline:
@@ -50,6 +55,12 @@ def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | No
         entry.deadline = None
     if len(state.deadlines) > 2 * len(state.entries) + 1024:
         rebuild_deadlines(state)
+
+
+def _whole(share: ClusterShare | None, held: Holding | None) -> bool:
+    if share is None or held is None:
+        return False
+    return sum(slot.count for slot in share.slots) == sum(hold.count for hold in held.holds)
 
 
 def _expire(state: State, entry: Entry, placement: Placement | None, now: float) -> None:

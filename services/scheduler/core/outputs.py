@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from gpufleet.model.placement import Assignment, Placement, Version
+from gpufleet.model.cluster import ClusterSpec, Inventory
+from gpufleet.model.placement import Assignment, Eviction, Placement, Version
+from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
+from gpufleet.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,34 @@ class ClusterNumbers:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """The inputs of one decision, which compaction would erase.
+    """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
 
-    ``numbers`` are what the candidates had when it was decided; ``mode`` is Fill, Steady or Fresh; ``document`` holds
-    the rest as plain JSON values (policy key and digest, replicas per component, uid, division, caps).
+    ``numbers`` are what the candidates had when it was decided; ``mode`` is Fill, Steady or Fresh; ``inventories`` are
+    those of the clusters that the placement uses or names in a reason.
     """
 
-    workload: str
-    version: Version
+    placement: Placement
     at: float
     mode: str
+    before: Placement | None = None
+    submitted: Workload | None = None
+    scale: int | None = None
+    policy: PropagationPolicy | None = None
+    units: ResourcePolicy | None = None
+    eviction: Eviction | None = None
     numbers: tuple[ClusterNumbers, ...] = ()
-    placement: Placement | None = None
-    document: dict[str, Any] = field(default_factory=dict)
+    clusters: tuple[ClusterSpec, ...] = ()
+    inventories: tuple[Inventory, ...] = ()
+
+    @property
+    def workload(self) -> str:
+        """The workload's key."""
+        return self.placement.workload
+
+    @property
+    def version(self) -> Version:
+        """The version that was decided."""
+        return self.placement.version
 
 
 @dataclass(slots=True)
@@ -65,12 +82,30 @@ class Outputs:
     ``counters``: increments for metrics: decisions, placed, partial, unschedulable, retries, rewritten, deleted…
     """
 
-    placements: list[PlacementWrite] = field(default_factory=list)
-    assignments: list[AssignmentWrite] = field(default_factory=list)
+    _placements: dict[str, PlacementWrite] = field(default_factory=dict)
+    _assignments: dict[tuple[str, str], AssignmentWrite] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
     wake_at: float | None = None
     deposed_by: int | None = None
     counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def placements(self) -> list[PlacementWrite]:
+        """The placements to write: one per workload, the last of the batch."""
+        return list(self._placements.values())
+
+    @property
+    def assignments(self) -> list[AssignmentWrite]:
+        """The assignments to write: one per workload and cluster, the last of the batch."""
+        return list(self._assignments.values())
+
+    def place(self, write: PlacementWrite) -> None:
+        """Adds a placement, in place of an earlier one of the same workload."""
+        self._placements[write.workload] = write
+
+    def assign(self, write: AssignmentWrite) -> None:
+        """Adds an assignment, in place of an earlier one of the same workload and cluster."""
+        self._assignments[write.workload, write.cluster] = write
 
     def count(self, name: str, by: int = 1) -> None:
         """Adds to a counter."""

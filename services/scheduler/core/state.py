@@ -156,6 +156,11 @@ class State:
             entry = self.entries[key] = Entry(key)
         return entry
 
+    def forget(self, entry: Entry) -> None:
+        """Drops an entry of which nothing is known any more."""
+        if entry.empty and entry.key not in self.pending:
+            self.entries.pop(entry.key, None)
+
     def placements(self) -> Iterator[Placement]:
         """Yields every placement, ordered by workload."""
         for key in sorted(self.entries):

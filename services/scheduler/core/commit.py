@@ -1,0 +1,160 @@
+"""Making a decision the truth: version, tables, ledger, indexes, records to write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpufleet.model.placement import ClusterShare, Placement, Version
+from gpufleet.model.reasons import Reason, Verdict
+from services.scheduler.core import assign, explain, ledger
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
+from services.scheduler.core.state import Entry, State
+from services.scheduler.core.units import applying
+
+_UNRECORDED = Version()
+
+
+def record(
+    state: State,
+    entry: Entry,
+    out: Outputs,
+    now: float,
+    *,
+    verdict: Verdict,
+    shares: tuple[ClusterShare, ...],
+    reasons: tuple[Reason, ...],
+    replicas: int,
+    policy: str,
+    inputs: tuple[tuple[str, str], ...],
+    uid: str,
+    draft: Draft | None = None,
+    position: int | None = None,
+    leaves: tuple[str, ...] | None = None,
+    force: bool = False,
+) -> None:
+    """Makes a decision the entry's placement, if it says anything new or is forced, and derives its assignments.
+
+    ``leaves`` None: for a job, every cluster that may still hold a copy which is not part of it any more.
+    """
+    before = entry.placement
+    if leaves is None:
+        leaves = leaving(state, entry, shares)
+    placement = Placement(
+        workload=entry.key,
+        version=_UNRECORDED,
+        verdict=verdict,
+        replicas=replicas,
+        shares=shares,
+        reasons=explain.bounded(reasons, state.settings.reason_clusters),
+        policy=policy,
+        uid=uid,
+        workload_version=entry.workload.version if entry.workload is not None else 0,
+        inputs=inputs,
+        decided_at=now,
+        queue_position=position,
+        leaving=leaves,
+        arrival=entry.arrival or 0,
+    )
+    if before is not None and not force and _says_the_same(before, placement):
+        if draft is not None:
+            for cluster in sorted(draft.taken):
+                state.fleet.touch(state.fleet.member(cluster))
+        if entry.rewrite:
+            entry.rewrite = False
+            out.place(PlacementWrite(entry.key, before.version, before))
+            out.count("rewritten")
+    else:
+        placement = replace(placement, version=state.next_version())
+        put(state, entry, placement, now, taken=frozenset(draft.taken) if draft is not None else None)
+        out.place(PlacementWrite(entry.key, placement.version, placement))
+        entry.rewrite = False
+        out.history.append(_history(state, entry, placement, before, draft, now))
+        out.count(f"verdict_{verdict.value}")
+    assign.derive(state, entry, out)
+
+
+def put(
+    state: State, entry: Entry, placement: Placement | None, now: float, taken: frozenset[str] | None = None
+) -> None:
+    """Sets an entry's placement and keeps ledger and indexes in step."""
+    before = entry.placement
+    if before is not None:
+        for share in before.shares:
+            _discard(state.on_cluster, share.cluster, entry.key)
+        if placement is None or placement.policy != before.policy:
+            _discard(state.by_policy, before.policy, entry.key)
+    entry.placement = placement
+    if placement is not None:
+        for share in placement.shares:
+            state.on_cluster.setdefault(share.cluster, set()).add(entry.key)
+        state.by_policy.setdefault(placement.policy, set()).add(entry.key)
+    ledger.update(state, entry, now, taken=taken)
+
+
+def drop(state: State, entry: Entry, out: Outputs, now: float) -> None:
+    """Writes the tombstone of a placement whose every copy is gone, and forgets it."""
+    if entry.placement is not None:
+        out.place(PlacementWrite(entry.key, state.next_version(), None))
+        out.count("deleted")
+        put(state, entry, None, now)
+    entry.gone.clear()
+    entry.rewrite = False
+    state.queue.remove(entry.key)
+    state.unmatched.discard(entry.key)
+
+
+def leaving(state: State, entry: Entry, shares: tuple[ClusterShare, ...]) -> tuple[str, ...]:
+    """Returns the clusters that may hold a copy of a job which is not part of its shares (any more)."""
+    workload = entry.workload
+    if workload is None or not workload.job:
+        return ()
+    kept = {share.cluster for share in shares}
+    clusters = set(entry.assignments) | set(entry.placement.leaving if entry.placement is not None else ())
+    # A share that was just given up has its assignment still Active; it counts as well.
+    return tuple(cluster for cluster in sorted(clusters - kept) if not assign.is_gone(state, entry, cluster))
+
+
+def _says_the_same(before: Placement, after: Placement) -> bool:
+    # Numbers in messages change with every event elsewhere; a record is worth writing only for something else.
+    return (
+        before.verdict is after.verdict
+        and before.replicas == after.replicas
+        and before.shares == after.shares
+        and {(r.code, r.cluster) for r in before.reasons} == {(r.code, r.cluster) for r in after.reasons}
+        and before.policy == after.policy
+        and before.uid == after.uid
+        and before.inputs == after.inputs
+        and before.leaving == after.leaving
+    )
+
+
+def _history(
+    state: State, entry: Entry, placement: Placement, before: Placement | None, draft: Draft | None, now: float
+) -> HistoryEntry:
+    names = {share.cluster for share in placement.shares} | {reason.cluster for reason in placement.reasons}
+    members = [state.fleet.members[name] for name in sorted(names) if name in state.fleet.members]
+    workload = entry.workload
+    policies = state.resource_policies.get(workload.namespace, {}) if workload is not None else {}
+    return HistoryEntry(
+        placement=placement,
+        at=now,
+        mode=draft.mode.value if draft is not None else "",
+        before=before,
+        submitted=workload,
+        scale=entry.scale,
+        policy=state.policies.get(placement.policy),
+        units=applying(workload, policies.values()) if workload is not None and policies else None,
+        eviction=entry.eviction,
+        numbers=tuple(option.numbers() for option in draft.options) if draft is not None else (),
+        clusters=tuple(m.spec for m in members if m.spec is not None),
+        inventories=tuple(m.inventory for m in members if m.inventory is not None),
+    )
+
+
+def _discard(index: dict[str, set[str]], name: str, key: str) -> None:
+    keys = index.get(name)
+    if keys is not None:
+        keys.discard(key)
+        if not keys:
+            del index[name]

@@ -1,0 +1,77 @@
+"""A decision in the making: what the steps hand on to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpufleet.model.placement import ClusterShare, Slot
+from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.reasons import Reason
+from gpufleet.model.workload import Workload
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.divide import Mode, Option
+from services.scheduler.core.filter import Candidates
+from services.scheduler.core.state import Entry, State
+from services.scheduler.core.units import Part, Way
+
+
+@dataclass(slots=True)
+class Draft:
+    """``before`` are the shares that count as placed: the last decision's, less what an eviction takes back.
+
+    ``caps`` bound replicas by cluster; ``refused`` gives the reason by cluster that refused it for good; ``counts``
+    are replicas by cluster as divided (duplicated: of one copy), None while undecided or if nothing may change.
+    ``frozen`` names clusters that keep what they have but get no more.
+    ``slots`` are given only by a packing; ``taken`` names clusters whose pools were taken from for new slots alone.
+    """
+
+    state: State
+    entry: Entry
+    workload: Workload
+    policy: PropagationPolicy
+    mode: Mode
+    now: float
+    before: dict[str, ClusterShare]
+    caps: dict[str, int]
+    refused: dict[str, Reason]
+    ways: tuple[Way, ...]
+    candidates: Candidates
+    blocked: str = ""  # why no new replicas may be placed now, if so
+    options: list[Option] = field(default_factory=list)
+    way_of: dict[str, Way] = field(default_factory=dict)
+    counts: dict[str, int] | None = None
+    slots: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
+    shares: tuple[ClusterShare, ...] = ()
+    replicas: int = 0
+    reasons: list[Reason] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
+
+    @property
+    def stock(self) -> bool:
+        """Whether nodes that could be created count as room."""
+        return self.policy.ecs_provision
+
+    @property
+    def uid(self) -> str:
+        """The UID that breaks ties."""
+        return self.workload.uid
+
+    def member(self, cluster: str) -> Member:
+        """Returns a cluster."""
+        return self.state.fleet.members[cluster]
+
+    def tier_of(self, cluster: str) -> int | None:
+        """Returns the tier of a cluster, or None if the policy does not mean it.
+
+        A cluster whose registration is missing, but was never deleted, keeps what it has in the last tier.
+        """
+        tier = self.candidates.tier_of.get(cluster)
+        if tier is None and self.state.fleet.member(cluster).spec is None:
+            return len(self.candidates.tiers) - 1
+        return tier
+
+    def wanted(self, way: Way, *, one: bool) -> list[tuple[Part, int]]:
+        """Returns the parts of a way with one pod each, or with the workload's counts."""
+        counts = {c.name: c.replicas for c in self.workload.components}
+        return [(part, 1 if one else counts[part.component]) for part in way.parts if counts.get(part.component, 0) > 0]

@@ -1,0 +1,113 @@
+"""The first step of a decision: what counts as placed, and which clusters are bounded or avoided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpufleet.model.placement import AssignmentState, ClusterShare, ObservedPhase, Placement
+from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.reasons import Code, Reason
+from gpufleet.model.workload import Workload
+from services.scheduler.core import assign, ledger
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.place import whole
+from services.scheduler.core.state import Entry, State
+
+
+def prepare(
+    state: State,
+    entry: Entry,
+    workload: Workload,
+    policy: PropagationPolicy,
+    placement: Placement | None,
+    mode: Mode,
+    now: float,
+    *,
+    applies: bool,
+    changed: bool,
+) -> Draft:
+    """Returns the draft of a decision.
+
+    ``applies``: the eviction takes replicas back now; ``changed``: the submission is another than last time, so what
+    was refused may be taken.
+    """
+    candidates = state.candidates.candidates(state.fleet, policy, workload)
+    eviction = entry.eviction
+    caps: dict[str, int] = {}
+    for cap in eviction.caps if eviction is not None else ():
+        if cap.until > now:
+            caps[cap.cluster] = min(cap.max_replicas, caps.get(cap.cluster, cap.max_replicas))
+    refused = _refused(entry, placement, forget=mode is Mode.FRESH or changed)
+    if workload.job:
+        for cluster, known in entry.assignments.items():
+            if known.state is AssignmentState.REMOVING and not assign.is_gone(state, entry, cluster):
+                message = "an earlier copy is still being removed there"
+                refused.setdefault(cluster, Reason(Code.WAITING_FOR_REMOVAL, message, cluster))
+    bounds = {c.cluster: c.max_replicas for c in eviction.caps} if applies and eviction is not None else {}
+    at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
+    before: dict[str, ClusterShare] = {}
+    for share in placement.shares if placement is not None else ():
+        cluster = share.cluster
+        member = state.fleet.member(cluster)
+        lost = member.removed or cluster in candidates.evict or cluster in refused
+        if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
+            lost = True
+        kept = _bounded(share, bounds.get(cluster), at_once=at_once)
+        if kept is not None and not lost and _meant(state, candidates.tier_of, cluster):
+            before[cluster] = kept
+    return Draft(
+        state=state,
+        entry=entry,
+        workload=workload,
+        policy=policy,
+        mode=mode,
+        now=now,
+        before=before,
+        caps=caps,
+        refused=refused,
+        ways=ledger.ways_of(state, entry),
+        candidates=candidates,
+    )
+
+
+def _meant(state: State, tier_of: dict[str, int], cluster: str) -> bool:
+    # A registration that is missing, but was never deleted, takes nothing away.
+    return cluster in tier_of or state.fleet.member(cluster).spec is None
+
+
+def _bounded(share: ClusterShare, bound: int | None, *, at_once: bool) -> ClusterShare | None:
+    """Returns what an eviction leaves of a share: all, some of a divided one, or nothing."""
+    if bound is None or share.replicas <= bound:
+        return share
+    if bound <= 0 or at_once or len(share.components) != 1:
+        return None
+    name = share.components[0][0]
+    left = bound
+    slots = []
+    for slot in share.slots:
+        if left > 0:
+            slots.append(replace(slot, count=min(slot.count, left)))
+            left -= slots[-1].count
+    return ClusterShare(share.cluster, ((name, bound),), tuple(slots))
+
+
+def _refused(entry: Entry, placement: Placement | None, *, forget: bool) -> dict[str, Reason]:
+    """Returns the clusters that do not take the workload as it is, now or since its inputs last changed."""
+    refused: dict[str, Reason] = {}
+    if placement is not None and not forget:
+        for reason in placement.reasons:
+            if reason.cluster and reason.code in (Code.DISPATCH_REFUSED, Code.CONFLICT):
+                refused[reason.cluster] = reason
+    for cluster, seen in entry.observations.items():
+        known = entry.assignments.get(cluster)
+        if (
+            seen.phase is ObservedPhase.REFUSED
+            and known is not None
+            and known.state is AssignmentState.ACTIVE
+            and seen.version == known.version
+            and not forget
+        ):
+            code = Code.CONFLICT if seen.code == Code.CONFLICT else Code.DISPATCH_REFUSED
+            refused[cluster] = Reason(code, seen.message or "the cluster's API refuses it", cluster)
+    return refused

@@ -1,0 +1,141 @@
+"""The step from candidates to options: how many replicas each cluster could take, and in which way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from gpufleet.model.placement import ClusterShare, Source
+from gpufleet.model.reasons import Code, Reason
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.divide import Mode, Option
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.units import Way
+
+
+def eligible(draft: Draft, member: Member) -> bool:
+    """Returns whether a candidate may be given new replicas in this decision; notes the reason if not."""
+    refusal = draft.refused.get(member.name)
+    if refusal is not None:
+        draft.reasons.append(refusal)
+        return False
+    if draft.caps.get(member.name) == 0:
+        draft.reasons.append(avoided(draft, member.name))
+        return False
+    if member.stale(draft.now, draft.state.settings.stale_after):
+        limit = f"{draft.state.settings.stale_after:g}"
+        draft.reasons.append(
+            Reason(
+                Code.INVENTORY_STALE,
+                f"the inventory is older than {limit} s; no new replicas until there is a new one",
+                member.name,
+            )
+        )
+        return False
+    return True
+
+
+def avoided(draft: Draft, cluster: str) -> Reason:
+    """Returns why a cluster is avoided for now."""
+    eviction = draft.entry.eviction
+    for cap in eviction.caps if eviction is not None else ():
+        if cap.cluster == cluster:
+            left = max(0.0, cap.until - draft.now)
+            return Reason(Code.CLUSTER_AVOIDED, f"{cap.message or cap.code}; not tried again for {left:.0f} s", cluster)
+    return Reason(Code.CLUSTER_AVOIDED, "its replicas were taken back", cluster)
+
+
+def clock(at: float) -> str:
+    """Returns a time (epoch seconds) as RFC 3339 text, to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def measure(draft: Draft) -> None:
+    """Fills in the options of a workload whose replicas may be divided, in order of tier and name."""
+    simple = draft.ways[0] if len(draft.ways) == 1 and _simple(draft.ways[0]) else None
+    column = draft.state.fleet.column(simple.parts[0].shape) if simple is not None else None
+    fresh = draft.mode is Mode.FRESH
+    stock_counts = draft.stock
+    total = sum(c.replicas for c in draft.workload.components)
+    seen: set[str] = set()
+    options = draft.options
+    guarded = bool(draft.refused or draft.caps)
+    after = draft.state.settings.stale_after
+    for number, tier in enumerate(draft.candidates.tiers):
+        for member in tier.members:
+            name = member.name
+            before = draft.before.get(name)
+            assigned = before.replicas if before is not None else 0
+            if (guarded or member.stale(draft.now, after)) and not eligible(draft, member):
+                continue
+            seen.add(name)
+            if column is not None and simple is not None:
+                running = column.running[member.index]
+                stock = column.stock[member.index] if stock_counts else 0
+            else:
+                way, running, stock = _best(draft, member, before, total)
+                draft.way_of[name] = way
+            cap = draft.caps.get(name)
+            if fresh:
+                running += assigned
+                assigned = 0
+            if cap is not None:
+                running = min(running, max(0, cap - assigned))
+                stock = min(stock, max(0, cap - assigned - running))
+            options.append(Option(name, number, assigned, running, stock))
+    for name, share in draft.before.items():
+        # Not eligible for more, but what runs there may stay.
+        tier_number = draft.tier_of(name)
+        if name not in seen and tier_number is not None and share.replicas:
+            assigned = share.replicas
+            options.append(Option(name, tier_number, 0 if fresh else assigned, assigned if fresh else 0, 0))
+            draft.frozen.add(name)
+    if draft.before:
+        options.sort(key=lambda o: (o.tier, o.cluster))
+
+
+def _simple(way: Way) -> bool:
+    return way.unit is None and len(way.parts) == 1 and way.parts[0].virtual is None
+
+
+def way_in(draft: Draft, cluster: str) -> Way:
+    """Returns the way that was chosen for a cluster."""
+    return draft.way_of.get(cluster, draft.ways[0])
+
+
+def way_of_share(draft: Draft, share: ClusterShare) -> Way | None:
+    """Returns the way that a share was placed in, if it is still there."""
+    for slot in share.slots:
+        virtual = slot.source is Source.VIRTUAL
+        for way in draft.ways:
+            part = way.part(slot.component)
+            if way.unit == slot.unit and part is not None and (part.virtual is not None) is virtual:
+                return way
+    return None
+
+
+def _best(draft: Draft, member: Member, before: ClusterShare | None, total: int) -> tuple[Way, int, int]:
+    """Returns the first way that takes all, else the first with room for some, and its room."""
+    bound = way_of_share(draft, before) if before is not None and draft.mode is not Mode.FRESH else None
+    own = before.replicas if before is not None else 0
+    first: tuple[Way, int, int] | None = None
+    for way in (bound,) if bound is not None else draft.ways:
+        running, stock = room_in(draft, member, way, own if bound is not None else 0)
+        if running + stock >= total - own:
+            return way, running, stock
+        if first is None and running + stock > 0:
+            first = (way, running, stock)
+    return first or (bound or draft.ways[0], 0, 0)
+
+
+def room_in(draft: Draft, member: Member, way: Way, own: int) -> tuple[int, int]:
+    """Returns room for one more replica of every part, times, in one way: running (or virtual), and stock."""
+    running = stock = 10**9
+    for part in way.parts:
+        if part.virtual is not None:
+            here, more = member.virtual_room(part), 0
+        else:
+            here, more = member.counts(part.shape)
+        running, stock = min(running, here), min(stock, more)
+    left = max(0, way.limit - own)
+    running = min(running, left)
+    return running, min(stock, left - running) if draft.stock else 0

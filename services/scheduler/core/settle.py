@@ -1,0 +1,429 @@
+"""What is to be done with one workload now: remove it, keep it, or decide on it.
+
+submitted -> Scheduled | PartiallyScheduled | Unschedulable <-> Queued (back-off) | Suspended
+          -> Finished | Failed | GivenUp                 (stand until the submission changes)
+tombstone, or a new uid -> Deleting -> every copy gone -> tombstone, or decided anew
+missing at start -> Orphaned                             (nothing is touched)
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from gpufleet.model.placement import (
+    AssignmentState,
+    FailureClass,
+    ObservedPhase,
+    Placement,
+    WorkloadHealth,
+)
+from gpufleet.model.policy import DivisionType, PropagationPolicy
+from gpufleet.model.reasons import Code, Reason, Verdict
+from gpufleet.model.workload import Workload
+from services.scheduler.core import assign, commit
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.inputs import (
+    Inputs,
+    eviction_id,
+    inputs_of,
+    pending_eviction,
+    same,
+    submission,
+    workload_digest,
+)
+from services.scheduler.core.outputs import Outputs, PlacementWrite
+from services.scheduler.core.place import place, whole
+from services.scheduler.core.prepare import prepare
+from services.scheduler.core.room import clock
+from services.scheduler.core.state import FINAL, Entry, State
+
+
+def settle(state: State, entry: Entry, mode: Mode, now: float, out: Outputs) -> None:
+    """Brings one workload to what its tables say should be."""
+    out.count("settled")
+    workload = entry.current
+    if workload is None:
+        _without_submission(state, entry, now, out)
+        return
+    placement = entry.placement
+    if placement is not None and _must_drain(placement, workload, entry):
+        if not _drain(state, entry, now, out, "the copies of the earlier submission are being removed first"):
+            return
+        commit.put(state, entry, None, now)  # its version is overtaken by the next one; no tombstone is needed
+        placement = None
+    _decide(state, entry, workload, placement, mode, now, out)
+
+
+def _without_submission(state: State, entry: Entry, now: float, out: Outputs) -> None:
+    placement = entry.placement
+    if entry.deleted or (placement is not None and placement.verdict is Verdict.DELETING):
+        state.queue.remove(entry.key)
+        state.unmatched.discard(entry.key)
+        if _drain(state, entry, now, out, "every cluster has to report its copy gone"):
+            commit.drop(state, entry, out, now)
+    elif entry.unreadable:
+        message = f"the last submission cannot be read: {entry.unreadable}"
+        reason = Reason(Code.INVALID_RECORD, message)
+        if placement is None:
+            _write(state, entry, out, now, verdict=Verdict.UNSCHEDULABLE, reasons=(reason,), replicas=0)
+        else:
+            kept = tuple(r for r in placement.reasons if r.code is not Code.INVALID_RECORD)
+            _rewrite(state, entry, placement, out, now, reasons=(reason, *kept))
+    elif placement is not None and placement.verdict is not Verdict.ORPHANED:
+        reason = Reason(
+            Code.SUBMISSION_MISSING,
+            "its submission is not on the log; submit it again, or remove it with gpufleet prune",
+        )
+        _rewrite(state, entry, placement, out, now, verdict=Verdict.ORPHANED, reasons=(reason,))
+    elif placement is not None:
+        _heal(entry, out)
+
+
+def _must_drain(placement: Placement, workload: Workload, entry: Entry) -> bool:
+    if placement.verdict is Verdict.DELETING:
+        return True
+    return placement.uid != workload.uid and bool(placement.shares or entry.assignments or placement.leaving)
+
+
+def _drain(state: State, entry: Entry, now: float, out: Outputs, why: str) -> bool:
+    """Takes every copy back; returns whether all are gone."""
+    placement = entry.placement
+    if placement is None and not entry.assignments:
+        return True
+    copies = set(entry.assignments)
+    if placement is not None:
+        copies |= {share.cluster for share in placement.shares} | set(placement.leaving)
+    left = [cluster for cluster in sorted(copies) if not assign.is_gone(state, entry, cluster)]
+    state.queue.remove(entry.key)
+    if left and (placement is None or placement.verdict is not Verdict.DELETING):
+        _write(
+            state,
+            entry,
+            out,
+            now,
+            verdict=Verdict.DELETING,
+            reasons=(Reason(Code.WAITING_FOR_REMOVAL, why),),
+            replicas=placement.replicas if placement is not None else 0,
+            policy=placement.policy if placement is not None else "",
+            uid=placement.uid if placement is not None else "",
+            leaving=tuple(left),
+        )
+    elif left:
+        assign.derive(state, entry, out)
+    else:
+        for cluster in sorted(entry.assignments):
+            assign.bury(entry, cluster, entry.version, out)
+    return not left
+
+
+def _decide(
+    state: State, entry: Entry, workload: Workload, placement: Placement | None, mode: Mode, now: float, out: Outputs
+) -> None:
+    policy, ignored = state.policies.select(workload, placement.policy if placement is not None else "")
+    inputs = inputs_of(state, entry, workload, policy, placement)
+    ended = _ended(entry, workload, placement, policy)
+    if ended is not None and placement is not None:
+        told = tuple(r for r in placement.reasons if r.code is not Code.WAITING_FOR_REMOVAL)
+        _rewrite(state, entry, placement, out, now, verdict=ended, reasons=_failure(entry, ended) or told)
+        state.queue.remove(entry.key)
+        return
+    eviction = entry.eviction
+    applies = placement is not None and eviction is not None and pending_eviction(placement, eviction)
+    unchanged = placement is not None and submission(placement.inputs) == submission(inputs)
+    final = placement is not None and placement.verdict in FINAL and unchanged and mode is not Mode.FRESH
+    replaced = _replaced(state, entry, placement) if placement is not None and not workload.job else False
+    if placement is not None and not applies and (final or (mode is Mode.FILL and not replaced)):
+        stands = final or _stands(state, entry, placement, inputs, policy, workload)
+        if stands:
+            _heal(entry, out)
+            assign.derive(state, entry, out)
+            return
+    warnings = [
+        Reason(Code.POLICY_IGNORED, f"{other.key} selects it too, but {policy.key} goes first and has claimed it")
+        for other in ignored
+        if policy is not None
+    ]
+    if policy is None:
+        _no_policy(state, entry, workload, placement, inputs, now, out)
+        return
+    if entry.unreadable:
+        warnings.append(Reason(Code.INVALID_RECORD, f"the last submission cannot be read: {entry.unreadable}"))
+    state.unmatched.discard(entry.key)
+    if placement is not None and not same(placement.inputs, inputs) and mode is Mode.FILL:
+        mode = Mode.STEADY
+    draft = prepare(state, entry, workload, policy, placement, mode, now, applies=applies, changed=not unchanged)
+    draft.reasons.extend(warnings)
+    in_force = applies or (eviction is not None and dict(inputs).get("eviction") == eviction_id(eviction))
+    given_up = in_force and eviction is not None and eviction.give_up and mode is not Mode.FRESH and unchanged
+    backing_off = in_force and eviction is not None and eviction.not_before > now and mode is not Mode.FRESH
+    if given_up and eviction is not None:
+        draft.blocked = "given up"
+        times = f"after {eviction.attempts} attempts" if eviction.attempts else "by the rescheduler"
+        draft.reasons.append(Reason(Code.ATTEMPTS_EXHAUSTED, f"given up {times}; submit it again to try once more"))
+    elif policy.suspend_scheduling:
+        draft.blocked = "suspended"
+        draft.reasons.append(Reason(Code.SUSPENDED, f"{policy.key} suspends scheduling"))
+    elif backing_off and eviction is not None:
+        draft.blocked = "backing off"
+        message = f"attempt {eviction.attempts + 1} starts at {clock(eviction.not_before)}"
+        draft.reasons.append(Reason(Code.BACKING_OFF, message))
+    out.count("decisions")
+    place(draft)
+    verdict = _verdict(draft)
+    reasons = tuple(draft.reasons)
+    leaving = commit.leaving(state, entry, draft.shares)
+    if leaving and draft.shares:
+        message = f"starts when its copy in {', '.join(leaving)} is reported gone"
+        reasons = (Reason(Code.WAITING_FOR_REMOVAL, message), *reasons)
+    waits = verdict in (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED)
+    order = state.order(entry)
+    commit.record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=verdict,
+        shares=draft.shares,
+        reasons=reasons,
+        replicas=draft.replicas,
+        policy=policy.key,
+        inputs=inputs,
+        uid=workload.uid,
+        draft=draft,
+        position=state.queue.position(order) if waits or verdict is Verdict.QUEUED else None,
+        force=replaced,
+    )
+    if waits and not draft.blocked:
+        _wait(state, draft)
+    else:
+        state.queue.remove(entry.key)
+    _set_timer(state, draft, waits=waits or verdict is Verdict.QUEUED)
+
+
+def _stands(
+    state: State,
+    entry: Entry,
+    placement: Placement,
+    inputs: Inputs,
+    policy: PropagationPolicy | None,
+    workload: Workload,
+) -> bool:
+    """Returns whether a placement is complete, stands on the same inputs, and nothing that it uses was lost."""
+    if policy is None or placement.verdict is not Verdict.SCHEDULED or not same(placement.inputs, inputs):
+        return False
+    if policy.placement.division is DivisionType.DUPLICATED and not workload.job:
+        return False  # copies go wherever they may
+    if any(assign.is_gone(state, entry, cluster) for cluster in placement.leaving):
+        return False
+    unreadable = any(r.code is Code.INVALID_RECORD for r in placement.reasons)
+    if bool(entry.unreadable) is not unreadable:
+        return False
+    evicted = state.candidates.candidates(state.fleet, policy, workload).evict
+    for share in placement.shares:
+        member = state.fleet.member(share.cluster)
+        seen = entry.observations.get(share.cluster)
+        if member.removed or share.cluster in evicted or (seen is not None and seen.phase is ObservedPhase.REFUSED):
+            return False
+        if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
+            return False
+    return True
+
+
+def _replaced(state: State, entry: Entry, placement: Placement) -> bool:
+    """Returns whether a cluster that it uses was replaced by a new one under the old name, which has nothing of it."""
+    for share in placement.shares:
+        known = entry.assignments.get(share.cluster)
+        now = state.fleet.member(share.cluster).incarnation
+        if known is not None and known.incarnation and now and known.incarnation != now:
+            return True
+    return False
+
+
+def _no_policy(
+    state: State,
+    entry: Entry,
+    workload: Workload,
+    placement: Placement | None,
+    inputs: Inputs,
+    now: float,
+    out: Outputs,
+) -> None:
+    """Without a policy nothing is placed anew, and what is placed stays."""
+    shares = placement.shares if placement is not None else ()
+    placed = sum(share.replicas for share in shares)
+    replicas = max(placed, workload.replicas)
+    message = f"no PropagationPolicy or ClusterPropagationPolicy selects {workload.api_version} {workload.kind}"
+    verdict = (
+        Verdict.UNSCHEDULABLE if not shares else Verdict.PARTIALLY_SCHEDULED if placed < replicas else Verdict.SCHEDULED
+    )
+    state.queue.remove(entry.key)
+    state.unmatched.add(entry.key)
+    commit.record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=verdict,
+        shares=shares,
+        reasons=(Reason(Code.NO_MATCHING_POLICY, f"{message} {workload.name} in {workload.namespace}"),),
+        replicas=replicas,
+        policy="",
+        inputs=inputs,
+        uid=workload.uid,
+    )
+
+
+def _verdict(draft: Draft) -> Verdict:
+    placed = sum(share.replicas for share in draft.shares)
+    if draft.blocked == "given up":
+        return Verdict.GIVEN_UP
+    if placed >= draft.replicas and (draft.shares or not draft.replicas) and draft.workload.components:
+        return Verdict.SCHEDULED
+    if draft.blocked == "suspended":
+        return Verdict.SUSPENDED
+    if not draft.workload.components and draft.shares:
+        return Verdict.SCHEDULED
+    if placed:
+        return Verdict.PARTIALLY_SCHEDULED
+    return Verdict.QUEUED if draft.blocked else Verdict.UNSCHEDULABLE
+
+
+def _wait(state: State, draft: Draft) -> None:
+    """Lets the workload wait for capacity in the clusters that its policy means."""
+    entry, workload, policy = draft.entry, draft.workload, draft.policy
+    at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
+    own = draft.shares or draft.caps or draft.refused
+    key: tuple[object, ...] = (entry.key,)
+    if not own:
+        key = (
+            policy.key,
+            policy.digest or policy.version,
+            workload.api_version,
+            workload.kind,
+            workload.namespace,
+            tuple((p.component, p.shape.id, p.virtual) for way in draft.ways for p in way.parts),
+            tuple(c.replicas for c in workload.components) if at_once or workload.kind != "Deployment" else (),
+        )
+    needs = tuple(tuple(draft.wanted(way, one=not at_once)) for way in draft.ways)
+    blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
+    if (at_once and draft.shares) or (blind and not at_once):
+        needs = ()
+    state.queue.add(state.order(entry), key, sorted(draft.candidates.tier_of), needs, draft.stock, draft.now)
+
+
+def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
+    """Has a waiting workload looked at when its back-off ends or a cap expires."""
+    entry = draft.entry
+    eviction = entry.eviction
+    times = []
+    if waits and eviction is not None:
+        times = [cap.until for cap in eviction.caps if cap.until > draft.now]
+        if eviction.not_before > draft.now and draft.blocked:
+            times.append(eviction.not_before)
+    at = min(times, default=None)
+    if at != entry.timer:
+        entry.timer = at
+        if at is not None:
+            heapq.heappush(state.timers, (at, entry.key))
+
+
+def _ended(
+    entry: Entry, workload: Workload, placement: Placement | None, policy: PropagationPolicy | None
+) -> Verdict | None:
+    """Returns Finished or Failed if its copies have just ended so."""
+    if placement is None or not placement.shares or placement.verdict in FINAL:
+        return None
+    if dict(placement.inputs).get("workload") != workload_digest(workload):
+        return None
+    seen = []
+    for share in placement.shares:
+        known, observation = entry.assignments.get(share.cluster), entry.observations.get(share.cluster)
+        if known is None or known.state is not AssignmentState.ACTIVE or observation is None:
+            return None
+        if observation.version < known.version or observation.phase is not ObservedPhase.APPLIED:
+            return None
+        seen.append(observation)
+    if all(o.health is WorkloadHealth.SUCCEEDED for o in seen):
+        return Verdict.FINISHED
+    if (
+        workload.job
+        and any(o.health is WorkloadHealth.FAILED and o.failure is FailureClass.USER for o in seen)
+        and not (policy is not None and policy.redispatch_user_failures)
+    ):
+        return Verdict.FAILED
+    return None
+
+
+def _failure(entry: Entry, verdict: Verdict) -> tuple[Reason, ...]:
+    if verdict is not Verdict.FAILED:
+        return ()
+    return tuple(
+        Reason(Code.JOB_FAILED, seen.message or "the job failed by itself", cluster)
+        for cluster, seen in sorted(entry.observations.items())
+        if seen.health is WorkloadHealth.FAILED
+    )
+
+
+def _heal(entry: Entry, out: Outputs) -> None:
+    """Writes a placement again that a lower epoch has overwritten."""
+    if entry.rewrite and entry.placement is not None:
+        out.place(PlacementWrite(entry.key, entry.placement.version, entry.placement))
+        out.count("rewritten")
+    entry.rewrite = False
+
+
+def _write(
+    state: State,
+    entry: Entry,
+    out: Outputs,
+    now: float,
+    *,
+    verdict: Verdict,
+    reasons: tuple[Reason, ...],
+    replicas: int,
+    policy: str = "",
+    uid: str = "",
+    leaving: tuple[str, ...] = (),
+) -> None:
+    commit.record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=verdict,
+        shares=(),
+        reasons=reasons,
+        replicas=replicas,
+        policy=policy,
+        inputs=(),
+        uid=uid,
+        leaves=leaving,
+    )
+
+
+def _rewrite(
+    state: State,
+    entry: Entry,
+    placement: Placement,
+    out: Outputs,
+    now: float,
+    *,
+    reasons: tuple[Reason, ...],
+    verdict: Verdict | None = None,
+) -> None:
+    """Says something new about a placement without touching its division."""
+    commit.record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=verdict or placement.verdict,
+        shares=placement.shares,
+        reasons=reasons,
+        replicas=placement.replicas,
+        policy=placement.policy,
+        inputs=placement.inputs,
+        uid=placement.uid,
+        leaves=placement.leaving,
+    )

@@ -1,0 +1,146 @@
+"""From counts to shares: which node classes the new replicas were counted on, taken from the pools for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpufleet.model.placement import ClusterShare, Slot, Source
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.room import room_in, way_in, way_of_share
+from services.scheduler.core.units import Part, Way
+
+
+def build(draft: Draft, counts: Mapping[str, Mapping[str, int]]) -> tuple[ClusterShare, ...]:
+    """Returns the shares for replicas per cluster and component, and takes their new slots out of the pools."""
+    shares = []
+    for cluster in sorted(counts):
+        wanted = counts[cluster]
+        if not any(wanted.values()) and draft.workload.components:
+            continue
+        shares.append(_share(draft, cluster, wanted))
+    return tuple(shares)
+
+
+def _share(draft: Draft, cluster: str, wanted: Mapping[str, int]) -> ClusterShare:
+    before = draft.before.get(cluster)
+    components = tuple(sorted((name, count) for name, count in wanted.items()))
+    packed = draft.slots.get(cluster)
+    if before is not None and before.components == components and packed is None:
+        return before
+    member = draft.state.fleet.member(cluster)
+    if packed is not None:
+        _take_packed(draft, member, packed)
+        return ClusterShare(cluster, components, packed)
+    kept: list[Slot] = []
+    for component, count in components:
+        kept.extend(_kept(before, component, count))
+    way = way_in(draft, cluster)
+    if before is not None and (bound := way_of_share(draft, before)) is not None:
+        way = bound
+    elif len(draft.ways) > 1:
+        way = _preferred(draft, member, way, sum(wanted.values()))
+    slots = list(kept)
+    new = False
+    for part in way.parts:
+        have = sum(slot.count for slot in kept if slot.component == part.component)
+        more = wanted.get(part.component, 0) - have
+        if more > 0:
+            new = True
+            slots.extend(_take(member, part, more, way.unit, stock=draft.stock))
+    if new and before is None:
+        draft.taken.add(cluster)
+    elif new:
+        draft.state.fleet.touch(member)
+    return ClusterShare(cluster, components, _merged(slots, sort=before is not None))
+
+
+def _kept(before: ClusterShare | None, component: str, count: int) -> list[Slot]:
+    """Returns the slots that stay: the first ones, so that stock and what was never counted go first."""
+    kept: list[Slot] = []
+    for slot in before.slots if before is not None else ():
+        if slot.component == component and count > 0:
+            keep = min(slot.count, count)
+            kept.append(slot if keep == slot.count else Slot(component, slot.node_class, keep, slot.source, slot.unit))
+            count -= keep
+    if before is not None and count > 0:
+        # Replicas that were placed without slots (read from a document) stay without.
+        placed = dict(before.components).get(component, 0)
+        covered = sum(slot.count for slot in before.slots if slot.component == component)
+        bare = min(count, max(0, placed - covered))
+        if bare:
+            kept.append(Slot(component, "", bare))
+    return kept
+
+
+def _preferred(draft: Draft, member: Member, chosen: Way, count: int) -> Way:
+    """Returns the first way that takes what the cluster was really given."""
+    for way in draft.ways:
+        if way is chosen:
+            return chosen
+        running, stock = room_in(draft, member, way, 0)
+        if running + stock >= count:
+            return way
+    return chosen
+
+
+def _take(member: Member, part: Part, count: int, unit: int | None, *, stock: bool) -> list[Slot]:
+    member.settle()
+    slots: list[Slot] = []
+    left = count
+    if part.virtual is not None:
+        for node in member.virtual_nodes(part):
+            taken = node.take(part.virtual.model, part.virtual.gpus, left)
+            if taken:
+                slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, unit))
+                left -= taken
+    else:
+        for source in (Source.RUNNING, Source.ELASTIC) if stock else (Source.RUNNING,):
+            for pool in member.pools:
+                take = pool.take_running if source is Source.RUNNING else pool.take_stock
+                taken = take(part.shape, left)
+                if taken:
+                    slots.append(Slot(part.component, pool.name, taken, source, unit))
+                    left -= taken
+    if left:
+        # Placed whether it fits or not (static weights, copies): nothing was promised, so nothing is held.
+        slots.append(Slot(part.component, "", left, Source.RUNNING, unit))
+    return slots
+
+
+def _take_packed(draft: Draft, member: Member, slots: tuple[Slot, ...]) -> None:
+    before = draft.before.get(member.name)
+    if before is not None or draft.mode is Mode.FRESH:
+        draft.state.fleet.touch(member)
+        return
+    member.settle()
+    way = draft.way_of[member.name]
+    pools = {pool.name: pool for pool in member.pools}
+    nodes = {node.name: node for node in member.virtual}
+    for slot in slots:
+        part = way.part(slot.component)
+        if part is None:
+            continue
+        if part.virtual is not None:
+            nodes[slot.node_class].take(part.virtual.model, part.virtual.gpus, slot.count)
+        elif slot.source is Source.RUNNING:
+            pools[slot.node_class].take_running(part.shape, slot.count)
+        else:
+            pools[slot.node_class].take_stock(part.shape, slot.count)
+    draft.taken.add(member.name)
+
+
+_RANK = {Source.RUNNING: 0, Source.VIRTUAL: 1, Source.ELASTIC: 2}
+
+
+def _merged(slots: list[Slot], *, sort: bool) -> tuple[Slot, ...]:
+    merged: dict[tuple[str, str, Source, int | None], int] = {}
+    for slot in slots:
+        key = (slot.component, slot.node_class, slot.source, slot.unit)
+        merged[key] = merged.get(key, 0) + slot.count
+    result = [Slot(name, pool, count, source, unit) for (name, pool, source, unit), count in merged.items()]
+    if sort:
+        # Stock, and what was never counted, last: scaling in takes from the end.
+        result.sort(key=lambda slot: (not slot.node_class, _RANK[slot.source]))
+    return tuple(result)
