@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sim.api.changelog import Change
+from sim.api.defaults import CRD_FINALIZER
 from sim.api.metadata import FOREGROUND, ORPHAN
 from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS, JOBS, NAMESPACES, PODS
 from sim.api.values import rfc3339
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from sim.api.store import Propagation, Store
 
 Json = dict[str, Any]
-
-NAMESPACE_FINALIZER = "kubernetes"
-CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
 class Collector:

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions that travel with the simulation (`sim/crds/*.yaml`), for simulated and real clusters."""
+"""The CustomResourceDefinitions that travel with the simulation (`sim/crds/*.yaml`)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+
 _TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -36,6 +38,11 @@ def admit(resource: Resource, obj: Json, store: Store) -> None:
         _admit_pod(obj, store)
     elif resource.storage == "jobs.batch":
         _generate_selector(obj)
+    elif resource.storage == "namespaces":
+        _set(_section(obj, "spec"), finalizers=["kubernetes"])
+    elif resource.storage == "customresourcedefinitions.apiextensions.k8s.io":
+        finalizers = obj["metadata"].get("finalizers") or []
+        obj["metadata"]["finalizers"] = [*finalizers, CRD_FINALIZER]
     initial = _INITIAL_STATUS.get(resource.storage)
     if initial is not None:
         status = obj.get("status")
@@ -336,7 +343,8 @@ def _cron_job(obj: Json) -> None:
         successfulJobsHistoryLimit=3,
         failedJobsHistoryLimit=1,
     )
-    _job_spec(_section(_section(spec, "jobTemplate"), "spec"))
+    # The job's own defaults come when a job is made of it.
+    _template(_section(_section(spec, "jobTemplate"), "spec"))
 
 
 # Other kinds
@@ -357,7 +365,6 @@ def _node(obj: Json) -> None:
 
 
 def _namespace(obj: Json) -> None:
-    _set(_section(obj, "spec"), finalizers=["kubernetes"])
     labels = dict(obj["metadata"].get("labels") or {})
     labels["kubernetes.io/metadata.name"] = obj["metadata"].get("name", "")
     obj["metadata"]["labels"] = labels
@@ -393,10 +400,6 @@ def _crd(obj: Json) -> None:
     if isinstance(names.get("kind"), str):
         _set(names, singular=names["kind"].lower(), listKind=names["kind"] + "List")
     _set(spec, conversion={"strategy": "None"})
-    finalizers = list(obj["metadata"].get("finalizers") or ())
-    cleanup = "customresourcecleanup.apiextensions.k8s.io"
-    if "deletionTimestamp" not in obj["metadata"] and cleanup not in finalizers:
-        obj["metadata"]["finalizers"] = [*finalizers, cleanup]
 
 
 _FILLERS: dict[str, Callable[[Json], None]] = {
@@ -421,12 +424,15 @@ _FILLERS: dict[str, Callable[[Json], None]] = {
 _KEEPS_STATUS = frozenset({"nodes"})
 
 
+_ACCEPTED = "the initial names have been accepted"
+
+
 def _crd_status(obj: Json, _given: Json) -> Json:
     spec = obj["spec"]
     since = obj["metadata"]["creationTimestamp"]
     conditions = [
         {"type": "NamesAccepted", "status": "True", "reason": "NoConflicts", "message": "no conflicts found"},
-        {"type": "Established", "status": "True", "reason": "InitialNamesAccepted", "message": "accepted"},
+        {"type": "Established", "status": "True", "reason": "InitialNamesAccepted", "message": _ACCEPTED},
     ]
     versions = [v for v in spec.get("versions") or () if isinstance(v, dict)]
     return {
@@ -445,6 +451,20 @@ _INITIAL_STATUS: dict[str, Callable[[Json, Json], Json]] = {
     "deployments.apps": lambda _obj, _given: {},
     "replicasets.apps": lambda _obj, _given: {"replicas": 0},
     "statefulsets.apps": lambda _obj, _given: {"availableReplicas": 0, "replicas": 0},
+    "daemonsets.apps": lambda _obj, _given: {
+        "currentNumberScheduled": 0,
+        "numberMisscheduled": 0,
+        "desiredNumberScheduled": 0,
+        "numberReady": 0,
+    },
     "jobs.batch": lambda _obj, _given: {},
+    "cronjobs.batch": lambda _obj, _given: {},
+    "resourcequotas": lambda _obj, _given: {},
+    "poddisruptionbudgets.policy": lambda _obj, _given: {
+        "disruptionsAllowed": 0,
+        "currentHealthy": 0,
+        "desiredHealthy": 0,
+        "expectedPods": 0,
+    },
     "customresourcedefinitions.apiextensions.k8s.io": _crd_status,
 }

@@ -117,10 +117,18 @@ def item_element(node: ListMap, item: Any) -> str:
     return "k:" + json.dumps(keys, separators=(",", ":"), sort_keys=True)
 
 
-def list_elements(node: Node, items: list[Any]) -> dict[str, Any] | None:
-    """The items of an associative list or set by path element; None for a list that is one value."""
+def list_elements(node: Node, items: list[Any], *, strict: bool = False) -> dict[str, Any] | None:
+    """The items of an associative list or set by path element; None for a list that is one value.
+
+    So is an associative list with an item that lacks its key, unless `strict`: then ValueError.
+    """
     if isinstance(node, ListMap):
-        return {item_element(node, item): item for item in items}
+        try:
+            return {item_element(node, item): item for item in items}
+        except UnidentifiedItemError:
+            if strict:
+                raise
+            return None
     if isinstance(node, ListSet):
         return {"v:" + json.dumps(item): item for item in items}
     return None
@@ -189,8 +197,11 @@ def changes(node: Node, old: Any, new: Any) -> tuple[Fields | None, Fields | Non
         after = {f"f:{name}": (child(node, name), value) for name, value in new.items()}
     elif isinstance(old, list) and isinstance(new, list) and isinstance(node, (ListMap, ListSet)):
         items = item_node(node)
-        before = {key: (items, value) for key, value in (list_elements(node, old) or {}).items()}
-        after = {key: (items, value) for key, value in (list_elements(node, new) or {}).items()}
+        had, has = list_elements(node, old), list_elements(node, new)
+        if had is None or has is None:
+            return _MEMBER, None
+        before = {key: (items, value) for key, value in had.items()}
+        after = {key: (items, value) for key, value in has.items()}
     else:
         return _MEMBER, None
     changed: Fields = {}
@@ -221,8 +232,9 @@ def merge(node: Node, live: Any, config: Any) -> Any:
         return merged
     if isinstance(live, list) and isinstance(config, list) and isinstance(node, (ListMap, ListSet)):
         items = item_node(node)
-        have = list_elements(node, live) or {}
-        wanted = list_elements(node, config) or {}
+        have, wanted = list_elements(node, live), list_elements(node, config)
+        if have is None or wanted is None:
+            return config
         for key, value in wanted.items():
             have[key] = merge(items, have[key], value) if key in have else value
         return list(have.values())
@@ -230,7 +242,11 @@ def merge(node: Node, live: Any, config: Any) -> Any:
 
 
 def prune(node: Node, value: Any, last: Fields, owned: Fields) -> Any:
-    """The value without the fields in `last` (what the manager applied before) that nobody in `owned` holds."""
+    """The value without the fields in `last` (what the manager applied before) that nobody in `owned` holds.
+
+    An object or list that loses its last field becomes null, as upstream: builtin kinds drop it, a custom resource
+    whose schema wants an object there is refused.
+    """
     if is_atomic(node) or not isinstance(value, (dict, list)):
         return value
     if isinstance(value, dict):
@@ -243,7 +259,7 @@ def prune(node: Node, value: Any, last: Fields, owned: Fields) -> Any:
             if before is not None and now is not None:
                 item = prune(child(node, name), item, before, now)
             kept_fields[name] = item
-        return kept_fields
+        return kept_fields or (None if value else value)
     elements = list_elements(node, value)
     if elements is None:
         return value
@@ -255,4 +271,4 @@ def prune(node: Node, value: Any, last: Fields, owned: Fields) -> Any:
         if before is not None and now is not None:
             item = prune(item_node(node), item, before, now)
         kept_items.append(item)
-    return kept_items
+    return kept_items or (None if value else value)

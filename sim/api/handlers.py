@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from sim.api.cluster import Cluster
 from sim.api.faults import Rule
 from sim.api.requests import Target, flag, parse_target, selection, verb_of, version_of, whole_number
 from sim.api.watching import Watcher, bookmark, expired_event
+
+_log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Clock = Callable[[], float]
@@ -72,6 +75,11 @@ class ApiHandler:
         except ConnectionLost:
             cluster.counters.observe(verb, resource, 0, loop.time() - started)
             return _close(request)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # A document that no check foresaw: one request fails, the server goes on.
+            _log.exception("cannot answer %s %s", request.method, request.path)
+            message = "Internal error occurred: the request could not be handled, see the server's log"
+            response = error_response(errors.ApiError(500, "InternalError", message))
         cluster.counters.observe(verb, resource, response.status, loop.time() - started)
         return response
 

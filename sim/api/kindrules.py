@@ -51,7 +51,7 @@ def _check_pod_spec(spec: Json, path: str, problems: Problems, restart: tuple[st
         if not isinstance(value, str):
             problems.wrong_type(f"{path}nodeSelector.{key}", value, "string")
     for at, toleration in problems.objects(spec, "tolerations", path):
-        problems.one_of(toleration, "operator", at + ".", ("Equal", "Exists", "Lt", "Gt"))
+        problems.one_of(toleration, "operator", at + ".", ("Equal", "Exists"))
         problems.one_of(toleration, "effect", at + ".", ("", *_EFFECTS))
         if toleration.get("operator") == "Exists" and toleration.get("value"):
             problems.invalid(f"{at}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
@@ -316,6 +316,11 @@ def _check_crd(obj: Json, problems: Problems) -> None:
     for field in ("plural", "kind"):
         if not isinstance(names.get(field), str) or not names[field]:
             problems.required(f"spec.names.{field}")
+    protected = isinstance(group, str) and group.endswith((".k8s.io", ".kubernetes.io"))
+    annotations = obj["metadata"].get("annotations") or {}
+    if protected and "api-approved.kubernetes.io" not in annotations:
+        field = "metadata.annotations[api-approved.kubernetes.io]"
+        problems.required(field, 'protected groups must have approval annotation "api-approved.kubernetes.io"')
     problems.one_of(spec, "scope", "spec.", ("Cluster", "Namespaced"))
     if "scope" not in spec:
         problems.required("spec.scope")

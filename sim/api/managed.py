@@ -23,7 +23,7 @@ from sim.api.fieldset import (
 )
 from sim.api.resources import Resource
 from sim.api.schema import ListMap, ListSet, Node, child
-from sim.api.values import rfc3339
+from sim.api.values import rfc3339, without_nulls
 
 Json = dict[str, Any]
 
@@ -35,7 +35,6 @@ _UNOWNED_METADATA = (
     ".",
     "f:name",
     "f:namespace",
-    "f:generateName",
     "f:creationTimestamp",
     "f:deletionTimestamp",
     "f:deletionGracePeriodSeconds",
@@ -98,10 +97,11 @@ def encode(entries: Entries) -> list[Json]:
             "manager": entry.manager,
             "operation": entry.operation,
             "apiVersion": entry.api_version,
-            "time": entry.time,
             "fieldsType": "FieldsV1",
             "fieldsV1": entry.fields,
         }
+        if entry.time:
+            item["time"] = entry.time
         if entry.subresource:
             item["subresource"] = entry.subresource
         listed.append(item)
@@ -202,7 +202,9 @@ def track_update(
         entries = {k: replace(e, fields=difference(e.fields, lost)) for k, e in entries.items()}
     gained = ownable(resource, changed, subresource)
     if gained:
-        fresh = Entry(manager, "Update", resource.api_version, subresource, rfc3339(now), gained)
+        # Upstream, too, writes no time for the scale subresource.
+        time = "" if subresource == "scale" else rfc3339(now)
+        fresh = Entry(manager, "Update", resource.api_version, subresource, time, gained)
         have = entries.get(fresh.identity)
         if have is not None:
             fresh = replace(fresh, fields=union(have.fields, gained))
@@ -247,7 +249,7 @@ def apply(
         owned = wanted
         for entry in others.values():
             owned = union(owned, entry.fields)
-        merged = _prune(schema, merged, last.fields, owned)
+        merged = _prune(schema, resource, merged, last.fields, owned)
     changed, removed = changes(schema, base, merged)
     changed = ownable(resource, changed, subresource)
     conflicts = {key: intersection(entry.fields, changed) for key, entry in others.items()}
@@ -267,14 +269,14 @@ def apply(
     return set_entries(merged, after)
 
 
-def _prune(schema: Node, merged: Json, last: Fields, owned: Fields) -> Json:
+def _prune(schema: Node, resource: Resource, merged: Json, last: Fields, owned: Fields) -> Json:
     """Metadata and the fields that identify an object are never pruned as a whole."""
     pruned: Json = dict(prune(schema, merged, {k: v for k, v in last.items() if k != "f:metadata"}, owned))
     metadata = last.get("f:metadata")
     if metadata:
         node = child(schema, "metadata")
         pruned["metadata"] = prune(node, merged["metadata"], metadata, owned.get("f:metadata", {}))
-    return pruned
+    return pruned if resource.custom else without_nulls(pruned)
 
 
 def _conflict(found: list[tuple[Entry, Fields]]) -> errors.ApiError:
@@ -316,7 +318,7 @@ def _check_keys(node: Node, value: Any, path: str) -> None:
             _check_keys(child(node, name), item, f"{path}.{name}")
     elif isinstance(value, list) and isinstance(node, (ListMap, ListSet)):
         try:
-            elements = list_elements(node, value) or {}
+            elements = list_elements(node, value, strict=True) or {}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if len(elements) != len(value):

@@ -51,7 +51,7 @@ def parse_target(registry: Registry, path: str) -> Target | None:
         raise errors.path_not_found()
     known = {*resource.subresources, *({"finalize"} if resource.plural == "namespaces" else ())}
     if subresource and subresource not in known:
-        raise errors.path_not_found()
+        raise errors.not_found(resource, name) if resource.custom else errors.path_not_found()
     return Target(resource, namespace, name, subresource)
 
 
@@ -88,7 +88,7 @@ def version_of(query: Mapping[str, str]) -> int | None:
     if not text:
         return None
     if not text.isdigit():
-        raise errors.bad_request(f'invalid resource version "{text}": strconv.ParseUint: invalid syntax')
+        raise errors.bad_request(f"invalid resource version: resourceVersion: Invalid value: \"{text}\"")
     return int(text)
 
 

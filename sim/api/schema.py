@@ -89,7 +89,7 @@ METADATA = Struct(
     {
         "labels": LABELS,
         "annotations": LABELS,
-        "ownerReferences": ListMap(("uid",), ATOMIC, "uid"),
+        "ownerReferences": ListMap(("uid",), ATOMIC, "uid", {"uid": ""}),
         "finalizers": ListSet(),
     }
 )

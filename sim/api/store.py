@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sim.api import defaults, errors, managed, validation
+from sim.api import defaults, errors, managed, structural, validation
 from sim.api.bucket import Bucket, Key
 from sim.api.changelog import Change, ChangeType, Feed, Subscriber
 from sim.api.collector import Collector
@@ -320,8 +320,12 @@ class Store:
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + make_suffix(self._seed, self._counter)
         namespace = metadata.get("namespace", "")
+        if resource.custom:
+            new = structural.complete(self._openapi(resource), new)
         self._check_namespace(resource, namespace, metadata.get("name", ""))
         new["metadata"] = new_metadata(resource, metadata, make_uid(self._seed, self._counter), now)
+        if resource.custom:
+            structural.check(resource, self._openapi(resource), new)
         defaults.for_create(resource, new)
         if managed_fields is not None:
             new["metadata"]["managedFields"] = managed_fields
@@ -440,6 +444,9 @@ class Store:
         self._check_patched(resource, merged, live)
         return Applied(self._replace(resource, merged, live, subresource, "", now, dry_run), created=False)
 
+    def _openapi(self, resource: Resource) -> Json:
+        return structural.openapi_schema(self.registry.crd_version(resource))
+
     def schema(self, resource: Resource) -> Struct:
         """How the fields of a resource merge."""
         schema = self._schemas.get(resource)
@@ -524,6 +531,9 @@ class Store:
         now: float,
         dry_run: bool,
     ) -> Json:
+        if resource.custom:
+            new = structural.complete(self._openapi(resource), new)
+            structural.check(resource, self._openapi(resource), new)
         new = validation.restrict(resource, new, old, subresource)
         new["metadata"] = kept_metadata(new["metadata"], old["metadata"])
         if subresource == "status":

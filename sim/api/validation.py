@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from sim.api import errors
 from sim.api.kindrules import check_kind, check_kind_update
 from sim.api.problems import DNS_LABEL, DNS_SUBDOMAIN, Problems
 from sim.api.resources import NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
+from sim.api.values import without_nulls
 
 Json = dict[str, Any]
 
@@ -25,6 +27,10 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
         raise errors.bad_request(f"the request body is no object but {_type_name(obj)}")
     obj = without_nulls(obj)
     given = (obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind)
+    if resource.custom and given[0] == resource.api_version and given[1] != resource.kind:
+        problem = errors.cause("FieldValueInvalid", "kind", f'Invalid value: "{given[1]}": must be {resource.kind}')
+        given_name = (obj.get("metadata") or {}).get("name", "")
+        raise errors.invalid(replace(resource, kind=str(given[1])), given_name, [problem])
     if given != (resource.api_version, resource.kind):
         raise errors.bad_request(
             f"the API version in the data ({given[0]}, Kind={given[1]}) does not match the expected API version "
@@ -73,15 +79,6 @@ def _check_place(resource: Resource, metadata: Json, namespace: str | None, name
         raise errors.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
-
-
-def without_nulls(value: Any) -> Any:
-    """A null field is one that is not set."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
 
 
 def _type_name(value: Any) -> str:
@@ -231,7 +228,7 @@ def _check_label_key(key: str, field: str, problems: Problems) -> None:
 
 
 def _check_owners(metadata: Json, problems: Problems) -> None:
-    for index, reference in enumerate(metadata.get("ownerReferences") or ()):
+    for reference in metadata.get("ownerReferences") or ():
         for field in ("apiVersion", "kind", "name", "uid"):
             if not isinstance(reference, dict) or not reference.get(field):
-                problems.invalid(f"metadata.ownerReferences[{index}].{field}", "", f"{field} must not be empty")
+                problems.invalid(f"metadata.ownerReferences.{field}", "", "must not be empty")

@@ -24,6 +24,15 @@ def copy_json(value: Any) -> Any:
     return value
 
 
+def without_nulls(value: Any) -> Any:
+    """The value without null fields: a null field is one that is not set. Shares nothing with the original."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
 def rfc3339(now: float) -> str:
     """Epoch seconds as `2026-01-31T12:00:00Z` (metav1.Time has whole seconds)."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

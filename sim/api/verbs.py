@@ -19,7 +19,7 @@ from sim.api.requests import (
     whole_number,
     write_options,
 )
-from sim.api.resources import NAMESPACES, PODS, SELF_SUBJECT_ACCESS_REVIEWS
+from sim.api.resources import NAMESPACES, PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
 from sim.api.scale import get_scale, patch_scale, update_scale
 from sim.api.store import Deleted, Store
 from sim.api.values import as_served
@@ -108,8 +108,11 @@ def _read_continue(token: str) -> tuple[int, tuple[str, str]]:
 def create(store: Store, target: Target, body: Any, query: Query, agent: str, now: float) -> Answer:
     """POST of an object or to a subresource of a pod."""
     options = write_options(query, agent)
+    if not isinstance(body, dict):
+        kind = target.resource.kind
+        raise errors.bad_request(f"the object provided is unrecognized (must be of type {kind}): it is no object")
     if target.resource == SELF_SUBJECT_ACCESS_REVIEWS:
-        return 201, {**body, "status": {"allowed": True, "reason": "a simulated cluster allows everything"}}
+        return 201, {**body, "status": {"allowed": True}}
     if target.subresource == "binding" or (target.subresource == "" and _is_binding(body)):
         return _bind(store, target, body, now, options.dry_run)
     if target.subresource == "eviction":
@@ -235,8 +238,15 @@ def delete_collection(store: Store, target: Target, body: Any, query: Query, now
         "kind": resource.list_kind,
         "apiVersion": resource.api_version,
         "metadata": metadata,
-        "items": found,
+        "items": _items(resource, found),
     }
+
+
+def _items(resource: Resource, objects: list[Json]) -> list[Json]:
+    """The items of a list: of builtin kinds they come without apiVersion and kind, as from a real server."""
+    if resource.custom:
+        return objects
+    return [{k: v for k, v in obj.items() if k not in {"apiVersion", "kind"}} for obj in objects]
 
 
 def _deleted(target: Target, deleted: Deleted) -> Json:
@@ -299,5 +309,5 @@ def render_list(
         "kind": resource.list_kind,
         "apiVersion": resource.api_version,
         "metadata": metadata,
-        "items": objects,
+        "items": _items(resource, objects),
     }
