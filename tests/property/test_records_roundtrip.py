@@ -156,13 +156,16 @@ def identity(topic: str, sent: dict[str, Any]) -> str:
 
 
 @given(moment)
+@relaxed
 def test_times_come_back_exactly(seconds: float) -> None:
     assert parse_time(render_time(seconds)) == seconds
 
 
-@given(st.integers(-62_135_596_800_000_000, 253_402_300_799_000_000), st.integers(0, 999_999))
+# The years 1 to 9999, less the last second, whose fractions a float rounds up.
+@given(st.integers(-62_135_596_800, 253_402_300_798), st.integers(0, 999_999))
+@relaxed
 def test_times_are_those_of_protobuf(seconds: int, fraction: int) -> None:
-    number = seconds // 1_000_000 + fraction / 1_000_000
+    number = seconds + fraction / 1_000_000
     stamp = Timestamp()
     stamp.FromJsonString(render_time(number))
     assert abs(stamp.ToNanoseconds() / 1e9 - number) <= max(1e-9, abs(number) * 2**-52)
