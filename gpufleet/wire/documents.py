@@ -24,7 +24,7 @@ from gpufleet.wire import documents_scenario as scenarios
 from gpufleet.wire.documents_cluster import ClusterDocument
 from gpufleet.wire.documents_cluster import dump as dump_cluster
 from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, DocumentWarning, Note
-from gpufleet.wire.documents_lint import lint_workload
+from gpufleet.wire.documents_lint import lint_policies, lint_workload
 from gpufleet.wire.documents_placement import PlacementDocument
 from gpufleet.wire.documents_placement import dump as dump_placement
 from gpufleet.wire.documents_resources import Freeze, dump_freeze
@@ -48,6 +48,7 @@ __all__ = [
     "dump_cluster",
     "dump_freeze",
     "dump_placement",
+    "lint_policies",
     "load",
     "parse_documents",
     "parse_text",

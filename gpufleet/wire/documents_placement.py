@@ -104,7 +104,7 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> PlacementDocument |
         workload=doc.workload,
         version=Version(doc.epoch, doc.version),
         verdict=Verdict(doc.verdict) if doc.verdict in verdicts else Verdict.SCHEDULED,
-        replicas=_replicas(doc, sum(share.replicas for share in shares), findings),
+        replicas=_replicas(doc, sum(item.replicas for item in doc.assignments), findings),
         shares=tuple(sorted(shares, key=lambda share: share.cluster)),
         reasons=_reasons(doc.reasons, findings),
         policy=doc.policy,

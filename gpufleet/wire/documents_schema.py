@@ -47,9 +47,13 @@ class Findings:
     namespace: str = "default"
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    # Maps from which a wrong field was left out: its default may not go with its neighbours.
+    incomplete: set[str] = field(default_factory=set)
 
     def error(self, path: str, message: str, hint: str = "") -> None:
         """Notes an error."""
+        if path in self.incomplete or path.rpartition(".")[0] in self.incomplete:
+            return
         self.errors.append(Problem(path, message, hint))
 
     def warn(self, path: str, message: str, hint: str = "") -> None:
@@ -63,13 +67,16 @@ class Findings:
 
 def check(model: type[D], value: Mapping[str, Any], findings: Findings) -> D | None:
     """Returns a document as its model, or None where too little of it is right. Null is the same as absent."""
-    value = _without_nulls(value)
+    value = _copy(model, value)
     _warn_unknown(model, value, "", findings)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         problems = error.errors(include_url=False)
     findings.errors.extend(_explain(problem, value) for problem in problems)
+    # Fields right below `spec` do not depend on each other.
+    parents = {path_of(problem["loc"][:-1]) for problem in problems}
+    findings.incomplete.update(parent for parent in parents if "." in parent)
     return _salvage(model, value, problems)
 
 
@@ -81,12 +88,25 @@ def path_of(parts: tuple[str | int, ...]) -> str:
     return path
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None}
+def _copy(model: type[Doc] | None, value: Any) -> Any:
+    """Returns a copy to leave fields out of, without the nulls of typed fields; free-form values keep theirs."""
     if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
-    return value
+        return [_copy(model, item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if model is None:
+        return dict(value)
+    known = _fields(model)
+    copy: dict[str, Any] = {}
+    for key, item in value.items():
+        if item is None:
+            continue
+        nested, inside = known.get(key, _FREE)
+        if inside == "dict" and isinstance(item, Mapping):
+            copy[key] = {name: _copy(nested, member) for name, member in item.items()}
+        else:
+            copy[key] = _copy(nested, item)
+    return copy
 
 
 def _salvage(model: type[D], value: Any, problems: list[ErrorDetails]) -> D | None:
@@ -136,7 +156,7 @@ def _explain(problem: ErrorDetails, document: Any) -> Problem:
         if kind == "string_type" and isinstance(given, bool | int | float):
             text = str(given).lower() if isinstance(given, bool) else given
             hint = f'write "{text}" in quotes'
-        if kind in ("finite_number", "int_from_float"):
+        if isinstance(given, float):
             instead = f", not {given}"
         return Problem(path, f"must be {_WANTED[kind]}{instead}", hint)
     match kind:
@@ -173,6 +193,9 @@ def _near(path: tuple[str | int, ...], document: Any) -> str:
 class _Members(NamedTuple):
     model: type[Doc] | None
     inside: str  # "" the value itself, "list" its items, "dict" its values
+
+
+_FREE = _Members(None, "")
 
 
 @cache

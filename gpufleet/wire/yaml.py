@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,7 @@ from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, Docume
 MAX_VALUES = 1_000_000
 _MAX_DEPTH = 100
 _PREFIX = "tag:yaml.org,2002:"
+_COLLECTIONS = (_PREFIX + "map", _PREFIX + "seq")
 _MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \t]|$)", re.MULTILINE)
 _PATH = re.compile(r"([^.\[\]]+)|\[([^\]]*)\]")
 
@@ -138,7 +139,7 @@ def load_strict(text: str | bytes, source: str = "-") -> list[Document]:
     return documents
 
 
-def dump(manifests: list[Mapping[str, Any]]) -> str:
+def dump(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Returns documents as YAML, in their own order of keys."""
     return yaml.dump_all(
         [dict(m) for m in manifests], Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120
@@ -172,7 +173,7 @@ def _load_yaml(text: str, source: str) -> Iterator[Document]:
             index += 1
             yield _refused(source, index, line, "is nested too deeply")
             continue
-        if node is None or (isinstance(node, ScalarNode) and node.value == ""):
+        if node is None or node.tag == _PREFIX + "null":
             continue
         index += 1
         builder = _Builder(source, index, line)
@@ -236,6 +237,9 @@ class _Builder:
             return None
         if isinstance(node, ScalarNode):
             return self._scalar(node)
+        if node.tag not in _COLLECTIONS:
+            self.fail(node, f"the tag {node.tag} is not supported", "leave it out")
+            return None
         if isinstance(node, SequenceNode):
             return [self.build(item, depth + 1) for item in node.value if not self._stopped]
         return self._mapping(node, depth)
