@@ -34,22 +34,22 @@ async def apply(
 ) -> None:
     """Submits documents and waits for the decision about each workload; with ``wait`` until its pods are ready."""
     parsed = files.read(paths, namespace=namespace)
-    records = [_record(item) for item in parsed.objects if not isinstance(item.value, Ignored)]
+    records = [record_of(item) for item in parsed.objects if not isinstance(item.value, Ignored)]
     workloads = list(parsed.workloads)
     if not records:
         raise CliError("nothing to apply: the documents are of kinds that are not supported yet")
     topics = ("placements", "observations")
     async with tables(kafka, topics) as view:
         offsets: dict[str, int] = {}
-        async with _publisher(kafka) as publisher:
+        async with publisher_for(kafka) as publisher:
             for topic, key, value in records:
-                offsets[key] = (await _confirm(publisher, topic, key, value)).offset
+                offsets[key] = (await confirm(publisher, topic, key, value)).offset
                 note(f"{_noun(topic)} {key} submitted")
         if workloads and decide:
             await _follow(view, {key: offsets[key] for key in workloads}, wait=wait, timeout=timeout)
 
 
-def _record(item: Object) -> tuple[str, str, bytes]:
+def record_of(item: Object) -> tuple[str, str, bytes]:
     """Returns topic, key and value of a document. Raises CliError where there is no topic for it."""
     manifest = item.document.manifest
     kind = manifest.get("kind")
@@ -137,7 +137,7 @@ async def delete(
     targets: list[tuple[str, str]] = [("workloads", _workload_key(key)) for key in keys]
     if paths:
         parsed = files.read(paths, namespace=namespace)
-        targets += [_record(item)[:2] for item in parsed.objects if not isinstance(item.value, Ignored)]
+        targets += [record_of(item)[:2] for item in parsed.objects if not isinstance(item.value, Ignored)]
     async with tables(kafka, ("workloads", "policies", "clusters", "placements")) as view:
         unknown = [
             f"{_noun(topic)} {key}"
@@ -146,9 +146,9 @@ async def delete(
         ]
         if unknown:
             raise CliError(f"not found: {', '.join(unknown)}; `gpufleet get workloads -A -o name` lists what is there")
-        async with _publisher(kafka) as publisher:
+        async with publisher_for(kafka) as publisher:
             for topic, key in targets:
-                await _confirm(publisher, topic, key, None)
+                await confirm(publisher, topic, key, None)
                 note(f"{_noun(topic)} {key} deleted")
         gone = [key for topic, key in targets if topic == "workloads"]
         if not await view.until(lambda: not any(key in view.records.get("placements", {}) for key in gone), timeout):
@@ -160,22 +160,24 @@ async def scale(kafka: KafkaSettings, key: str, replicas: int | None) -> None:
     """Overrides the total of a workload; None gives the manifest its say again."""
     workload = _workload_key(key)
     value = None if replicas is None else dump_scale(Scale(workload, replicas, _user(), time.time()))
-    async with _publisher(kafka) as publisher:
-        await _confirm(publisher, "scales", workload, value)
+    async with publisher_for(kafka) as publisher:
+        await confirm(publisher, "scales", workload, value)
 
 
 async def freeze(kafka: KafkaSettings, reason: str | None) -> None:
     """Freezes the fleet for a reason, or lets it go on (None)."""
     value = None if reason is None else dump_policy(dump_freeze(reason))
-    async with _publisher(kafka) as publisher:
-        await _confirm(publisher, "policies", FREEZE_KEY, value)
+    async with publisher_for(kafka) as publisher:
+        await confirm(publisher, "policies", FREEZE_KEY, value)
 
 
-def _publisher(kafka: KafkaSettings) -> Any:
+def publisher_for(kafka: KafkaSettings) -> Any:
+    """Returns a publisher for a block of sends."""
     return simple_publisher(kafka, source=_SOURCE)
 
 
-async def _confirm(publisher: Publisher, topic: str, key: str, value: bytes | None) -> Any:
+async def confirm(publisher: Publisher, topic: str, key: str, value: bytes | None) -> Any:
+    """Sends one record and returns its acknowledgement. Raises CliError."""
     try:
         async with asyncio.timeout(_CONFIRM_TIMEOUT):
             return await publisher.confirm(topic, key, value)

@@ -156,6 +156,8 @@ class System:
         if self.broker is not None:
             environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(_EMBEDDED_FETCH_WAIT_MS)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
+            # Its groups take half of a session to form.
+            environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "6"
         # -P: a folder called `sim` or `services` where the user happens to be is not ours.
         child = SupervisedProcess(
             [sys.executable, "-P", "-m", *module], env=environment, log=self.root / "logs" / f"{name}.log"
@@ -215,6 +217,11 @@ class System:
         if self.broker is not None and not self.broker.running:
             return "the broker ended"
         return None
+
+    def keep_logs(self) -> Path:
+        """Lets the folder stay when the system stops; returns where the logs are."""
+        self._own_folder = False
+        return self.root / "logs"
 
     async def stop(self) -> None:
         """Stops everything, services first; leaves nothing behind."""
