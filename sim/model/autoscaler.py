@@ -216,9 +216,7 @@ class Autoscaler:
             key=lambda pod: (
                 -integer(pod["spec"].get("priority"), 0),
                 pod["metadata"].get("creationTimestamp") or "",
-                pod["metadata"].get("namespace", ""),
-                natural(pod["metadata"]["name"]),
-            )
+            )  # then in the order in which the scheduler gave up on them
         )
         return {pod["metadata"]["uid"]: pod for pod in found if pod["metadata"]["uid"] in self._pending}
 

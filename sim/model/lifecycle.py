@@ -15,6 +15,7 @@ from sim.model.faults import Fault
 from sim.model.names import EXIT_CODE, IMAGE_PULL_ERROR, READY_AFTER, RUN_SECONDS, STOP_SECONDS
 from sim.model.objects import (
     annotations_of,
+    condition_true,
     finished,
     integer,
     number,
@@ -87,7 +88,11 @@ def live(pod: Json, plan: Plan, since: float, now: float, *, finish_only: bool =
         return DONE if finish_only else Result(_waiting(pod, "ImagePullBackOff", plan.image_pull_error, now))
     running = _state(pod, "running")
     if running is not None:
-        return _run_on(pod, plan, seconds_of(running["startedAt"]), now)
+        result = _run_on(pod, plan, seconds_of(running["startedAt"]), now)
+        if result.writes or finish_only or condition_true(pod, "Ready"):
+            return result
+        # Its node was away, and whoever noticed has marked the pod.
+        return Result(status_write(pod, {"conditions": _conditions(pod, True, "", "", now)}), result.wake_at)
     if finish_only:
         return DONE
     if phase_of(pod) == "Running":

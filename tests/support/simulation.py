@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS
+from sim.api.crds import install_crds
 from sim.api.store import Store
 from sim.model.api import Controller, Create, Delete, Json, Patch, Ref, Write
 from sim.model.cluster import Behaviour, simulated
@@ -14,18 +14,10 @@ from sim.model.objects import finished, labels_of, node_of, phase_of, ready
 
 START = 1_800_000_000.0
 POD = ("v1", "Pod")
-JOB_CRDS = (
-    ("kubeflow.org", "v1", "PyTorchJob"),
-    ("kubeflow.org", "v1", "TFJob"),
-    ("kubeflow.org", "v2beta1", "MPIJob"),
-    ("sparkoperator.k8s.io", "v1beta2", "SparkApplication"),
-    ("argoproj.io", "v1alpha1", "Workflow"),
-    ("apps.kruise.io", "v1alpha1", "CloneSet"),
-)
 
 
 def crd(group: str, version: str, kind: str, *, status: bool = True) -> Json:
-    """A CustomResourceDefinition that keeps every field."""
+    """A CustomResourceDefinition that keeps every field; `group` must not be one of kubernetes.io."""
     plural = f"{kind.lower()}s"
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     entry: Json = {"name": version, "served": True, "storage": True, "schema": schema}
@@ -115,9 +107,7 @@ class Simulation:
         self.refused: list[str] = []
         self.store = Store("c", now=self.now)
         if crds:
-            for group, version, kind in JOB_CRDS:
-                document = crd(group, version, kind)
-                self.store.create(CUSTOM_RESOURCE_DEFINITIONS, document, now=self.now)
+            install_crds(self.store, now=self.now)
         chosen = simulated(behaviour) if controllers is None else controllers
         self.drive = Drive(
             self.store, chosen, on_error=lambda name, write, error: self.refused.append(f"{name}: {write}: {error}")

@@ -15,7 +15,7 @@ from tests.support.simulation import Simulation, node, pod_template, workload
 JOB = ("batch/v1", "Job")
 PYTORCH = ("kubeflow.org/v1", "PyTorchJob")
 TENSORFLOW = ("kubeflow.org/v1", "TFJob")
-MPI = ("kubeflow.org/v2beta1", "MPIJob")
+MPI = ("kubeflow.org/v1", "MPIJob")
 
 
 def job(name: str = "train", *, run: str = "10", code: str = "0", **spec: Any) -> Json:
