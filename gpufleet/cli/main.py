@@ -75,6 +75,7 @@ def up(
     """Start broker, services and simulated clusters on this machine; Ctrl-C stops everything."""
     from gpufleet.cli.up import up as run
 
+    _quiet()
     run(fleet=fleet, kafka=kafka, kubeconfigs=kubeconfig, port=port, single_process=single_process, folder=folder)
 
 
@@ -85,6 +86,7 @@ def demo(
     """Tell the story of the README with real effect; exit code 1 if a step is not as it should be."""
     from gpufleet.cli.demo import demo as run
 
+    _quiet()
     run(keep=keep)
 
 
@@ -303,13 +305,12 @@ def doctor(
 
 
 def _kafka(bootstrap: str) -> Any:
-    """Returns the settings from the environment for a broker; logs stay quiet, a command speaks for itself."""
+    """Returns the settings from the environment for a broker."""
     from pydantic import ValidationError
 
     from gpufleet.bus.settings import KafkaSettings
-    from gpufleet.telemetry import logs
 
-    logs.configure(level="CRITICAL", format_="console")
+    _quiet()
     try:
         settings = KafkaSettings(bootstrap=bootstrap)
     except ValidationError as error:
@@ -320,6 +321,13 @@ def _kafka(bootstrap: str) -> Any:
     if "fetch_wait_ms" not in settings.model_fields_set:
         settings = settings.model_copy(update={"fetch_wait_ms": 50})
     return settings
+
+
+def _quiet() -> None:
+    """Logs are for services; a command speaks for itself."""
+    from gpufleet.telemetry import logs
+
+    logs.configure(level="CRITICAL", format_="console")
 
 
 def run() -> None:

@@ -127,7 +127,8 @@ class System:
 
     def _start_simulation(self) -> None:
         fleet = self.root / "fleet.json"
-        fleet.write_text(json.dumps(list(self.fleet)), encoding="utf-8")
+        items = {"apiVersion": "v1", "kind": "List", "items": list(self.fleet)}
+        fleet.write_text(json.dumps(items), encoding="utf-8")
         options = [f"--{name}={value}" for name, value in self.simulation]
         self._spawn(
             "sim",

@@ -10,7 +10,6 @@ from gpufleet.model import names
 from gpufleet.model.placement import Version
 from gpufleet.model.staging import Staging
 from gpufleet.wire.errors import RecordError, RecordReason
-from gpufleet.wire.policies import parse_policy
 from gpufleet.wire.records import (
     parse_assignment,
     parse_cluster,
@@ -18,6 +17,7 @@ from gpufleet.wire.records import (
     parse_inventory,
     parse_observation,
     parse_placement,
+    parse_policy,
     parse_scale,
     parse_workload,
     split_assignment_key,
