@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from sim.api import codec, discovery, errors, openapi, verbs
+from sim.api import codec, discovery, errors, openapi, validation, verbs
 from sim.api.cluster import Cluster
 from sim.api.faults import Rule
 from sim.api.requests import Target, flag, parse_target, selection, verb_of, version_of, whole_number
@@ -113,8 +113,13 @@ class ApiHandler:
         if verb == "watch":
             return await self._watch(cluster, target, form, include, request)
         body = await _read_body(request)
-        code, answer = self._run(cluster, target, verb, body, request, form, include)
-        return web.Response(body=answer, status=code, content_type=codec.JSON)
+        warnings: list[str] = []
+        code, answer = self._run(cluster, target, verb, body, request, form, include, warnings)
+        response = web.Response(body=answer, status=code, content_type=codec.JSON)
+        for warning in warnings:
+            quoted = warning.replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{quoted}"')
+        return response
 
     def _run(
         self,
@@ -125,6 +130,7 @@ class ApiHandler:
         request: web.Request,
         form: str,
         include: str,
+        warnings: list[str],
     ) -> tuple[int, bytes]:
         """One verb from start to end, without a pause in which others could write."""
         store, query, now = cluster.store, request.query, self._clock()
@@ -144,6 +150,8 @@ class ApiHandler:
             if kind is None:
                 raise errors.unsupported_media_type(media, codec.PATCH_TYPES)
             document = codec.decode(body, media)
+            if kind != "apply":
+                warnings += _unknown_fields(target, document, query)
             code, obj = verbs.patch(store, target, kind, document, query, agent, now)
         elif verb in {"delete", "deletecollection"}:
             options = codec.decode(body, media) if body else None
@@ -153,7 +161,9 @@ class ApiHandler:
                 return code, codec.encode(obj)
         elif verb in {"create", "update"}:
             act_write = verbs.create if verb == "create" else verbs.update
-            code, obj = act_write(store, target, codec.decode(body, media), query, agent, now)
+            document = codec.decode(body, media)
+            warnings += _unknown_fields(target, document, query)
+            code, obj = act_write(store, target, document, query, agent, now)
         else:
             raise errors.method_not_allowed(target.resource, verb)
         return code, codec.encode(verbs.render_object(store, target, obj, form, include, now))
@@ -240,6 +250,21 @@ def _authenticate(cluster: Cluster, request: web.Request) -> None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), cluster.token.encode()):
         raise errors.unauthorized()
+
+
+def _unknown_fields(target: Target, document: Any, query: Mapping[str, str]) -> list[str]:
+    """What `fieldValidation` makes of fields that the kind does not have: warnings, or ApiError 400 if Strict."""
+    mode = query.get("fieldValidation", "Warn")
+    resource = target.resource
+    if mode == "Ignore" or target.subresource not in {"", "status"}:
+        return []
+    unknown = validation.check_strictly(resource, document)
+    if unknown and mode == "Strict":
+        raise errors.bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            "strict decoding error: " + ", ".join(unknown)
+        )
+    return unknown
 
 
 def _close(request: web.Request) -> web.StreamResponse:

@@ -88,7 +88,7 @@ def version_of(query: Mapping[str, str]) -> int | None:
     if not text:
         return None
     if not text.isdigit():
-        raise errors.bad_request(f"invalid resource version: resourceVersion: Invalid value: \"{text}\"")
+        raise errors.bad_request(f'invalid resource version: resourceVersion: Invalid value: "{text}"')
     return int(text)
 
 

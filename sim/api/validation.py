@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from sim.api import errors
+from sim.api import errors, fieldnames
 from sim.api.kindrules import check_kind, check_kind_update
 from sim.api.problems import DNS_LABEL, DNS_SUBDOMAIN, Problems
 from sim.api.resources import NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
@@ -26,6 +26,9 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
     if not isinstance(obj, dict):
         raise errors.bad_request(f"the request body is no object but {_type_name(obj)}")
     obj = without_nulls(obj)
+    type_name = fieldnames.type_of(resource)
+    if type_name is not None:
+        obj = fieldnames.known_fields(type_name, obj)
     given = (obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind)
     if resource.custom and given[0] == resource.api_version and given[1] != resource.kind:
         problem = errors.cause("FieldValueInvalid", "kind", f'Invalid value: "{given[1]}": must be {resource.kind}')
@@ -63,6 +66,21 @@ def check_applied(resource: Resource, config: Any, name: str) -> None:
         raise errors.bad_request(message)
     if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
+    type_name = fieldnames.type_of(resource)
+    unknown = fieldnames.unknown_fields(type_name, config) if type_name else []
+    if unknown:
+        where = f"{metadata.get('namespace', '')}/{name}; {resource.api_version}, Kind={resource.kind}"
+        listed = [f".{path}: field not declared in schema" for path in unknown]
+        problem = listed[0] if len(listed) == 1 else "errors:\n" + "\n".join(f"  {line}" for line in listed)
+        raise errors.ApiError(500, "", f"failed to create typed patch object ({where}): {problem}")
+
+
+def check_strictly(resource: Resource, body: Any) -> list[str]:
+    """The unknown fields of a body as upstream's warnings: `unknown field "spec.replica"`."""
+    type_name = fieldnames.type_of(resource)
+    if type_name is None or not isinstance(body, dict):
+        return []
+    return [f'unknown field "{path}"' for path in fieldnames.unknown_fields(type_name, body)]
 
 
 def _check_place(resource: Resource, metadata: Json, namespace: str | None, name: str | None) -> None:
