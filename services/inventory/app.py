@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import structlog
@@ -25,6 +25,7 @@ from gpufleet.wire.records import (
     split_inventory_key,
 )
 from services.inventory.core.cache import ClusterCache
+from services.inventory.core.gpus import GpuCount, count
 from services.inventory.core.snapshot import ClusterInventory, Publication
 from services.inventory.settings import InventorySettings
 from services.inventory.watcher import ClusterWatcher
@@ -68,6 +69,22 @@ class InventoryService(Service):
                 for c, (w, _) in sorted(self._watchers.items())
             ],
             ("cluster",),
+        )
+        metrics.gauge_of(
+            "gpus",
+            "GPUs of owned clusters: total, free on usable nodes, elastic on nodes that could be created",
+            lambda: [
+                ((cluster, resource, state), amount)
+                for cluster, resource, found in self._gpus()
+                for state, amount in (("total", found.total), ("free", found.free), ("elastic", found.elastic))
+            ],
+            ("cluster", "resource", "state"),
+        )
+        metrics.gauge_of(
+            "largest_free_block_gpus",
+            "Most GPUs that are free on one node of an owned cluster",
+            lambda: [((cluster, resource), found.largest_block) for cluster, resource, found in self._gpus()],
+            ("cluster", "resource"),
         )
 
     # -- registrations -------------------------------------------------------------------------------------------
@@ -221,6 +238,14 @@ class InventoryService(Service):
     def _by_health(self) -> list[tuple[Sequence[str], float]]:
         found = [w.inventory.health for w, _ in self._watchers.values()]
         return [((health.value,), float(found.count(health))) for health in Health]
+
+    def _gpus(self) -> Iterator[tuple[str, str, GpuCount]]:
+        """Cluster, resource and count. The summing costs as much as there are node classes and free blocks."""
+        for cluster, (watcher, _) in sorted(self._watchers.items()):
+            cache = watcher.inventory.cache
+            classes = [c for name in cache.class_names() if (c := cache.node_class(name)) is not None]
+            for resource, found in count(classes).items():
+                yield cluster, resource, found
 
     def _silence(self, inventory: ClusterInventory) -> float:
         return max(0.0, time.time() - inventory.last_contact) if inventory.last_contact else 0.0

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from gpufleet.cli.reference.markdown import code, flat, page, table
 
-# typer brings a click of its own, under a private name in some versions; what is used of it has been the same for years.
+# typer brings a click of its own, under a private name in some versions, so there is no type to name here.
 Command = Any
 
 

@@ -60,7 +60,7 @@ async def _bus(name: str) -> Bus:
 
 
 def _families(collector: Any) -> Iterator[Family]:
-    labels = getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
+    labels = getattr(collector, "_labelnames", getattr(collector, "_labels", ()))
     for metric in collector.describe():
         yield Family(metric.name, metric.type, tuple(labels), metric.documentation)
 
@@ -75,8 +75,8 @@ def metrics_page() -> str:
     """Returns the page of all metrics."""
     return page(
         "Metrics",
-        "Every service serves them in the Prometheus format at `/metrics` of its HTTP address. Label values are bounded: "
-        "clusters, resources, topics and reasons, never workloads. Histograms have the series `_bucket`, `_count` and "
-        "`_sum`. Alert rules are in `deploy/prometheus`, a Grafana board is in `deploy/grafana`.",
+        "Every service serves them in the Prometheus format at `/metrics` of its HTTP address. Label values are "
+        "bounded: clusters, resources, topics and reasons, never workloads. Histograms have the series `_bucket`, "
+        "`_count` and `_sum`. Alert rules are in `deploy/prometheus`, a Grafana board is in `deploy/grafana`.",
         *(f"## {name.capitalize()}\n\n{metrics_table(name)}" for name in SERVICES),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from gpufleet.cli.main import app
 from gpufleet.cli.reference.commands import cli_page
 from gpufleet.cli.reference.markdown import fill
 from gpufleet.cli.reference.metrics import metrics_page
@@ -19,10 +20,8 @@ class PageError(ValueError):
     """A page that has no place for what is generated; the text names it."""
 
 
-def pages(docs: Path, app: typer.Typer | None = None) -> dict[Path, str]:
+def pages(docs: Path, app: typer.Typer = app) -> dict[Path, str]:
     """Returns the text of every page below ``docs``, and of the services' READMEs next to it. Raises PageError."""
-    if app is None:
-        from gpufleet.cli.main import app
     made = {
         docs / "cli.md": cli_page(app),
         docs / "reasons.md": reasons_page(),

@@ -10,8 +10,8 @@ def reasons_page() -> str:
     """Returns the page."""
     return page(
         "Verdicts and reasons",
-        "One vocabulary for the command line, topics, logs and metrics. `gpufleet explain NAMESPACE/KIND/NAME` shows the "
-        "verdict of a workload and the reasons with their numbers.",
+        "One vocabulary for the command line, topics, logs and metrics. `gpufleet explain NAMESPACE/KIND/NAME` shows "
+        "the verdict of a workload and the reasons with their numbers.",
         "## Verdicts",
         table(("verdict", "meaning"), [(code(verdict.value), text) for verdict, text in VERDICTS.items()]),
         "## Reasons",

@@ -72,10 +72,11 @@ def settings_page() -> str:
     titles = {"kafka": "Kafka, for every process and the command line", "process": "Every service"}
     return page(
         "Settings",
-        f"Settings come from environment variables, then from the YAML file that `{CONFIG_VARIABLE}` names, then from the "
-        "defaults. The file has a map of sections: `scheduler.stale_after` is the setting `stale_after` in the section "
-        "`scheduler`; settings without a path are not read from it. Unknown names in a section are refused. Times are in "
-        "seconds unless the name says otherwise. `gpufleet-<service> --print-config` shows what a process would use.",
+        f"Settings come from environment variables, then from the YAML file that `{CONFIG_VARIABLE}` names, then from "
+        "the defaults. The file has a map of sections: `scheduler.stale_after` is the setting `stale_after` in the "
+        "section `scheduler`; settings without a path are not read from it. Unknown names in a section are refused. "
+        "Times are in seconds unless the name says otherwise. `gpufleet-<service> --print-config` shows what a process "
+        "would use.",
         *(
             f"## {titles.get(section, section.capitalize())}\n\n{settings_table(cls)}"
             for section, cls in classes().items()

@@ -1,0 +1,193 @@
+"""What verdicts and reason codes mean, and what helps: one text for `docs/reasons.md` and whoever shows a code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpufleet.model.reasons import Code, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``cause``: what is the case. ``remedy``: what somebody can do about it, or what happens by itself."""
+
+    cause: str
+    remedy: str
+
+
+VERDICTS: Mapping[Verdict, str] = {
+    Verdict.SCHEDULED: "Every replica has a cluster.",
+    Verdict.PARTIALLY_SCHEDULED: "Some replicas have a cluster; the others are tried again when capacity appears.",
+    Verdict.UNSCHEDULABLE: "It was tried and nothing is placed. It is tried again when something changes that matters.",
+    Verdict.QUEUED: "It waits for its turn: after a failed attempt, until the back-off is over.",
+    Verdict.SUSPENDED: "The policy suspends scheduling; nothing new is placed.",
+    Verdict.FINISHED: "Every copy has succeeded. The room that was held for it is free again.",
+    Verdict.FAILED: "The job failed through its own containers, and its policy does not send such jobs elsewhere.",
+    Verdict.GIVEN_UP: "The job failed in one cluster after another until its attempts were used up.",
+    Verdict.DELETING: "Its copies are being removed; it is forgotten when every cluster reports its copy gone.",
+    Verdict.ORPHANED: "Its submission is missing from the log, but it was placed once. Its copies stay as they are.",
+}
+
+REASONS: Mapping[Code, Explanation] = {
+    Code.NO_MATCHING_POLICY: Explanation(
+        "No PropagationPolicy of the workload's namespace and no ClusterPropagationPolicy selects it. What is placed "
+        "already stays.",
+        "Apply a policy whose resourceSelectors name its apiVersion and kind, and its name or labels where they are "
+        "given.",
+    ),
+    Code.NO_CLUSTERS: Explanation(
+        "No cluster is registered, or the policy's affinity selects none of them.",
+        "Register a cluster with `gpufleet apply -f`, or correct clusterAffinity. `gpufleet get clusters -o wide` "
+        "shows names and labels.",
+    ),
+    Code.CLUSTER_UNKNOWN: Explanation(
+        "The policy names a cluster that is not registered.",
+        "Correct the name in the policy, or register the cluster under it.",
+    ),
+    Code.CLUSTER_UNREACHABLE: Explanation(
+        "The cluster's API has not answered for longer than inventory's unreachable_after, or refuses the credentials "
+        "of the registration.",
+        "Look at the message in `gpufleet describe CLUSTER`, then at the API server, the network and the kubeconfig. "
+        "Movable replicas are placed elsewhere meanwhile.",
+    ),
+    Code.CLUSTER_TAINTED: Explanation(
+        "The cluster's registration has a taint that the policy does not tolerate.",
+        "Add the toleration to the policy's clusterTolerations, or take the taint off the Cluster document and apply "
+        "that.",
+    ),
+    Code.CLUSTER_AVOIDED: Explanation(
+        "Replicas were taken back from this cluster a while ago, because pods stayed pending or the job failed there.",
+        "None needed: it is tried again when the rescheduler's cool_down is over. The message says how long that takes "
+        "and why it was avoided.",
+    ),
+    Code.INVENTORY_STALE: Explanation(
+        "The last snapshot of the cluster is older than the scheduler's stale_after (three heartbeats), so its free "
+        "capacity is not known. From the dispatcher: the cluster behind the name is another one than was decided on.",
+        "Look at inventory with `gpufleet doctor`; new replicas are placed as soon as there is a snapshot.",
+    ),
+    Code.INVENTORY_MISSING: Explanation(
+        "The cluster is registered, but inventory has not published a snapshot of it yet.",
+        "A new cluster takes some seconds. If it stays so, look whether inventory runs and what its log says about the "
+        "cluster.",
+    ),
+    Code.API_NOT_SERVED: Explanation(
+        "The cluster does not serve the workload's apiVersion and kind.",
+        "Install the CRD and its operator there, or exclude the cluster in the policy. Inventory looks again every "
+        "discovery_interval.",
+    ),
+    Code.NAMESPACE_MISSING: Explanation(
+        "The workload's namespace does not exist in the cluster.",
+        "Create it there, or set createNamespaces: true in the policy.",
+    ),
+    Code.NO_MATCHING_NODES: Explanation(
+        "No node, or no virtual node, has the labels that the pods select, or all such nodes have taints that the pods "
+        "do not tolerate.",
+        "Compare nodeSelector, node affinity and tolerations with the node classes in `gpufleet describe CLUSTER`.",
+    ),
+    Code.INSUFFICIENT_RESOURCES: Explanation(
+        "The nodes that match have too little free. The message compares what one pod needs with the largest free "
+        "block of one node: many small rests do not make room for a large pod.",
+        "Wait for capacity, ask for less per pod, or let the policy mean more clusters or use elastic nodes "
+        "(ecsProvision).",
+    ),
+    Code.NO_STOCK: Explanation(
+        "Running nodes are full, and the elastic node pools that match can create no more: the provider is out of "
+        "stock or the pool has reached its size.",
+        "Wait for stock, raise the pool's maximum, or let the policy mean clusters in other regions.",
+    ),
+    Code.NEVER_FITS: Explanation(
+        "A pod (or all pods of a workload that is placed whole) would not fit even into an empty cluster with all of "
+        "its stock.",
+        "Ask for less, or register a cluster with larger nodes. Waiting does not help.",
+    ),
+    Code.GANG_DOES_NOT_FIT: Explanation(
+        "The workload is placed whole or not at all. Its pods would fit one by one, but not together.",
+        "Wait for capacity, lower the number of workers, or register a larger cluster.",
+    ),
+    Code.NO_UNIT_HAS_ROOM: Explanation(
+        "The units of the ResourcePolicy were tried in their order, and the virtual nodes of none has enough stock of "
+        "the GPU model.",
+        "Wait for stock, or add a unit with another region or model to the ResourcePolicy.",
+    ),
+    Code.HIGHER_GROUP_TOOK_ALL: Explanation(
+        "The cluster belongs to a lower priority group, and the groups before it took every replica.",
+        "None needed.",
+    ),
+    Code.WAITING_FOR_REMOVAL: Explanation(
+        "An earlier copy has to be gone first: a job never has two live copies, and a deletion is not over before "
+        "every cluster has confirmed it.",
+        "If it takes long, look at the cluster named in the message: its API may be away, or a finalizer holds the "
+        "object.",
+    ),
+    Code.DISPATCH_REFUSED: Explanation(
+        "The cluster's API refuses the object for good, such as for an invalid field, an immutable field or a missing "
+        "permission.",
+        "The message is the API server's. Correct the manifest and submit it again, or grant the dispatcher the verb "
+        "that it lacks.",
+    ),
+    Code.CONFLICT: Explanation(
+        "An object of that name exists in the cluster and is not managed by this fleet's log.",
+        "Delete the object there, or set conflictResolution: Overwrite in the policy.",
+    ),
+    Code.SUSPENDED: Explanation(
+        "The policy suspends scheduling (the verdict says Suspended) or dispatching (the observation says it).",
+        "Take spec.suspension out of the policy.",
+    ),
+    Code.INVALID_RECORD: Explanation(
+        "The last submission of the workload cannot be read. It stays as it was last decided.",
+        "`gpufleet dlq list` has the record with the path of the field that is wrong; submit a correct one, or repair "
+        "it with `gpufleet dlq replay`.",
+    ),
+    Code.FROZEN: Explanation(
+        "The fleet is frozen: decisions are made and shown, and nothing is written to clusters.",
+        "`gpufleet unfreeze`.",
+    ),
+    Code.POLICY_IGNORED: Explanation(
+        "Several policies select the workload; this one does not count, because another one goes first.",
+        "None needed if that is what was meant. A policy of the workload's namespace goes before a cluster-wide one, "
+        "then the higher priority, the more specific selector, the first by name.",
+    ),
+    Code.BACKING_OFF: Explanation(
+        "The job failed before and waits until its next attempt; the message says when that is.",
+        "None needed.",
+    ),
+    Code.ATTEMPTS_EXHAUSTED: Explanation(
+        "The job failed more often than the rescheduler's max_redispatch allows.",
+        "Find the cause in the job's status and logs, then submit it again, changed or with a new uid in its envelope.",
+    ),
+    Code.SUBMISSION_MISSING: Explanation(
+        "There is a placement of the workload, but its submission is not on the log. Absence deletes nothing, so its "
+        "copies stay.",
+        "Submit it again; it is taken up where it is.",
+    ),
+    Code.JOB_FAILED: Explanation(
+        "The job failed through its own containers, not through a lack of capacity or a lost node.",
+        "Read the message and the logs of its pods in the cluster, and submit a corrected job.",
+    ),
+}
+
+# Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.
+EVICTIONS: Mapping[str, Explanation] = {
+    "PendingTooLong": Explanation(
+        "Pods were unschedulable in their cluster for longer than pending_after and do not wait for a node that is "
+        "being provisioned.",
+        "Their number is taken off this cluster's share, down to what is bound, and placed elsewhere.",
+    ),
+    "StartFailed": Explanation(
+        "A workload that is placed whole could not start for lack of room.",
+        "Its copy is taken back; when it is confirmed gone, the workload is placed in another cluster.",
+    ),
+    "InfrastructureFailure": Explanation(
+        "The job failed with its node or its cluster, or was evicted or preempted there.",
+        "It is sent to another cluster, at most max_redispatch times, with growing pauses.",
+    ),
+    "JobFailed": Explanation(
+        "The job failed through its own containers, and its policy says that such jobs are sent elsewhere.",
+        "As InfrastructureFailure.",
+    ),
+    "ClusterUnreachable": Explanation(
+        "The cluster's API has been silent for longer than unreachable_after.",
+        "Its movable replicas are placed elsewhere. A job waits until the cluster confirms that its copy is gone.",
+    ),
+}
