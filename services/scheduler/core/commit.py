@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpufleet.model.placement import ClusterShare, Placement, Version
+from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import assign, explain, ledger
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
+from services.scheduler.core.place import whole
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying
 
@@ -55,6 +57,7 @@ def record(
         queue_position=position,
         leaving=leaves,
         arrival=entry.arrival or 0,
+        **_told(state, entry, policy),
     )
     if before is not None and not force and _says_the_same(before, placement):
         if draft is not None:
@@ -72,6 +75,24 @@ def record(
         out.history.append(_history(state, entry, placement, before, draft, now))
         out.count(f"verdict_{verdict.value}")
     assign.derive(state, entry, out)
+
+
+def _told(state: State, entry: Entry, policy: str) -> dict[str, bool]:
+    """Returns what the rescheduler has to know of the workload and its policy."""
+    workload, rule, before = entry.workload, state.policies.get(policy), entry.placement
+    if workload is None or rule is None:
+        return {
+            "job": workload.job if workload is not None else before is not None and before.job,
+            "movable": before is not None and before.movable,
+            "redispatch_user_failures": before is not None and before.redispatch_user_failures,
+        }
+    division = rule.placement.division
+    return {
+        "job": workload.job,
+        "movable": division in (DivisionType.DYNAMIC, DivisionType.AGGREGATED)
+        or whole(workload, division, is_gang=rule.placement.gang),
+        "redispatch_user_failures": rule.redispatch_user_failures,
+    }
 
 
 def put(
@@ -126,6 +147,8 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
         and before.uid == after.uid
         and before.inputs == after.inputs
         and before.leaving == after.leaving
+        and (before.job, before.movable, before.redispatch_user_failures)
+        == (after.job, after.movable, after.redispatch_user_failures)
     )
 
 
