@@ -61,6 +61,7 @@ class _Group:
     cursor: int = 0  # into the log of changed nodes
     failed: bool = False
     fresh: set[str] = field(default_factory=set)  # pods that have not been tried
+    explained: int = -1  # the state of the set of nodes that its pods were last told of
 
 
 class Scheduler:
@@ -79,6 +80,7 @@ class Scheduler:
         self._group_of: dict[str, _Group] = {}
         self._log: list[str] = []
         self._arrivals = 0
+        self._nodes_version = 0
         self._unconfirmed: dict[str, Ref] = {}  # bindings asked for and not seen yet
         self._faults = Faults()
 
@@ -121,7 +123,10 @@ class Scheduler:
 
     def _observe_node(self, event: Event) -> bool:
         changed = self._usage.put_node(event.current["metadata"]["name"], event.obj)
-        return changed and bool(self._group_of)
+        if changed or event.obj is None:
+            self._nodes_version += 1
+            return bool(self._group_of)
+        return False
 
     def _observe_faults(self, view: View, event: Event) -> bool:
         metadata = event.current["metadata"]
@@ -184,8 +189,9 @@ class Scheduler:
             self._unconfirmed[pending.uid] = pending.ref
             self._dequeue(pending.uid, group)
             writes.append(Bind(pending.ref.namespace, pending.ref.name, node, pending.uid))
-        for group in [g for g in self._groups.values() if id(g) in stuck]:
-            writes += self._explain(view, group, now)
+        for group in self._groups.values():
+            if id(group) in stuck or (group.failed and group.pods and group.explained != self._nodes_version):
+                writes += self._explain(view, group, now)
         writes += self._explain_withheld(view, withheld, now)
         return Result(writes)
 
@@ -266,6 +272,7 @@ class Scheduler:
         if first is None:
             return []
         message = self._message(group)
+        group.explained = self._nodes_version
         uids = sorted({*group.fresh, first.uid} & group.pods.keys(), key=lambda uid: group.pods[uid])
         group.fresh.clear()
         return [write for uid in uids for write in self._unschedulable(view, group.pods[uid], message, now)]
