@@ -11,7 +11,7 @@ from gpufleet.model.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class GpuCount:
-    """GPUs of one resource: of all nodes, free on usable ones, of nodes that could be created, most free on one node."""
+    """GPUs of one resource: in all, free on usable nodes, on nodes that could be created, most free on one node."""
 
     total: int = 0
     free: int = 0
