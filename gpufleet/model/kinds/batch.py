@@ -33,19 +33,22 @@ def _read_cron(manifest: View) -> Pods:
 
 
 def _read(spec: View) -> Pods:
-    parallelism = spec.replicas("parallelism")
-    completions = spec.replicas("completions", default=parallelism)
+    pods = _pods(spec)
     if "template" not in spec.value:
         spec.problem("template", "is missing", "describe the pods in the job's template")
         return Pods(())
-    # Kubernetes never runs more pods than are still to be completed.
-    return single(MAIN, min(parallelism, completions), spec.map("template"))
+    return single(MAIN, pods, spec.map("template"))
+
+
+def _pods(spec: View) -> int:
+    """Returns the pods that run at once: Kubernetes never runs more than are still to be completed."""
+    parallelism = spec.replicas("parallelism")
+    return min(parallelism, spec.replicas("completions", default=parallelism))
 
 
 def _write_replicas(path: Path, manifest: dict[str, Any], components: Mapping[str, int]) -> None:
     spec = editable(manifest, *path)
-    parallelism = spec.get("parallelism", 1)
-    if MAIN in components and components[MAIN] != min(parallelism, spec.get("completions") or parallelism):
+    if MAIN in components and components[MAIN] != _pods(View(spec, "", [])):
         spec["parallelism"] = components[MAIN]
 
 
