@@ -181,7 +181,7 @@ def explain(settings: KafkaSettings, error: BaseException | str) -> str:
         hint = "nothing listens there: is the broker running, are host and port right?"
     elif "timeout" in low or "timed out" in low:
         hint = f"no answer in time: is it a Kafka broker, and does this port speak {settings.security_protocol}?"
-    elif "closed" in low or "incomplete" in low:
+    elif "closed" in low or "reset" in low or "incomplete" in low:
         hint = (
             "the broker closed the connection: a TLS or SASL port for a plain client? "
             f"security_protocol is {settings.security_protocol}"

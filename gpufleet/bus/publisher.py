@@ -67,6 +67,15 @@ class PublishError(RuntimeError):
         return frozenset((failure.topic, failure.key) for failure in self.failures)
 
 
+class _Text(str):
+    """A header whose bytes need not be UTF-8 (see `records`). FastStream calls `encode()`, which would refuse them."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        return super().encode(encoding, errors)
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
     topic: str
@@ -251,8 +260,9 @@ class Publisher:
                 topic=item.topic,
                 key=raw(item.key),
                 partition=item.partition,
-                headers=item.headers,
-                correlation_id=item.headers.get("ce_id", item.key),  # else FastStream makes up a random one
+                headers={name: _Text(value) for name, value in item.headers.items()},
+                # Else FastStream makes up a random one.
+                correlation_id=_Text(item.headers.get("ce_id", item.key)),
                 no_confirm=True,
             )
         except asyncio.CancelledError:

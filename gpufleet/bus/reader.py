@@ -55,6 +55,8 @@ class Reader:
         self._failure: BaseException | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._stops_on_reset = group is None
+        self._isolation = settings.isolation
+        self._ends: dict[TopicPartition, int] = {}
         membership: dict[str, Any] = {}
         if group is not None:
             membership = {
@@ -111,15 +113,8 @@ class Reader:
 
     def _check_continuity(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._check_not_before(TopicPartition(record.topic, record.partition), record.offset)
-
-    def _check_not_before(self, partition: TopicPartition, offset: int) -> None:
-        known = self.next_offsets.get(partition, 0)
-        if offset < known:
-            raise FeedFailed(
-                f"{partition.topic}/{partition.partition} is at offset {offset} although {known} was reached: "
-                "the broker has lost its log or is another one; start this service again"
-            )
+            partition = TopicPartition(record.topic, record.partition)
+            _check_not_before(partition, record.offset, self.next_offsets.get(partition, 0))
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -145,9 +140,14 @@ class Reader:
             await self._wait(None)
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The end offsets now (under read_committed the last stable ones); waits for a broker that is away."""
+        """The end offsets now, for `reach`; waits for a broker that is away.
+
+        Under read_committed they are the last stable ones. The embedded broker answers with the first offset of the
+        last batch plus one; `reach` knows. Raises FeedFailed where an end is lower than in an earlier answer.
+        """
         while partitions:
             self.check()
+            known = dict(self._ends)  # before the question: another one may be answered meanwhile
             try:
                 ends: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
             except KafkaError as error:
@@ -155,20 +155,28 @@ class Reader:
                     raise
                 await asyncio.sleep(_RETRY)
             else:
-                if self._stops_on_reset:
-                    for partition, end in ends.items():
-                        self._check_not_before(partition, end)
+                for partition, end in ends.items():
+                    if self._stops_on_reset:
+                        _check_not_before(partition, end, known.get(partition, 0))
+                    self._ends[partition] = max(end, self._ends.get(partition, 0))
                 return ends
         return {}
 
     async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Wait until the sink has every record below `ends`. Raises FeedFailed."""
+        """Wait until the sink has every record below `ends`, which `end_offsets` gave. Raises FeedFailed."""
         behind = dict(ends)
+        whole: set[TopicPartition] = set()
         while True:
             self.check()
-            for partition, end in list(behind.items()):
-                if await self._has_reached(partition, end):
-                    del behind[partition]
+            for partition in list(behind):
+                while await self._has_reached(partition, behind[partition]):
+                    # The answer may point into the last batch: what brought its first record told the true end too.
+                    told = self._told_end(partition)
+                    if partition in whole or told is None or told <= behind[partition]:
+                        del behind[partition]
+                        break
+                    whole.add(partition)
+                    behind[partition] = told
             if not behind:
                 return
             await self._wait(_LOOK)
@@ -186,6 +194,15 @@ class Reader:
         # handler works nothing awaits, so with the lock free nothing is between the consumer and the sink.
         lock = cast(MultiLock, self.subscriber.lock)  # one, as the broker has a graceful time-out
         return position >= end and lock.empty
+
+    def _told_end(self, partition: TopicPartition) -> int | None:
+        """The end that the last fetch of the partition told."""
+        consumer = self.consumer
+        if consumer is None or partition not in consumer.assignment():
+            return None
+        committed = self._isolation == "read_committed"
+        end: int | None = (consumer.last_stable_offset if committed else consumer.highwater)(partition)
+        return end
 
     async def _wait(self, seconds: float | None) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -206,6 +223,14 @@ class Reader:
             if highwater is not None:
                 total += max(0, highwater - self.next_offsets.get(partition, 0))
         return total
+
+
+def _check_not_before(partition: TopicPartition, offset: int, known: int) -> None:
+    if offset < known:
+        raise FeedFailed(
+            f"{partition.topic}/{partition.partition} is at offset {offset} although {known} was reached: "
+            "the broker has lost its log or is another one; start this service again"
+        )
 
 
 async def _parse(batch: tuple[ConsumerRecord, ...]) -> StreamMessage[Any]:

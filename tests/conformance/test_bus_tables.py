@@ -58,6 +58,25 @@ async def test_table_is_read_to_its_end_in_order(settings: KafkaSettings, regist
     assert {record.partition for record in seen if record.topic.endswith("inventory")} == set(range(16))
 
 
+async def test_last_batch_is_read_whole(settings: KafkaSettings) -> None:
+    """The embedded broker tells the first offset of the last batch as the end; a batch is handed out in parts."""
+    topic = f"{settings.topic_prefix}batch"
+    await create_topic(settings, topic)
+    producer = AIOKafkaProducer(**client_options(settings, "p"), max_batch_size=200_000, linger_ms=200)
+    await producer.start()
+    sizes: list[int] = []
+    try:
+        async with reading(settings, [topic], lambda records: sizes.append(len(records))) as feed:
+            for total in (2500, 5000):
+                futures = [await producer.send(topic, b"", key=b"%d" % number) for number in range(2500)]
+                assert (await futures[-1]).offset == total - 1
+                await feed.barrier()
+                assert sum(sizes) == total
+        assert max(sizes) < 2500
+    finally:
+        await producer.stop()
+
+
 async def test_empty_table_is_caught_up_at_once(settings: KafkaSettings, registry: Registry) -> None:
     async with reading(settings, registry.names(["workloads", "inventory", "epochs"]), lambda _: None) as feed:
         async with asyncio.timeout(5):

@@ -1,0 +1,176 @@
+"""The runner: probes, start without topics or broker, failures, several services in one loop, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gpufleet.bus.broker import BusUnavailable
+from gpufleet.bus.http import AddressTaken
+from gpufleet.bus.reader import FeedFailed
+from gpufleet.bus.records import Record
+from gpufleet.bus.runner import ServiceRunner, TopicsMissing, run_services
+from gpufleet.bus.settings import KafkaSettings
+from gpufleet.embedded.process import free_port
+from tests.support.brokers import Broker, open_broker
+from tests.support.buskit import Leader, Owner, connected, create_topics, read_all, running, settings_for
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def settings(broker: Broker) -> KafkaSettings:
+    return settings_for(broker)
+
+
+async def _get(runner: ServiceRunner, path: str) -> tuple[int, str]:
+    assert runner.address is not None
+    host, port = runner.address
+    async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}{path}") as response:
+        return response.status, await response.text()
+
+
+async def test_two_services_in_one_loop(settings: KafkaSettings) -> None:
+    registry = await create_topics(settings)
+    leader, owner = Leader(), Owner()
+    runners = [ServiceRunner(leader, kafka=settings), ServiceRunner(owner, kafka=settings)]
+    stop = asyncio.Event()
+    task = asyncio.create_task(run_services(runners, stop))
+    await eventually(lambda: all(runner.address for runner in runners), "both to listen")
+    for runner in runners:
+        status, body = await _get(runner, "/livez")
+        assert (status, json.loads(body)["status"]) == (200, "ok")
+
+    async def ready(runner: ServiceRunner) -> bool:
+        return (await _get(runner, "/readyz"))[0] == 200
+
+    status, body = await _get(runners[0], "/readyz")
+    if status == 503:  # else it was quick
+        assert "group" in json.loads(body)["checks"]
+    for runner in runners:
+        await eventually(lambda runner=runner: ready(runner), f"{runner.service.name} to be ready")  # type: ignore[misc]
+        assert json.loads((await _get(runner, "/readyz"))[1])["checks"] == {
+            "group": "ok",
+            "kafka": "ok",
+            "reading": "ok",
+            "tables": "ok",
+        }
+    await eventually(lambda: leader.active and len(owner.held) == 16, "both to work")
+    text = (await _get(runners[1], "/metrics"))[1]
+    assert "gpufleet_inventory_owned_shards 16.0" in text
+    assert 'gpufleet_inventory_consumer_lag_records{feed="tables"} 0.0' in text
+    assert "gpufleet_scheduler" not in text
+    assert (await _get(runners[0], "/nope"))[0] == 404
+    leader.bus.publisher.send("placements", "a/Job/b", b"{}", epoch=leader.epochs[-1], version=1)
+    stop.set()  # what was sent is flushed before the group is left
+    await task
+    assert [record.key for record in await read_all(settings, registry.name("placements"))] == ["a/Job/b"]
+    assert not leader.active
+    assert owner.held == {}
+    assert [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+async def test_missing_topics_are_named(settings: KafkaSettings) -> None:
+    short = settings.model_copy(update={"connect_timeout": 0.3})
+    with pytest.raises(TopicsMissing, match=r"lacks .*gpufleet\.workloads.*gpufleet topics apply"):
+        await ServiceRunner(Leader(), kafka=short).run(asyncio.Event())
+
+
+async def test_topics_may_come_later(settings: KafkaSettings) -> None:
+    leader = Leader()
+    async with running(leader, settings):
+        await create_topics(settings)
+        await eventually(lambda: leader.active, "the service to lead")
+
+
+async def test_service_creates_topics_where_it_is_told_to(settings: KafkaSettings) -> None:
+    leader = Leader()
+    async with running(leader, settings, create_topics=True):
+        await eventually(lambda: leader.active, "the service to lead")
+
+
+async def test_no_broker_is_an_error_with_its_cause() -> None:
+    settings = settings_for(Broker("none", f"127.0.0.1:{free_port()}", ""), connect_timeout=0.5)
+    runner = ServiceRunner(Leader(), kafka=settings)
+    task = asyncio.create_task(runner.run(asyncio.Event()))
+    await eventually(lambda: runner.address is not None, "the probes to answer")
+    assert (await _get(runner, "/livez"))[0] == 200
+    assert (await _get(runner, "/readyz"))[0] == 503
+    with pytest.raises(BusUnavailable, match="nothing listens there"):
+        await task
+
+
+async def test_address_in_use_is_an_error(settings: KafkaSettings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(AddressTaken, match=rf"scheduler cannot listen on 127\.0\.0\.1:{port}"):
+            await ServiceRunner(Leader(), kafka=settings, port=port).run(asyncio.Event())
+
+
+async def test_bug_in_a_sink_stops_the_service(settings: KafkaSettings) -> None:
+    class Broken(Leader):
+        def on_records(self, records: list[Record]) -> None:
+            raise ZeroDivisionError("a bug")
+
+    registry = await create_topics(settings)
+    async with connected(settings, registry) as publisher:
+        await publisher.confirm("workloads", "a/Job/b", b"{}")
+    with pytest.raises(FeedFailed, match="a bug"):
+        await ServiceRunner(Broken(), kafka=settings).run(asyncio.Event())
+
+
+async def test_background_task_that_fails_stops_the_service(settings: KafkaSettings) -> None:
+    class Busy(Leader):
+        async def caught_up(self) -> None:
+            self.bus.spawn(self._work(), "work")
+
+        async def _work(self) -> None:
+            raise LookupError("nothing to do")
+
+    await create_topics(settings)
+    with pytest.raises(LookupError, match="nothing to do"):
+        await ServiceRunner(Busy(), kafka=settings).run(asyncio.Event())
+
+
+async def test_broker_restart(broker: Broker) -> None:
+    """A broker that crashes and comes back with its log: nothing is lost, the leader goes on."""
+    if broker.kind != "apache":
+        pytest.skip(f"the log of {broker.description} is gone with the process")
+    with open_broker("apache") as own:
+        settings = settings_for(own, session_timeout=20.0, request_timeout=5.0)
+        await create_topics(settings)
+        leader, owner = Leader(), Owner()
+        process: Any = own.process
+        async with running(leader, settings) as runner, running(owner, settings):
+            await eventually(lambda: leader.active and len(owner.may_send()) == 16, "both to work")
+            epoch = leader.epochs[-1]
+            process.kill()
+            leader.bus.publisher.send("placements", "a/Job/b", b"{}", epoch=epoch, version=1)
+            flush = asyncio.create_task(leader.bus.publisher.flush())
+            await asyncio.to_thread(process.start)
+            await asyncio.wait_for(flush, 60)
+            await asyncio.wait_for(leader.bus.tables.barrier(), 60)
+            assert ("records", ["a/Job/b"]) in leader.events
+            await eventually(lambda: runner.bus and runner.bus.may_send(), "the leader to go on", timeout=60)
+            await eventually(lambda: len(owner.may_send()) == 16, "the owner to go on", timeout=60)
+            assert leader.epochs == sorted(set(leader.epochs))
+
+
+async def test_embedded_broker_that_comes_back_empty_stops_the_service(broker: Broker) -> None:
+    with open_broker("embedded") as own:
+        settings = settings_for(own, request_timeout=2.0)
+        await create_topics(settings)
+        leader = Leader()
+        task = asyncio.create_task(ServiceRunner(leader, kafka=settings).run(asyncio.Event()))
+        await eventually(lambda: leader.active, "the service to lead")
+        process: Any = own.process
+        process.stop()
+        process.start()
+        with pytest.raises(FeedFailed, match=r"start this service again|no topic"):
+            await asyncio.wait_for(task, 30)
