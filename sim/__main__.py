@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpufleet.wire.documents import DocumentErrors, parse_documents
+from gpufleet.wire.documents import DocumentErrors, Parsed, parse_documents
 from gpufleet.wire.yaml import load
 from sim.model.cluster import Behaviour
 from sim.serve import serve_until
@@ -17,12 +18,20 @@ from sim.serve import serve_until
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT. Exit code 2 for documents that cannot be used or a port that is taken."""
-    options = _options()
     try:
-        documents = [d for path in options.fleet for d in load(path.read_bytes(), str(path))]
-        parsed = parse_documents(documents)
+        parsed, arguments = read_arguments()
     except (OSError, DocumentErrors) as error:
         sys.exit(_say(str(error)))
+    try:
+        asyncio.run(_run(parsed, arguments))
+    except OSError as error:
+        sys.exit(_say(f"cannot serve on {arguments['host']}:{arguments['port']}: {error}"))
+
+
+def read_arguments(argv: Sequence[str] | None = None) -> tuple[Parsed, dict[str, Any]]:
+    """Returns the fleet and the arguments of `sim.serve.serve`. Raises OSError or DocumentErrors."""
+    options = _options(argv)
+    documents = [d for path in options.fleet for d in load(path.read_bytes(), str(path))]
     behaviour = Behaviour(
         ready_after=options.ready_after,
         stop_seconds=options.stop_seconds,
@@ -38,20 +47,17 @@ def main() -> None:
         "behaviour": behaviour,
         "control_token": options.control_token,
     }
-    try:
-        asyncio.run(_run(parsed, arguments))
-    except OSError as error:
-        sys.exit(_say(f"cannot serve on {options.host}:{options.port}: {error.strerror or error}"))
+    return parse_documents(documents), arguments
 
 
-async def _run(parsed: Any, arguments: dict[str, Any]) -> None:
+async def _run(parsed: Parsed, arguments: dict[str, Any]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await serve_until(stop, parsed, **arguments)
 
 
-def _options() -> argparse.Namespace:
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sim", description="Simulated clusters behind the Kubernetes API.")
     parser.add_argument("--fleet", type=Path, action="append", required=True, help="file with Cluster documents")
     parser.add_argument("--kubeconfig", type=Path, help="written when the clusters answer, one context per cluster")
@@ -64,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stop-seconds", type=float, default=0.0, help="seconds from deleted to gone")
     parser.add_argument("--idle-seconds", type=float, default=600.0, help="how long a created node stays empty")
     parser.add_argument("--pack", action="store_true", help="bind to the fullest node, not the emptiest")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _say(text: str) -> int:

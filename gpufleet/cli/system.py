@@ -30,6 +30,7 @@ from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
 from gpufleet.embedded.process import SupervisedProcess, free_ports
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
+TOGETHER = "gpufleet"  # the one process of `--single-process`
 # The embedded broker does not wake a waiting fetch, so readers ask often.
 _EMBEDDED_FETCH_WAIT_MS = 20
 _READY_TIMEOUT = 60.0
@@ -105,10 +106,13 @@ class System:
         registry = load_registry(prefix=self.kafka.topic_prefix)
         async with connect_admin(self.kafka) as admin:
             await apply(admin, registry, replication_factor=self.kafka.replication_factor)
-        if self.fleet:
-            self._start_simulation()
-        for name in SERVICES:
-            self._start_service(name)
+        if self.single_process:
+            self._start_together()
+        else:
+            if self.fleet:
+                self._spawn("sim", ["sim", *self._simulation_arguments()])
+            for name in SERVICES:
+                self._start_service(name)
         self.say("services started")
         if self.fleet:
             await self._simulation_ready()
@@ -125,21 +129,22 @@ class System:
         self.bootstrap = self.broker.bootstrap
         self.say(f"broker at {self.bootstrap}")
 
-    def _start_simulation(self) -> None:
+    def _simulation_arguments(self) -> list[str]:
         fleet = self.root / "fleet.json"
         items = {"apiVersion": "v1", "kind": "List", "items": list(self.fleet)}
         fleet.write_text(json.dumps(items), encoding="utf-8")
-        options = [f"--{name}={value}" for name, value in self.simulation]
-        self._spawn(
-            "sim",
-            [
-                "sim",
-                f"--fleet={fleet}",
-                f"--port={self.ports['sim']}",
-                f"--kubeconfig={self.kubeconfig}",
-                *options,
-            ],
-        )
+        return [
+            f"--fleet={fleet}",
+            f"--port={self.ports['sim']}",
+            f"--kubeconfig={self.kubeconfig}",
+            *(f"--{name}={value}" for name, value in self.simulation),
+        ]
+
+    def _start_together(self) -> None:
+        """Everything but the broker in one process."""
+        ports = [f"{name}={self.ports[name]}" for name in SERVICES]
+        simulation = ["--simulate", *self._simulation_arguments()] if self.fleet else []
+        self._spawn(TOGETHER, ["gpufleet.cli.together", *ports, *simulation])
 
     def _start_service(self, name: str) -> None:
         self._spawn(name, [f"services.{name}"])
@@ -149,7 +154,7 @@ class System:
             **os.environ,
             "GPUFLEET_KAFKA_BOOTSTRAP": self.bootstrap,
             "GPUFLEET_HTTP_HOST": "127.0.0.1",
-            "GPUFLEET_HTTP_PORT": str(self.ports[name]),
+            "GPUFLEET_HTTP_PORT": str(self.ports.get(name, 0)),
             "GPUFLEET_LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             **self.settings,
@@ -169,7 +174,7 @@ class System:
         deadline = time.monotonic() + _READY_TIMEOUT
         answer = "no answer"
         while True:
-            child = self.children[name]
+            child = self._child(name)
             if not child.running:
                 raise CliError(f"{name} ended with {child.returncode}:\n{child.log_tail()}", Exit.UNREACHABLE)
             ready, answer = await asyncio.to_thread(_probe, f"{self.url(name)}{path}")
@@ -180,11 +185,14 @@ class System:
                 raise CliError(f"{name} is not ready after {_READY_TIMEOUT:g} s: {answer}", Exit.UNREACHABLE)
             await asyncio.sleep(0.1)
 
+    def _child(self, name: str) -> SupervisedProcess:
+        return self.children[TOGETHER if self.single_process else name]
+
     async def _simulation_ready(self) -> None:
         """The simulation writes its kubeconfig when it answers."""
         deadline = time.monotonic() + _READY_TIMEOUT
         while not self.kubeconfig.exists():
-            child = self.children["sim"]
+            child = self._child("sim")
             if not child.running or time.monotonic() > deadline:
                 raise CliError(f"the simulated clusters did not start:\n{child.log_tail()}", Exit.UNREACHABLE)
             await asyncio.sleep(0.05)
@@ -226,7 +234,7 @@ class System:
 
     async def stop(self) -> None:
         """Stops everything, services first; leaves nothing behind."""
-        services = [self.children[name] for name in SERVICES if name in self.children]
+        services = [self.children[name] for name in (*SERVICES, TOGETHER) if name in self.children]
         for child in services:
             child.signal(signal.SIGTERM)
         await asyncio.gather(*(asyncio.to_thread(child.stop) for child in services))
