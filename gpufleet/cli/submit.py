@@ -25,6 +25,7 @@ from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump
 
 _SOURCE = "gpufleet/cli"
 _CONFIRM_TIMEOUT = 30.0
+_ORDER = ("clusters", "policies", "workloads")
 # Ends of a wait: nothing more will happen by itself.
 _SETTLED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.GIVEN_UP, Verdict.SUSPENDED})
 
@@ -34,7 +35,11 @@ async def apply(
 ) -> None:
     """Submits documents and waits for the decision about each workload; with ``wait`` until its pods are ready."""
     parsed = files.read(paths, namespace=namespace)
-    records = [record_of(item) for item in parsed.objects if not isinstance(item.value, Ignored)]
+    # Clusters and policies first, so that no workload is decided without them.
+    records = sorted(
+        (record_of(item) for item in parsed.objects if not isinstance(item.value, Ignored)),
+        key=lambda record: _ORDER.index(record[0]),
+    )
     workloads = list(parsed.workloads)
     if not records:
         raise CliError("nothing to apply: the documents are of kinds that are not supported yet")

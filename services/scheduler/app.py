@@ -17,9 +17,10 @@ from gpufleet.bus.shards import shard_of
 from gpufleet.telemetry.metrics import values
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import assignment_key, dump_assignment, dump_history, dump_placement, split_assignment_key
-from services.scheduler.core import State, decide
 from services.scheduler.core import events as ev
+from services.scheduler.core.decide import decide
 from services.scheduler.core.outputs import AssignmentWrite, Outputs, PlacementWrite
+from services.scheduler.core.state import State
 from services.scheduler.intake import Intake
 from services.scheduler.settings import SchedulerSettings
 

@@ -9,6 +9,7 @@ from gpufleet.bus.topics import Registry
 from gpufleet.model import names
 from gpufleet.model.placement import Version
 from gpufleet.model.staging import Staging
+from gpufleet.wire.documents import Freeze
 from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records import (
     parse_assignment,
@@ -86,7 +87,7 @@ class Intake:
         if record.value is None:
             return [ev.PolicyRemoved(key)]
         policy = parse_policy(record)
-        return [] if policy is None else [ev.PolicyChanged(policy)]
+        return [] if policy is None or isinstance(policy, Freeze) else [ev.PolicyChanged(policy)]
 
     def _inventory(self, record: Record, key: str) -> list[ev.Event]:
         if record.value is None:
