@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Json = dict[str, Any]
 Kind = tuple[str, str]
 """apiVersion and kind."""
+Propagation = Literal["Background", "Foreground", "Orphan"]
 
 
 class Ref(NamedTuple):
@@ -78,14 +79,14 @@ class Patch:
 class Delete:
     """Delete an object; that it is gone already is no error.
 
-    `grace_seconds` None means the pod's own; 0 removes a pod at once. `propagation` is Background, Foreground or
-    Orphan.
+    `grace_seconds` None means the pod's own; 0 removes a pod at once. `propagation` says what becomes of
+    dependents.
     """
 
     ref: Ref
     uid: str = ""
     grace_seconds: int | None = None
-    propagation: str = "Background"
+    propagation: Propagation = "Background"
 
 
 @dataclass(frozen=True, slots=True)

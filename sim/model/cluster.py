@@ -76,7 +76,7 @@ def lent(behaviour: Behaviour | None = None, how: Lent | None = None) -> list[Co
     pace, lending = behaviour or Behaviour(), how or Lent()
     return [
         *operators(),
-        Kubelet(ready_after=pace.ready_after, stop_seconds=pace.stop_seconds, virtual_only=True),
+        Kubelet(ready_after=pace.ready_after, stop_seconds=pace.stop_seconds, nodes="virtual"),
         NodeController(heartbeat_seconds=lending.heartbeat_seconds, manages=is_virtual, status_only=True),
         Autoscaler(idle_seconds=pace.idle_seconds, node_annotations=lending.node_annotations),
     ]

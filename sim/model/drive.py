@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 from sim.api.changelog import Change
 from sim.api.errors import ApiError
@@ -17,11 +16,6 @@ from sim.api.store import Store
 from sim.model.api import Bind, Controller, Create, Delete, Event, Json, Kind, Write, ref_of
 from sim.model.queue import Task, TaskQueue
 
-PROPAGATIONS: Mapping[str, Literal["Background", "Foreground", "Orphan"]] = {
-    "Background": "Background",
-    "Foreground": "Foreground",
-    "Orphan": "Orphan",
-}
 LIVELOCK = 100_000
 
 
@@ -197,7 +191,7 @@ class Drive:
                 ref.name,
                 now=now,
                 grace_period=write.grace_seconds,
-                propagation=PROPAGATIONS[write.propagation],
+                propagation=write.propagation,
             )
             return
         patch = write.patch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from sim.model.api import DONE, Event, Json, Kind, Patch, Ref, Result, View, Write, ref_of
 from sim.model.faults import Faults
@@ -24,6 +24,7 @@ from sim.model.scheduler.needs import needs_of
 from sim.model.scheduler.nodes import is_virtual, read_stock
 
 NO_STOCK = "NoStock"
+Nodes = Literal["all", "plain", "virtual"]
 
 
 def is_down(node: Mapping[str, Any]) -> bool:
@@ -35,17 +36,17 @@ class Kubelet:
     """The kubelets of a cluster.
 
     A pod is Ready `ready_after` seconds after its kubelet has seen it and stops `stop_seconds` after it was told to,
-    if its annotations do not say otherwise. With `virtual_only` other nodes have kubelets of their own, and of their
-    pods only the end is played, where annotations or faults ask for one.
+    if its annotations do not say otherwise. Where `nodes` is "virtual", other nodes have kubelets of their own, and of
+    their pods only the end is played, where annotations or faults ask for one; "plain" leaves virtual nodes alone.
     """
 
     name = "kubelet"
     watches: tuple[Kind, ...] = (POD, NODE, CONFIG_MAP)
 
-    def __init__(self, *, ready_after: float = 0.0, stop_seconds: float = 0.0, virtual_only: bool = False) -> None:
+    def __init__(self, *, ready_after: float = 0.0, stop_seconds: float = 0.0, nodes: Nodes = "all") -> None:
         self._ready_after = ready_after
         self._stop_seconds = stop_seconds
-        self._virtual_only = virtual_only
+        self._nodes = nodes
         self._seen: dict[str, float] = {}  # by uid: since when its kubelet knows the pod
         self._stopping: dict[str, float] = {}
         self._started: dict[str, dict[str, tuple[str, int]]] = {}  # by virtual node and uid: GPU model, GPUs
@@ -130,7 +131,7 @@ class Kubelet:
         """The next step of a pod, or the stock that a virtual node shows."""
         if (key.api_version, key.kind) == NODE:
             node = view.get(*key)
-            return DONE if node is None else Result(self._show_stock(node))
+            return DONE if node is None or self._nodes == "plain" else Result(self._show_stock(node))
         pod = view.get(*key)
         if pod is None or not node_of(pod):
             return DONE
@@ -140,7 +141,9 @@ class Kubelet:
         virtual = is_virtual(node)
         plan = plan_of(pod, self._faults.of_pod(pod), self._ready_after, self._stop_seconds)
         uid = pod["metadata"]["uid"]
-        finish_only = self._virtual_only and not virtual
+        if virtual and self._nodes == "plain":
+            return DONE
+        finish_only = self._nodes == "virtual" and not virtual
         if deleting(pod):
             since = self._stopping.setdefault(uid, now)
             return DONE if finish_only else stop(pod, plan, since, now)
