@@ -24,7 +24,8 @@ RUN python -m hatchling build --target wheel --directory /dist \
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 65532 gpufleet \
- && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gpufleet
+ && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gpufleet \
+ && install -d -o 65532 -g 65532 /var/lib/gpufleet
 COPY --from=build /opt/gpufleet /opt/gpufleet
 COPY deploy/docker/healthcheck.py /opt/gpufleet/healthcheck.py
 # PYTHONSAFEPATH: a folder called `sim` or `services` in the working directory is not ours.
