@@ -66,8 +66,9 @@ def derive(state: State, entry: Entry, out: Outputs) -> None:
     awaited = _awaited(entry, placement)
     if shares and entry.current is not None:
         policy = state.policies.get(placement.policy)
+        parts = division(placement)
         for cluster in sorted(shares):
-            _activate(state, entry, placement, shares[cluster], entry.current, policy, awaited, out)
+            _activate(state, entry, placement, shares[cluster], entry.current, policy, awaited, parts, out)
     for cluster in sorted(entry.overwritten):
         # Overwritten, and not just written anew.
         known = entry.assignments.get(cluster)
@@ -150,6 +151,7 @@ def _activate(
     workload: Workload,
     policy: PropagationPolicy | None,
     awaited: tuple[Awaited, ...],
+    parts: tuple[tuple[str, int], ...],
     out: Outputs,
 ) -> None:
     known = entry.assignments.get(share.cluster)
@@ -167,7 +169,7 @@ def _activate(
         state=AssignmentState.WAITING if awaited else AssignmentState.ACTIVE,
         manifest=workload.manifest,
         components=share.components,
-        division=division(placement),
+        division=parts,
         patches=_patches(state, placement, share, workload, known if alive else None),
         uid=workload.uid,
         waits_for=awaited,
@@ -179,7 +181,9 @@ def _activate(
         suspended=kept.suspended if policy is None else _suspended(policy, share.cluster),
         incarnation=incarnation,
     )
-    if wanted != known:
+    if known is None:
+        _write(entry, wanted, out)
+    elif wanted != known:
         _write(entry, replace(wanted, version=placement.version), out)
 
 

@@ -169,7 +169,7 @@ def _history(
         policy=state.policies.get(placement.policy),
         units=applying(workload, policies.values()) if workload is not None and policies else None,
         eviction=entry.eviction,
-        numbers=tuple(option.numbers() for option in draft.options) if draft is not None else (),
+        numbers=tuple(draft.options) if draft is not None else (),
         clusters=tuple(m.spec for m in members if m.spec is not None),
         inventories=tuple(m.inventory for m in members if m.inventory is not None),
     )

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from services.scheduler.core.outputs import ClusterNumbers
-
 _EXACT = 2**52
 
 
@@ -39,10 +37,6 @@ class Option:
     running: int
     stock: int = 0
     weight: int = 0
-
-    def numbers(self) -> ClusterNumbers:
-        """Returns the values as they are kept in the history."""
-        return ClusterNumbers(self.cluster, self.tier, self.assigned, self.running, self.stock, self.weight)
 
 
 def fnv1a32(text: str) -> int:

@@ -8,6 +8,7 @@ from gpufleet.model.cluster import ClusterSpec, Inventory
 from gpufleet.model.placement import Assignment, Eviction, Placement, Version
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.workload import Workload
+from services.scheduler.core.divide import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +31,10 @@ class AssignmentWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterNumbers:
-    """What the division saw of one candidate: counts of this workload's pods (``assigned``) and of further room."""
-
-    cluster: str
-    tier: int
-    assigned: int
-    running: int
-    stock: int
-    weight: int = 0  # static weight
-
-
-@dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
 
-    ``numbers`` are what the candidates had when it was decided; ``mode`` is Fill, Steady or Fresh; ``inventories`` are
+    ``numbers`` are the candidates as the division saw them; ``mode`` is Fill, Steady or Fresh; ``inventories`` are
     those of the clusters that the placement uses or names in a reason.
     """
 
@@ -58,7 +47,7 @@ class HistoryEntry:
     policy: PropagationPolicy | None = None
     units: ResourcePolicy | None = None
     eviction: Eviction | None = None
-    numbers: tuple[ClusterNumbers, ...] = ()
+    numbers: tuple[Option, ...] = ()
     clusters: tuple[ClusterSpec, ...] = ()
     inventories: tuple[Inventory, ...] = ()
 
