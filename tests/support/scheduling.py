@@ -243,6 +243,11 @@ class World:
         """Publishes a snapshot."""
         return self.feed(InventoryChanged(inventory(cluster, *classes, at=self.now, **rest)))
 
+    def snapshot(self, cluster: str, *classes: NodeClass, bound: Mapping[str, int]) -> Outputs:
+        """Publishes a snapshot together with the bound pods of workloads (of their component ``main``)."""
+        pods = (WorkloadPods(cluster, k, components=(("main", ComponentPods(bound=n)),)) for k, n in bound.items())
+        return self.feed(*(PodsChanged(p) for p in pods), InventoryChanged(inventory(cluster, *classes, at=self.now)))
+
     def refresh(self) -> None:
         """Publishes every snapshot again, as heartbeats do."""
         for member in self.state.fleet.by_index:
