@@ -106,7 +106,7 @@ def from_document(document: Json) -> Faults:
     delay = document.get("delayMilliseconds", 0)
     if not isinstance(delay, (int, float)) or delay < 0:
         raise ValueError(f"delayMilliseconds: must be a number that is not negative, got {delay!r}")
-    rules = document.get("rules") or []
+    rules = document.get("rules", [])
     if not isinstance(rules, list):
         raise ValueError("rules: must be a list")
     return Faults(bool(document.get("gone", False)), delay / 1000, [_rule(rule, i) for i, rule in enumerate(rules)])

@@ -276,12 +276,14 @@ def _close(request: web.Request) -> web.StreamResponse:
 async def _read_body(request: web.Request) -> bytes:
     if not request.can_read_body:
         return b""
-    length = request.content_length or 0
-    body = await request.content.read(MAX_BODY + 1) if length > MAX_BODY else await request.read()
-    if len(body) > MAX_BODY:
-        message = f"Request entity too large: limit is {MAX_BODY}"
+    message = f"Request entity too large: limit is {MAX_BODY}"
+    if (request.content_length or 0) > MAX_BODY:
+        # The rest of the body is not read, so the connection cannot be used again.
         raise errors.ApiError(413, "RequestEntityTooLarge", message)
-    return body
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise errors.ApiError(413, "RequestEntityTooLarge", message) from None
 
 
 def _documents(cluster: Cluster, path: str, request: web.Request) -> web.Response:

@@ -100,6 +100,7 @@ class Store:
         self._counter = 0
         self._log_capacity = log_capacity
         self._version = 0
+        self._compacted = 0
         self._buckets: dict[str, Bucket] = {}
         self._by_uid: dict[str, tuple[Bucket, Key]] = {}
         self._dependents: dict[str, dict[tuple[str, Key], None]] = {}
@@ -247,6 +248,8 @@ class Store:
 
     def compact(self, resource: Resource | None = None) -> None:
         """Forget the changes up to now, so that older watches must list again."""
+        if resource is None:
+            self._compacted = self._version
         buckets = list(self._buckets.values()) if resource is None else [self.bucket(resource)]
         for bucket in buckets:
             bucket.log.forget(self._version)
@@ -271,6 +274,7 @@ class Store:
         if bucket is None:
             stored = self.registry.find("", "v1", "events") if resource.storage == "events" else resource
             bucket = self._buckets[resource.storage] = Bucket(stored or resource, self._log_capacity)
+            bucket.log.forget(self._compacted)
         return bucket
 
     def storage(self, name: str) -> Bucket | None:
