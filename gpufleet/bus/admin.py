@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -21,6 +21,14 @@ _APPEAR_SECONDS: Final = 10.0
 _APPEAR_LOOK: Final = 0.05
 
 Action = Literal["create", "alter", "refuse"]
+
+
+class TopicsMissing(RuntimeError):
+    """The broker lacks topics; the text names them and says how to create them."""
+
+    def __init__(self, bootstrap: str, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(f"Kafka at {bootstrap} lacks {', '.join(names)}: run `gpufleet topics apply`")
 
 
 class TopicsRefused(RuntimeError):
@@ -71,7 +79,7 @@ async def connect_admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminC
         await admin.close()
 
 
-async def missing(admin: Admin, registry: Registry, names: list[str]) -> list[str]:
+async def missing(admin: Admin, registry: Registry, names: Sequence[str]) -> list[str]:
     """Which of `names` the broker does not have.
 
     Asked by the list of all topics: some brokers create a topic when they are asked about it by name.

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from gpufleet.bus.admin import TopicsMissing, TopicsRefused
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.http import AddressTaken
-from gpufleet.bus.runner import ServiceRunner, TopicsMissing, run_until_signal
+from gpufleet.bus.runner import ServiceRunner, run_until_signal
 from gpufleet.bus.service import Service
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.telemetry import logs
@@ -51,7 +52,7 @@ def main(name: str, settings_type: type[BaseSettings], build: Callable[..., Serv
     logs.configure(level=process.log_level, format_=process.log_format, service=name)
     try:
         asyncio.run(run_until_signal([runner_for(build(own), kafka, process)]))
-    except (BusUnavailable, TopicsMissing) as error:
+    except (BusUnavailable, TopicsMissing, TopicsRefused) as error:
         sys.exit(_say(name, str(error), UNREACHABLE))
     except AddressTaken as error:
         sys.exit(_say(name, str(error), USAGE))

@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
-from gpufleet.bus.broker import FleetBroker, build_broker
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.records import event_headers, raw
-from gpufleet.bus.settings import KafkaSettings
-from gpufleet.bus.topics import Registry, load_registry
+from gpufleet.bus.topics import Registry
 
 log = structlog.get_logger("gpufleet.bus")
 
@@ -296,19 +295,3 @@ class Publisher:
         log.warning("bus.publish.failed", topic=item.topic, key=item.key, error=str(error) or repr(error))
         if self._on_failure is not None:
             self._on_failure(failure)
-
-
-@contextlib.asynccontextmanager
-async def simple_publisher(
-    settings: KafkaSettings, *, source: str, registry: Registry | None = None
-) -> AsyncIterator[Publisher]:
-    """A publisher for programs that send and end. Connects (BusUnavailable), flushes at the end (PublishError)."""
-    broker = build_broker(settings, client_id=f"{settings.client_id}-{source.rpartition('/')[2]}")
-    publisher = Publisher(broker, registry or load_registry(prefix=settings.topic_prefix), source=source)
-    await broker.connect()
-    try:
-        yield publisher
-        await publisher.flush()
-    finally:
-        await publisher.stop()
-        await broker.stop()

@@ -15,7 +15,7 @@ from uuid import uuid4
 import structlog
 from faststream.asgi import AsgiFastStream
 
-from gpufleet.bus.admin import apply, missing
+from gpufleet.bus.admin import TopicsMissing, apply, missing
 from gpufleet.bus.broker import build_broker, framework_logger
 from gpufleet.bus.dlq import DeadLetters
 from gpufleet.bus.epochs import LOG_KEY, NONCE_HEADER, EpochTable, encode_claim, encode_log_id
@@ -39,10 +39,6 @@ _FLUSH_TIMEOUT: Final = 5.0
 _FINISH_TIMEOUT: Final = 10.0
 _DEAD_LETTER_INTERVAL: Final = 1.0
 _TOPIC_INTERVAL: Final = 0.5
-
-
-class TopicsMissing(RuntimeError):
-    """The broker lacks topics; the text names them and says how to create them."""
 
 
 class ServiceRunner:
@@ -175,11 +171,11 @@ class ServiceRunner:
         deadline = time.monotonic() + self._kafka.connect_timeout
         told = False
         while absent := await missing(admin, self._registry, needed):
-            text = f"Kafka at {self._kafka.bootstrap} lacks {', '.join(absent)}: run `gpufleet topics apply`"
+            problem = TopicsMissing(self._kafka.bootstrap, absent)
             if time.monotonic() > deadline:
-                raise TopicsMissing(text)
+                raise problem
             if not told:
-                log.warning("bus.topics.missing", cause=text, wait_for_seconds=self._kafka.connect_timeout)
+                log.warning("bus.topics.missing", cause=str(problem), wait_for_seconds=self._kafka.connect_timeout)
                 told = True
             await asyncio.sleep(_TOPIC_INTERVAL)
 

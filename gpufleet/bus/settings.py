@@ -1,4 +1,4 @@
-"""How to reach Kafka and how to behave there; environment variables `GPUFLEET_KAFKA_…`."""
+"""How to reach Kafka and how to behave there: `GPUFLEET_KAFKA_…`, or section `kafka` of the settings file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import socket
 import ssl
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from gpufleet.telemetry.settings import FleetSettings
 
 
 def default_instance() -> str:
@@ -18,9 +20,10 @@ def default_instance() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(FleetSettings):
     """Connection, security, timing. Times in seconds unless the name says otherwise."""
 
+    section: ClassVar[str] = "kafka"
     model_config = SettingsConfigDict(env_prefix="GPUFLEET_KAFKA_", extra="ignore")
 
     bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, separated by commas")

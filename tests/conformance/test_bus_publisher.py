@@ -7,8 +7,11 @@ from collections import defaultdict
 
 import pytest
 
+from gpufleet.bus.admin import TopicsMissing, connect_admin
 from gpufleet.bus.broker import build_broker
-from gpufleet.bus.publisher import Failure, NotInCharge, Publisher, PublishError, RecordTooLarge, simple_publisher
+from gpufleet.bus.client import open_client, read_topics
+from gpufleet.bus.publisher import Failure, NotInCharge, Publisher, PublishError, RecordTooLarge
+from gpufleet.bus.records import Record
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import MAX_OUTSIDE_BYTES, Registry, load_registry
 from tests.support.brokers import Broker, open_broker
@@ -118,12 +121,27 @@ async def test_broker_that_is_gone_fails_the_records(broker: Broker) -> None:
         await connection.stop()
 
 
-async def test_simple_publisher_flushes_at_the_end(settings: KafkaSettings, registry: Registry) -> None:
-    async with simple_publisher(settings, source="gpufleet/cli", registry=registry) as publisher:
-        publisher.send("workloads", "ns/Job/a", b"{}", headers={"traceparent": "00-1-2-01"})
+async def test_client_sends_reads_and_flushes_at_the_end(settings: KafkaSettings, registry: Registry) -> None:
+    seen: list[Record] = []
+    options = {"source": "gpufleet/cli", "writes": ["workloads"], "reads": ["placements"], "sink": seen.extend}
+    async with open_client(settings, **options) as client:  # type: ignore[arg-type]
+        assert client.tables is not None
+        await client.publisher.confirm("placements", "ns/Job/a", b"{}")
+        await client.tables.barrier()
+        assert [record.key for record in seen] == ["ns/Job/a"]
+        client.publisher.send("workloads", "ns/Job/a", b"{}", headers={"traceparent": "00-1-2-01"})
+    assert await read_topics(settings, ["placements"]) == seen
     (record,) = await read_all(settings, registry.name("workloads"))
     assert record.key == "ns/Job/a"
     assert record.headers["ce_type"] == "gpufleet.v1.Workload"
     assert record.headers["ce_source"] == "gpufleet/cli"
     assert record.headers["traceparent"] == "00-1-2-01"
     assert record.headers["content-type"] == "application/json"
+
+
+async def test_client_names_missing_topics_and_does_not_make_them(settings: KafkaSettings) -> None:
+    with pytest.raises(TopicsMissing, match=r"gpufleet\.workloads: run `gpufleet topics apply`"):
+        async with open_client(settings, source="gpufleet/cli", writes=["workloads"]):
+            pass
+    async with connect_admin(settings) as admin:
+        assert not [name for name in await admin.list_topics() if name.startswith(settings.topic_prefix)]

@@ -10,11 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gpufleet.bus.admin import TopicsMissing
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.http import AddressTaken
 from gpufleet.bus.reader import FeedFailed
 from gpufleet.bus.records import Record
-from gpufleet.bus.runner import ServiceRunner, TopicsMissing, run_services
+from gpufleet.bus.runner import ServiceRunner, run_services
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.embedded.process import free_port
 from tests.support.brokers import Broker, open_broker
