@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from sim.model.api import Event, Json, Kind, Ref, ref_of
 from sim.model.objects import POD, node_of
 
-
 Events = list[Event]
 
 
@@ -51,7 +50,17 @@ class Cache:
         """Pods bound to a node."""
         return [obj for ref in sorted(self._on_node.get(node, ())) if (obj := self.get(*ref)) is not None]
 
+    def count(self, kind: Kind) -> int:
+        """How many objects of a kind are known."""
+        return len(self._objects.get(kind, ()))
+
     # Changes
+
+    def clear(self, kind: Kind) -> None:
+        """Forgets the objects of a kind that nobody watches."""
+        for (namespace, name), obj in self._objects.get(kind, {}).items():
+            self._unindex(Ref(*kind, namespace, name), obj)
+        self._objects[kind] = {}
 
     def put(self, obj: Json) -> Events:
         """Takes over an object; what that changes, nothing if it is known already.

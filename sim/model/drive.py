@@ -13,10 +13,11 @@ from sim.api.changelog import Change
 from sim.api.errors import ApiError
 from sim.api.resources import Resource
 from sim.api.store import Store
-from sim.model.api import Bind, Controller, Create, Delete, Event, Json, Kind, Write, ref_of
+from sim.model.api import Bind, Controller, Create, Delete, Event, Json, Kind, Ref, Write, ref_of
 from sim.model.queue import Task, TaskQueue
 
-LIVELOCK = 100_000
+LIVELOCK = 20_000
+OnError = Callable[[str, Write | Ref, Exception], None]
 
 
 class Livelock(RuntimeError):
@@ -79,7 +80,9 @@ class Drive:
     """The controllers of one cluster, at work on its Store.
 
     Objects that are in the store already count as just added. `on_work` is called when a change from outside makes
-    work, `on_error` when a write was refused; neither may call the drive.
+    work. `on_error` is called with the controller's name, what it was about, and the error, when a write was refused
+    (it is tried again later) or an object is such that the controller cannot read it (it is left until it changes).
+    Neither may call the drive.
     """
 
     def __init__(
@@ -88,14 +91,15 @@ class Drive:
         controllers: Sequence[Controller],
         *,
         on_work: Callable[[], None] | None = None,
-        on_error: Callable[[str, Write, ApiError], None] | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self.store = store
         self.view = StoreView(store)
         self.on_work = on_work
         self.on_error = on_error
         self.reconciles = 0
-        self._queue = TaskQueue(controllers)
+        self.errors = 0
+        self._queue = TaskQueue(controllers, self._report)
         self._working = False
         for kind in self._queue.kinds:
             for obj in self.view.list(*kind):
@@ -154,16 +158,25 @@ class Drive:
     def _reconcile(self, task: Task, now: float) -> None:
         self.reconciles += 1
         controller = self._queue.controllers[task.controller]
-        result = controller.reconcile(self.view, task.key, now)
+        try:
+            result = controller.reconcile(self.view, task.key, now)
+        except Exception as error:
+            self._report(controller.name, task.key, error)
+            self._queue.succeeded(task, None)
+            return
         for write in result.writes:
             try:
                 self._write(write, now)
             except ApiError as error:
-                if self.on_error is not None:
-                    self.on_error(controller.name, write, error)
+                self._report(controller.name, write, error)
                 self._queue.failed(task, now)
                 return
         self._queue.succeeded(task, result.wake_at)
+
+    def _report(self, controller: str, about: Write | Ref, error: Exception) -> None:
+        self.errors += 1
+        if self.on_error is not None:
+            self.on_error(controller, about, error)
 
     def _resource(self, api_version: str, kind: str) -> Resource:
         resource = self.view.resource(api_version, kind)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sim.model.api import Controller, Event, Kind, Ref, View
+from sim.model.api import Controller, Event, Kind, Ref, View, ref_of
 
 FIRST_RETRY, LAST_RETRY = 0.05, 60.0
 
@@ -21,11 +21,17 @@ class Task(NamedTuple):
 class TaskQueue:
     """First in, first out; a key that waits already is not queued again.
 
-    Failed keys come again after 50 ms, doubled each time up to a minute.
+    Failed keys come again after 50 ms, doubled each time up to a minute. `trouble` is called where a controller cannot
+    take a change in.
     """
 
-    def __init__(self, controllers: Sequence[Controller]) -> None:
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        trouble: Callable[[str, Ref, Exception], None] = lambda *_: None,
+    ) -> None:
         self.controllers = tuple(controllers)
+        self._trouble = trouble
         self._by_kind: dict[Kind, list[int]] = {}
         for index, controller in enumerate(self.controllers):
             for kind in dict.fromkeys(controller.watches):
@@ -48,8 +54,12 @@ class TaskQueue:
         """Tells the controllers of a change; whether there is work where there was none."""
         idle = not self._ready
         for index in self._by_kind.get(event.kind, ()):
-            for key in self.controllers[index].observe(view, event):
-                self._ready[Task(index, key)] = None
+            controller = self.controllers[index]
+            try:
+                for key in controller.observe(view, event):
+                    self._ready[Task(index, key)] = None
+            except Exception as error:
+                self._trouble(controller.name, ref_of(event.current), error)
         return idle and bool(self._ready)
 
     def due(self, now: float) -> None:

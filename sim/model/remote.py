@@ -15,13 +15,15 @@ from contextlib import asynccontextmanager
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.errors import ApiStatusError, KubeError, NotServed
 from gpufleet.kube.reflector import Changed, Reflector, Removed, Replaced, decode_json
-from gpufleet.kube.resources import Resource
+from gpufleet.kube.resources import EVENTS, Resource
 from sim.model.api import Bind, Controller, Create, Delete, Event, Json, Kind, Patch, Ref, Result, Write
 from sim.model.cache import Cache
-from sim.model.objects import POD
+from sim.model.objects import EVENT, POD
 from sim.model.queue import Task, TaskQueue
 
 logger = logging.getLogger(__name__)
+# Own events that are remembered, so that they are counted instead of told twice.
+KNOWN_EVENTS = 5000
 
 
 class RemoteDrive:
@@ -66,9 +68,13 @@ class RemoteDrive:
                 self._resources[kind] = await self.client.resource_for(*kind)
             except NotServed:
                 logger.info("cluster %s does not serve %s in %s", self.client.cluster, kind[1], kind[0])
+        self._resources[EVENT] = EVENTS
         served = [c for c in self._all if c.watches[0] in self._resources]
-        self._queue = TaskQueue(served)
+        self._queue = TaskQueue(served, self._report)
         self._cache = Cache(self._resources)
+
+    def _report(self, controller: str, about: Ref, error: Exception) -> None:
+        logger.warning("cluster %s: %s cannot take in %s: %r", self.client.cluster, controller, about, error)
 
     def _reflectors(self) -> list[Reflector[Json]]:
         return [
@@ -119,7 +125,7 @@ class RemoteDrive:
         """Sends a write; what its answer tells of the object."""
         async with self._writers:
             if isinstance(write, Create):
-                return self._learn(await self.client.create(write.obj, field_manager=manager))
+                return self._learn(await self._create(manager, write))
             try:
                 if isinstance(write, Bind):
                     await self._bind(write)
@@ -129,7 +135,7 @@ class RemoteDrive:
                 return self._learn(await self._patch(manager, write))
             except ApiStatusError as error:
                 if error.not_found and not error.namespace_missing:
-                    return []  # what was meant is gone
+                    return self._forget(write)
                 raise
 
     async def _resource(self, ref: Ref) -> Resource:
@@ -137,6 +143,23 @@ class RemoteDrive:
         if kind not in self._resources:
             self._resources[kind] = await self.client.resource_for(*kind)
         return self._resources[kind]
+
+    async def _create(self, manager: str, write: Create) -> Json:
+        try:
+            return await self.client.create(write.obj, field_manager=manager)
+        except ApiStatusError as error:
+            if not error.already_exists or (write.obj["apiVersion"], write.obj["kind"]) != EVENT:
+                raise
+            # Events are not watched: this one is from before a restart.
+            metadata = write.obj["metadata"]
+            return await self.client.get(EVENTS, metadata["name"], metadata["namespace"])
+
+    def _forget(self, write: Write) -> list[Event]:
+        """What was meant is gone; of what is watched, the watch will tell."""
+        if isinstance(write, Patch) and (write.ref.api_version, write.ref.kind) == EVENT:
+            known = self._cache.get(*write.ref)
+            return [] if known is None else self._cache.remove(known)
+        return []
 
     async def _patch(self, manager: str, write: Patch) -> Json:
         resource = await self._resource(write.ref)
@@ -179,8 +202,10 @@ class RemoteDrive:
         await self.client.create_subresource(resource, write.name, "binding", binding, write.namespace)
 
     def _learn(self, obj: Json) -> list[Event]:
-        known = (obj.get("apiVersion"), obj.get("kind")) in self._resources
-        return self._cache.put(obj) if known else []
+        kind = (str(obj.get("apiVersion")), str(obj.get("kind")))
+        if kind == EVENT and self._cache.count(EVENT) >= KNOWN_EVENTS:
+            self._cache.clear(EVENT)
+        return self._cache.put(obj) if kind in self._resources else []
 
     def replace(self, kind: Kind, items: list[Json], version: str) -> None:
         """Takes over a list of all objects of a kind (for the reflectors' sinks)."""

@@ -7,11 +7,23 @@ import logging
 import time
 from collections.abc import Callable
 
-from sim.model.drive import Drive
+from sim.api.errors import ApiError
+from sim.model.api import Ref, Write
+from sim.model.drive import Drive, OnError
 
 logger = logging.getLogger(__name__)
 # Reconciles in one go, so that a burst in one cluster does not keep the loop from serving requests.
 SLICE = 50
+
+
+def _log(cluster: str) -> OnError:
+    def log(controller: str, about: Write | Ref, error: Exception) -> None:
+        known = isinstance(error, ApiError)
+        logger.log(
+            logging.INFO if known else logging.WARNING, "cluster %s: %s: %s: %r", cluster, controller, about, error
+        )
+
+    return log
 
 
 class Runner:
@@ -31,6 +43,8 @@ class Runner:
         """Starts to run a drive."""
         self._drives[drive] = None
         drive.on_work = lambda: self._soon(drive)
+        if drive.on_error is None:
+            drive.on_error = _log(drive.store.name)
         self._soon(drive)
 
     def remove(self, drive: Drive) -> None:
@@ -59,8 +73,8 @@ class Runner:
         try:
             done = drive.settle(self._clock(), SLICE)
         except Exception:
-            # One cluster's trouble is not the others'; what it was about is tried again with the next change.
-            logger.exception("cluster %s: a controller failed", drive.store.name)
+            # One cluster's trouble is not the others'.
+            logger.exception("cluster %s: the controllers have stumbled", drive.store.name)
             done = not drive.busy
         if not done:
             self._soon(drive)
