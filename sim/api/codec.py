@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from sim.api import errors
+from sim.api import errors, protobuf
 
 Json = dict[str, Any]
 
@@ -33,6 +33,8 @@ def decode(body: bytes, media_type: str) -> Any:
     """A request body: JSON, or YAML where the media type says so. ApiError 400 or 415."""
     if media_type.endswith("yaml"):
         return _decode_yaml(body)
+    if media_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(body)
     if media_type in {JSON, "", "*/*"} or media_type.endswith("+json"):
         try:
             return msgspec.json.decode(body)

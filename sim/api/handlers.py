@@ -294,6 +294,9 @@ def _documents(cluster: Cluster, path: str, request: web.Request) -> web.Respons
     parts = [part for part in path.split("/") if part]
     if parts[:2] == ["openapi", "v3"]:
         return _openapi(cluster, parts[2:])
+    if parts == ["openapi", "v2"]:
+        # Whatever is asked for: no client reads version 2 as JSON.
+        return web.Response(body=openapi.v2_protobuf(), headers={"Content-Type": openapi.V2_PROTOBUF})
     form, _ = codec.accepted(request.headers.get("Accept", ""))
     document: Json | None = None
     if parts in (["api"], ["apis"]):

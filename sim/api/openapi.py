@@ -65,6 +65,22 @@ def document(registry: Registry, group: str, version: str) -> Json | None:
     }
 
 
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+
+def v2_protobuf() -> bytes:
+    """GET /openapi/v2 as protobuf: a document without definitions.
+
+    kubectl reads it for kinds that the v3 documents do not have, and leaves unchecked what it does not find there.
+    """
+
+    def text(number: int, value: str) -> bytes:
+        return bytes([number << 3 | 2, len(value)]) + value.encode()
+
+    info = text(1, "Kubernetes") + text(2, "simulated")
+    return text(1, "2.0") + bytes([2 << 3 | 2, len(info)]) + info
+
+
 def schema_name(resource: Resource) -> str:
     """The name of a kind's schema: reversed domain, version, kind."""
     domain = ".".join(reversed((resource.group or "core.api.k8s.io").split(".")))

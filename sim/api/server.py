@@ -31,6 +31,8 @@ Json = dict[str, Any]
 class SimServer:
     """Serves stores. `port=0` takes a free one; `tls` makes a certificate authority of its own.
 
+    Programs may do without TLS; kubectl may not, because it sends no token over plain HTTP.
+
     `control_token` guards `/control/…` (generated if it is not given). `clock` gives epoch seconds for the writes of
     clients; `bookmark_seconds` is how often an idle watch gets a bookmark.
     """
@@ -143,7 +145,7 @@ class SimServer:
             cluster = self.clusters.get(name)
             if cluster is None:
                 return error_response(errors.path_not_found())
-            return await self._api.handle(cluster, "/" + rest, request)
+            return await self._api.handle(cluster, "/" + rest.rstrip("/"), request)
         if path.startswith("/control/"):
             return await control.handle(self.clusters, self.control_token, request)
         if path in {"/healthz", "/livez", "/readyz"}:
