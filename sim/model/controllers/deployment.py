@@ -75,9 +75,13 @@ def _settled(replica_set: Json) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rollout:
-    """A Deployment with its ReplicaSets: the one of the present template, and the others, oldest first."""
+    """A Deployment with its ReplicaSets: the one of the present template, and the others, oldest first.
+
+    `code` names the template.
+    """
 
     deployment: Json
+    code: str
     replicas: int
     surge: int
     unavailable: int
@@ -136,7 +140,7 @@ def _rollout(view: View, deployment: Json) -> _Rollout:
     sets = [rs for rs in sets if not deleting(rs)]
     new = next((rs for rs in sets if labels_of(rs).get(HASH_LABEL) == wanted), None)
     old = [rs for rs in sets if rs is not new]
-    return _Rollout(deployment, replicas, surge, unavailable, strategy.get("type") == "Recreate", new, old)
+    return _Rollout(deployment, wanted, replicas, surge, unavailable, strategy.get("type") == "Recreate", new, old)
 
 
 def _create(view: View, rollout: _Rollout) -> list[Write]:
@@ -152,7 +156,7 @@ def _create(view: View, rollout: _Rollout) -> list[Write]:
     else:
         size = min(rollout.replicas, max(0, rollout.replicas + rollout.surge - sum(map(_size, rollout.old))))
     template = spec.get("template") or {}
-    code = digest(template)
+    code = rollout.code
     metadata = deployment["metadata"]
     labels = {**((template.get("metadata") or {}).get("labels") or {}), HASH_LABEL: code}
     selector = spec.get("selector") or {}
@@ -299,7 +303,7 @@ def _progress(
     rollout: _Rollout, conditions: list[Json], complete: bool, moved: bool, now: float
 ) -> tuple[list[Json], float | None]:
     name = rollout.deployment["metadata"]["name"]
-    new_name = f"{name}-{digest(rollout.deployment['spec'].get('template') or {})}"
+    new_name = f"{name}-{rollout.code}"
     deadline = integer(rollout.deployment["spec"].get("progressDeadlineSeconds"), 600)
     known = condition({"status": {"conditions": conditions}}, "Progressing")
     if complete:
