@@ -1,0 +1,1 @@
+"""Dispatcher: takes assignments to their clusters and reports what became of them."""

@@ -55,7 +55,7 @@ def render(assignment: Assignment, *, suspend: bool | None = None) -> dict[str, 
         metadata = editable(obj, "metadata")
         for field in _SERVER_SET:
             metadata.pop(field, None)
-        metadata.setdefault("namespace", namespace_of(assignment.workload))
+        metadata["namespace"] = namespace_of(assignment.workload)
         editable(obj, "metadata", "labels").update(marks(assignment.workload))
         editable(obj, "metadata", "annotations")[names.WORKLOAD_ANNOTATION] = assignment.workload
         for template in kinds.pod_templates(obj):
@@ -71,15 +71,25 @@ def render(assignment: Assignment, *, suspend: bool | None = None) -> dict[str, 
     return obj
 
 
-def starts_suspended(manifest: Mapping[str, Any]) -> bool:
-    """Returns whether the kind can be created suspended and the producer did not ask for suspension."""
-    path = kinds.spec_of(manifest).suspend_path
-    if path is None:
-        return False
-    here: Any = manifest
-    for key in path:
+def suspend_path(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns where the kind has its suspension; empty where it has none. Raises RenderError."""
+    try:
+        return kinds.spec_of(manifest).suspend_path or ()
+    except kinds.KindError as error:
+        raise RenderError(str(error)) from error
+
+
+def suspends(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether the kind can be created suspended. Raises RenderError."""
+    return bool(suspend_path(manifest))
+
+
+def suspended(obj: Mapping[str, Any]) -> bool:
+    """Returns whether an object says that it is suspended. Raises RenderError."""
+    here: Any = obj
+    for key in suspend_path(obj):
         here = here.get(key) if isinstance(here, Mapping) else None
-    return here is not True
+    return here is True
 
 
 def apply_patch(obj: dict[str, Any], patch: Mapping[str, Any]) -> None:
@@ -135,6 +145,13 @@ def differs(wanted: Any, live: Any) -> bool:
     if wanted is None:
         return live is not None
     return bool(wanted != live) and not _same_quantity(wanted, live)
+
+
+def projected(wanted: Any, answer: Any) -> Any:
+    """Returns what a server answered in the fields that we want, in its own spelling and order."""
+    if isinstance(wanted, Mapping) and isinstance(answer, Mapping):
+        return {key: projected(value, answer.get(key)) for key, value in wanted.items()}
+    return answer
 
 
 def _same_quantity(wanted: Any, live: Any) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from gpufleet.kube.fencing import Stamp, fence_object, owned_by, stamp_of, stamped
 from gpufleet.model import kinds, names
 from gpufleet.model.placement import (
@@ -43,17 +45,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What the cluster holds, read just now. ``pods`` counts the workload's pods that have not ended.
+    """What the cluster holds. ``pods`` counts the workload's pods that have not ended.
 
-    ``applied`` is the resourceVersion that our last write of this assignment was answered with: an object that still
-    has it is as we want it, however the server writes it.
+    ``baseline`` is the answer to our last write of this very assignment: how the server writes what we want.
     """
 
     obj: Json | None = None
     fence: Json | None = None
     namespace: bool = True
     pods: int = 0
-    applied: str = ""
+    baseline: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,15 @@ class Superseded:
     by: Stamp
 
 
-Step = Create | Update | Delete | Release | CreateNamespace | Done | Superseded
-# How long until a removal is looked at again, in seconds, where no watch tells of the last pod.
+Write = Create | Update | Delete | Release | CreateNamespace
+Step = Write | Done | Superseded
+# How long until something is looked at again, in seconds, where no watch tells of a change.
 _LOOK_AGAIN = 1.0
+_ASK_AGAIN = 5.0
+_FENCE_PREFIX = "gpufleet-fence-"
+# What an observation holds of an object's status at most.
+STATUS_BYTES = 32 * 1024
+_ENDED = (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED)
 
 
 def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
@@ -129,10 +136,17 @@ def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
     if assignment.state is AssignmentState.WAITING:
         clusters = ", ".join(sorted({w.cluster for w in assignment.waits_for}))
         return _pending(Code.WAITING_FOR_REMOVAL, f"waits until its copy in {clusters} is gone")
-    if facts.frozen:
-        return _pending(Code.FROZEN, "the fleet is frozen: gpufleet unfreeze lets it go on")
-    if assignment.state is AssignmentState.REMOVING:
-        return _remove(assignment, facts, live)
+    step = _remove(assignment, facts, live) if assignment.state is AssignmentState.REMOVING else None
+    if step is None:
+        step = _activate(assignment, facts, live, stamp)
+    if not facts.frozen or isinstance(step, Done):
+        return step
+    if isinstance(step, Update) and stamp_of(step.live) == stamp and not _suspends(step.obj, step.live):
+        return observed(step.live)  # applied; only its drift waits
+    return _pending(Code.FROZEN, "the fleet is frozen: gpufleet unfreeze lets it go on")
+
+
+def _activate(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Write | Done:
     if assignment.incarnation and assignment.incarnation != facts.incarnation:
         return _pending(
             Code.INVENTORY_STALE,
@@ -140,65 +154,114 @@ def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
         )
     if assignment.suspended:
         return _pending(Code.SUSPENDED, "the policy suspends dispatching")
-    try:
-        return _activate(assignment, facts, live, stamp)
-    except render.RenderError as error:
-        return Done(ObservedPhase.REFUSED, code=Code.DISPATCH_REFUSED, message=str(error))
-
-
-def _activate(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Step:
+    namespace = render.namespace_of(assignment.workload)
     if not live.namespace:
         if assignment.create_namespaces:
-            return CreateNamespace(render.namespace_of(assignment.workload))
+            return CreateNamespace(namespace)
         return _pending(
             Code.NAMESPACE_MISSING,
-            f"namespace {render.namespace_of(assignment.workload)} does not exist in {assignment.cluster}; create it "
-            "there, or set createNamespaces: true in the policy",
+            f"namespace {namespace} does not exist in {assignment.cluster}; create it there, or set "
+            "createNamespaces: true in the policy",
+            _ASK_AGAIN,
         )
     conflict = _conflict(assignment, facts, live)
     if conflict is not None:
         return conflict
-    if assignment.job:
-        return _activate_job(assignment, facts, live, stamp)
+    try:
+        if assignment.job:
+            return _activate_job(assignment, facts, live, stamp)
+        wanted = stamped(render.render(assignment), stamp)
+    except render.RenderError as error:
+        return Done(ObservedPhase.REFUSED, code=Code.DISPATCH_REFUSED, message=str(error))
     if live.obj is None:
-        return Create(stamped(render.render(assignment), stamp))
+        return Create(wanted)
     if _deleting(live.obj):
         return _pending(Code.WAITING_FOR_REMOVAL, "an earlier copy is still being deleted", _LOOK_AGAIN)
-    wanted = stamped(render.render(assignment), stamp)
-    return Update(wanted, live.obj) if _drifted(wanted, live) else observed(live.obj)
+    return Update(wanted, live.obj) if _drifted(wanted, live.obj, live.baseline) else observed(live.obj)
 
 
-def _activate_job(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Step:
+def _activate_job(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Write | Done:
     """A job starts behind its fence: fence, then the suspended object that it owns, then another look, then go."""
-    last = facts.last
-    if (
-        live.obj is None
-        and last is not None
-        and last.version == assignment.version
-        and last.health in (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED)
-    ):
-        return Done(last.phase, last.health, last.failure, last.ready, last.code, last.message, last.object_uid)
+    if live.obj is None and _ended_before(facts):
+        return _as_before(facts.last)
+    fence = fence_object(
+        render.fence_name(assignment.workload),
+        render.namespace_of(assignment.workload),
+        stamp,
+        render.marks(assignment.workload),
+    )
     if live.fence is None:
-        namespace = render.namespace_of(assignment.workload)
-        name = render.fence_name(assignment.workload)
-        return Create(dict(fence_object(name, namespace, stamp, render.marks(assignment.workload))))
+        if live.obj is not None and _ours(live.obj, facts):
+            # Its fence was taken away: the collector removes it, and what is made after that is a new copy.
+            ended = observed(live.obj)
+            return ended if ended.health in _ENDED else _clear(live.obj)
+        return Create(fence)
     if _deleting(live.fence) or (live.obj is not None and _deleting(live.obj)):
         return _pending(Code.WAITING_FOR_REMOVAL, "an earlier copy is still being deleted", _LOOK_AGAIN)
-    suspendable = render.starts_suspended(assignment.manifest)
+    if not _ours(live.fence, facts):
+        return Update(fence, live.fence)  # a fence of another log that is taken over
     if live.obj is None:
-        return Create(stamped(owned_by(render.render(assignment, suspend=suspendable or None), live.fence), stamp))
-    if not _owned(live.obj, live.fence):
-        if _stale_copy(live.obj):
-            return Delete(live.obj, foreground=True)
-        return Update(stamped(owned_by(render.render(assignment), live.fence), stamp), live.obj)
+        suspended = render.suspends(assignment.manifest) and not render.suspended(assignment.manifest)
+        return Create(stamped(owned_by(render.render(assignment, suspend=suspended or None), live.fence), stamp))
+    if not _owned(live.obj, live.fence) and _fenced(live.obj):
+        return _clear(live.obj)  # a copy from before the last removal, not to be revived
     ended = observed(live.obj)
-    if ended.health in (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED):
+    if ended.health in _ENDED:
         return ended
-    wanted = stamped(owned_by(render.render(assignment, suspend=False if suspendable else None), live.fence), stamp)
-    return Update(wanted, live.obj) if _drifted(wanted, live) else ended
+    wanted = stamped(owned_by(render.render(assignment, suspend=_suspension(assignment, live.obj)), live.fence), stamp)
+    return Update(wanted, live.obj) if _drifted(wanted, live.obj, live.baseline) else ended
 
 
-def _remove(assignment: Assignment, facts: Facts, live: Live) -> Step:
+def _clear(obj: Json) -> Write | Done:
+    if _deleting(obj):
+        return _pending(Code.WAITING_FOR_REMOVAL, "an earlier copy is still being deleted", _LOOK_AGAIN)
+    return Delete(obj, foreground=True)
+
+
+def _suspension(assignment: Assignment, obj: Json) -> bool | None:
+    """Returns what to set a job's suspension to: false, unless the producer or a queue in the cluster decides on it."""
+    if not render.suspends(assignment.manifest):
+        return None
+    now = render.suspended(obj)
+    if render.suspended(assignment.manifest) or held_by_other(obj, render.suspend_path(assignment.manifest)):
+        return now
+    return False
+
+
+def _suspends(wanted: Json, live: Json) -> bool:
+    """Whether an update is what starts a suspended job."""
+    return render.suspends(wanted) and render.suspended(live) and not render.suspended(wanted)
+
+
+def _ended_before(facts: Facts) -> bool:
+    """Whether a job that is not there any more has run to its end here; then it is not started again.
+
+    A new run comes by way of a removal, after which the last observation says Gone, or of another incarnation.
+    """
+    last = facts.last
+    return (
+        last is not None
+        and last.phase is ObservedPhase.APPLIED
+        and last.health in _ENDED
+        and last.incarnation == facts.incarnation
+    )
+
+
+def _as_before(last: Observation | None) -> Done:
+    assert last is not None
+    return Done(
+        last.phase,
+        last.health,
+        last.failure,
+        last.ready,
+        last.code,
+        last.message,
+        last.object_uid,
+        last.status,
+    )
+
+
+def _remove(assignment: Assignment, facts: Facts, live: Live) -> Write | Done:
     if assignment.incarnation and assignment.incarnation != facts.incarnation:
         return Done(ObservedPhase.GONE, message="the cluster was replaced by a new one")
     ours = live.obj is not None and _ours(live.obj, facts)
@@ -231,8 +294,22 @@ def observed(obj: Json) -> Done:
         status.ready,
         message=status.message,
         object_uid=str(obj.get("metadata", {}).get("uid", "")),
-        status=obj.get("status") or {},
+        status=brief(obj.get("status") or {}),
     )
+
+
+def brief(status: Json, limit: int = STATUS_BYTES) -> Json:
+    """Returns a status without its largest members where it has more than ``limit`` bytes as JSON.
+
+    An Argo Workflow lists every step in its status, which would outgrow a record.
+    """
+    sizes = {name: len(msgspec.json.encode(value)) for name, value in status.items()}
+    left = dict(status)
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        if sum(sizes[kept] for kept in left) <= limit:
+            break
+        del left[name]
+    return left
 
 
 def _later(stamp: Stamp, live: Live) -> Stamp | None:
@@ -245,16 +322,20 @@ def _later(stamp: Stamp, live: Live) -> Stamp | None:
 
 
 def _conflict(assignment: Assignment, facts: Facts, live: Live) -> Done | None:
-    if live.obj is None or _ours(live.obj, facts) or assignment.conflict_overwrite:
+    if assignment.conflict_overwrite:
         return None
-    found = stamp_of(live.obj)
-    owner = f"by another log ({found.log}); gpufleet adopt takes it over" if found else "by somebody else"
-    return Done(
-        ObservedPhase.REFUSED,
-        code=Code.CONFLICT,
-        message=f"{assignment.workload} exists in {assignment.cluster} and is managed {owner}; delete it there, or set "
-        "conflictResolution: Overwrite in the policy",
-    )
+    for what, found in ((assignment.workload, live.obj), ("its fence", live.fence)):
+        if found is None or _ours(found, facts):
+            continue
+        stamp = stamp_of(found)
+        owner = f"by another log ({stamp.log}); gpufleet adopt takes it over" if stamp else "by somebody else"
+        return Done(
+            ObservedPhase.REFUSED,
+            code=Code.CONFLICT,
+            message=f"{what} exists in {assignment.cluster} and is managed {owner}; delete it there, or set "
+            "conflictResolution: Overwrite in the policy",
+        )
+    return None
 
 
 def _ours(obj: Json, facts: Facts) -> bool:
@@ -262,23 +343,41 @@ def _ours(obj: Json, facts: Facts) -> bool:
     return found is not None and (found.log == facts.log or found.log in facts.adopted_logs)
 
 
-def _drifted(wanted: Json, live: Live) -> bool:
-    assert live.obj is not None
-    version = live.obj.get("metadata", {}).get("resourceVersion")
-    return version != live.applied and render.differs(wanted, live.obj)
+def _drifted(wanted: Json, obj: Json, baseline: Json | None) -> bool:
+    """Returns whether the object is not as wanted, nor as the server wrote what we wanted when we applied it."""
+    if not render.differs(wanted, obj):
+        return False
+    return baseline is None or render.differs(render.projected(wanted, baseline), obj)
 
 
 def _owned(obj: Json, fence: Json) -> bool:
     uid = fence.get("metadata", {}).get("uid")
-    return any(o.get("uid") == uid for o in obj.get("metadata", {}).get("ownerReferences") or ())
+    return any(owner.get("uid") == uid for owner in _owners(obj))
 
 
-def _stale_copy(obj: Json) -> bool:
-    """Whether an object of ours names another fence: a copy from before the last removal, not to be revived."""
-    return stamp_of(obj) is not None and any(
-        str(o.get("name", "")).startswith("gpufleet-fence-")
-        for o in obj.get("metadata", {}).get("ownerReferences") or ()
-    )
+def _fenced(obj: Json) -> bool:
+    """Whether an object of ours names a fence as its owner."""
+    return stamp_of(obj) is not None and any(str(o.get("name", "")).startswith(_FENCE_PREFIX) for o in _owners(obj))
+
+
+def _owners(obj: Json) -> list[Json]:
+    return list(obj.get("metadata", {}).get("ownerReferences") or ())
+
+
+def held_by_other(obj: Json, path: tuple[str, ...]) -> bool:
+    """Returns whether another field manager owns the field at a path, and we do not (`metadata.managedFields`)."""
+    holders = {
+        str(entry.get("manager"))
+        for entry in obj.get("metadata", {}).get("managedFields") or ()
+        if not entry.get("subresource") and _has_field(entry.get("fieldsV1"), path)
+    }
+    return bool(holders) and names.FIELD_MANAGER not in holders
+
+
+def _has_field(fields: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        fields = fields.get(f"f:{key}") if isinstance(fields, Mapping) else None
+    return isinstance(fields, Mapping)
 
 
 def _deleting(obj: Json) -> bool:
@@ -292,9 +391,7 @@ def _pending(code: Code, message: str, retry_after: float | None = None) -> Done
 def release_patch(obj: Json) -> dict[str, Any]:
     """Returns the merge patch that takes our marks off an object, bound to the version that was read."""
     metadata = obj.get("metadata", {})
-    owners = [
-        o for o in metadata.get("ownerReferences") or () if not str(o.get("name", "")).startswith("gpufleet-fence-")
-    ]
+    owners = [owner for owner in _owners(obj) if not str(owner.get("name", "")).startswith(_FENCE_PREFIX)]
     return {
         "metadata": {
             "uid": metadata.get("uid"),
