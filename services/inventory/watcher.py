@@ -12,7 +12,7 @@ import structlog
 
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
-from gpufleet.kube.errors import AccessError, KubeError, NotServed
+from gpufleet.kube.errors import AccessError, KubeError
 from gpufleet.kube.reflector import Changed, Reflector, Removed, Replaced, decode_json
 from gpufleet.model import kinds
 from gpufleet.model.log import ClusterRegistration
@@ -140,16 +140,17 @@ class ClusterWatcher:
             await asyncio.sleep(self._settings.heartbeat / 2)
 
     async def _discover(self, client: KubeClient) -> None:
-        served: set[str] = set()
+        wanted: dict[str, set[str]] = {}
         for spec in kinds.known():
             for version in spec.api_versions:
-                try:
-                    await client.resource_for(version, spec.kind)
-                except NotServed:
-                    continue
-                except KubeError:
-                    return  # keep what is known; the next round asks again
-                served.add(f"{version}/{spec.kind}")
+                wanted.setdefault(version, set()).add(spec.kind)
+        served: set[str] = set()
+        for version, names in sorted(wanted.items()):
+            try:
+                there = await client.served(version)
+            except KubeError:
+                return  # keep what is known; the next round asks again
+            served |= {f"{version}/{kind}" for kind in names & there.keys()}
         apis = frozenset(served)
         if self.inventory.apis != apis:
             self.inventory.apis = apis
