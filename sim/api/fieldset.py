@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from sim.api.schema import UNKNOWN, Atomic, ListMap, ListSet, MergedAtomic, Node, child, is_named
@@ -108,13 +109,20 @@ def item_element(node: ListMap, item: Any) -> str:
     """The path element of an item of an associative list; ValueError if a key is missing."""
     if not isinstance(item, dict):
         raise UnidentifiedItemError("associative list with keys may not have non-map elements")
-    keys = {}
+    values = []
     for name in node.keys:
         value = item.get(name, node.defaults.get(name))
         if value is None:
             raise UnidentifiedItemError(f'associative list with keys has an element that omits key field "{name}"')
-        keys[name] = value
-    return "k:" + json.dumps(keys, separators=(",", ":"), sort_keys=True)
+        if not isinstance(value, (str, int)):
+            raise UnidentifiedItemError(f'associative list with keys has an element with a wrong key field "{name}"')
+        values.append(value)
+    return _key_element(node.keys, tuple(values))
+
+
+@lru_cache(maxsize=16384)
+def _key_element(names: tuple[str, ...], values: tuple[str | int, ...]) -> str:
+    return "k:" + json.dumps(dict(zip(names, values, strict=True)), separators=(",", ":"), sort_keys=True)
 
 
 def list_elements(node: Node, items: list[Any], *, strict: bool = False) -> dict[str, Any] | None:

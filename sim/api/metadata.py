@@ -40,7 +40,7 @@ def has_generation(resource: Resource) -> bool:
 
 def new_metadata(resource: Resource, given: Json, uid: str, now: float) -> Json:
     """The metadata of a created object."""
-    metadata = {key: value for key, value in given.items() if key not in _SYSTEM}
+    metadata = {key: value for key, value in given.items() if key not in _SYSTEM and value not in ({}, [])}
     for key in ("resourceVersion", "selfLink", "managedFields"):
         metadata.pop(key, None)
     metadata["uid"] = uid
@@ -52,7 +52,7 @@ def new_metadata(resource: Resource, given: Json, uid: str, now: float) -> Json:
 
 def kept_metadata(given: Json, old: Json) -> Json:
     """The metadata of an update: the client's, with the system fields of the object."""
-    metadata = {key: value for key, value in given.items() if key not in _SYSTEM}
+    metadata = {key: value for key, value in given.items() if key not in _SYSTEM and value not in ({}, [])}
     metadata.pop("selfLink", None)
     for key in _SYSTEM:
         if key in old:

@@ -10,7 +10,7 @@ from sim.api import errors, fieldnames
 from sim.api.kindrules import check_kind, check_kind_update
 from sim.api.problems import DNS_LABEL, DNS_SUBDOMAIN, Problems
 from sim.api.resources import NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
-from sim.api.values import without_nulls
+from sim.api.values import without_empty, without_nulls
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
     """
     if not isinstance(obj, dict):
         raise errors.bad_request(f"the request body is no object but {_type_name(obj)}")
-    obj = without_nulls(obj)
+    obj = without_nulls(obj) if resource.custom else without_empty(obj)
     type_name = fieldnames.type_of(resource)
     if type_name is not None:
         obj = fieldnames.known_fields(type_name, obj)

@@ -33,6 +33,24 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
+# Fields of builtin kinds that are maps of strings or quantities.
+_PLAIN_MAPS = frozenset({"labels", "annotations", "nodeSelector", "matchLabels", "limits", "requests"})
+
+
+def without_empty(value: Any) -> Any:
+    """A value of a builtin kind without null fields, empty lists and empty plain maps, which Go leaves out too."""
+    if isinstance(value, dict):
+        result = {}
+        for key, item in value.items():
+            if item is None or item == [] or (item == {} and key in _PLAIN_MAPS):
+                continue
+            result[key] = without_empty(item) if isinstance(item, (dict, list)) else item
+        return result
+    if isinstance(value, list):
+        return [without_empty(item) if isinstance(item, (dict, list)) else item for item in value]
+    return value
+
+
 def rfc3339(now: float) -> str:
     """Epoch seconds as `2026-01-31T12:00:00Z` (metav1.Time has whole seconds)."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
