@@ -178,6 +178,67 @@ ROWS = (
         ),
     ),
     Row(
+        "Dispatch",
+        (
+            Panel(
+                "From assignment to object",
+                [
+                    (
+                        f"histogram_quantile({q}, sum by (le) (rate(gpufleet_dispatcher_apply_seconds_bucket[5m])))",
+                        f"p{q * 100:g}",
+                    )
+                    for q in (0.5, 0.9, 0.99)
+                ],
+                "From the record of an assignment to its object in the cluster.",
+                unit="s",
+            ),
+            Panel(
+                "Objects written",
+                [
+                    (f"sum by (cluster) (rate(gpufleet_dispatcher_applies_total{{{IN_CLUSTER}}}[1m]))", "{{cluster}}"),
+                    (f"sum(rate(gpufleet_dispatcher_deletes_total{{{IN_CLUSTER}}}[1m]))", "deleted, all clusters"),
+                ],
+                "Created, updated, deleted per second.",
+                unit="ops",
+            ),
+            Panel(
+                "Workloads that wait to be looked at",
+                [(f"sum by (cluster) (gpufleet_dispatcher_queue_depth{{{IN_CLUSTER}}})", "{{cluster}}")],
+                "A cluster that is away or slow delays only its own.",
+            ),
+            Panel(
+                "Refused",
+                [
+                    (
+                        f"sum by (cluster) (increase(gpufleet_dispatcher_refused_total{{{IN_CLUSTER}}}[5m]))",
+                        "{{cluster}}",
+                    )
+                ],
+                "Objects that a cluster's API does not take, in 5 minutes.",
+            ),
+            Panel(
+                "Attempts that failed",
+                [
+                    (
+                        f"sum by (cluster) (increase(gpufleet_dispatcher_failures_total{{{IN_CLUSTER}}}[5m]))",
+                        "{{cluster}}",
+                    )
+                ],
+                "In 5 minutes. They are made again.",
+            ),
+            Panel(
+                "Changes of others taken back",
+                [
+                    (
+                        f"sum by (cluster) (increase(gpufleet_dispatcher_drift_corrections_total{{{IN_CLUSTER}}}[5m]))",
+                        "{{cluster}}",
+                    )
+                ],
+                "In 5 minutes. If it never ends, somebody in the cluster works against the dispatcher.",
+            ),
+        ),
+    ),
+    Row(
         "Services",
         (
             Panel(

@@ -31,15 +31,19 @@ class KafkaSettings(FleetSettings):
     topic_prefix: str = Field("", description="put before every topic and group, so that fleets can share a broker")
     replication_factor: int = Field(1, ge=1, description="for topics that are created; 3 on a cluster of brokers")
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL: TLS; SASL: user name and password"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how the password is proven, where SASL is used"
+    )
+    sasl_username: str = Field("", description="needed where SASL is used")
+    sasl_password: SecretStr = Field(SecretStr(""), description="its password")
     sasl_password_file: Path | None = Field(None, description="file that holds the password, instead of the variable")
     tls_ca_file: Path | None = Field(None, description="CA certificates; absent: those of the system")
     tls_cert_file: Path | None = Field(None, description="client certificate, with its key in tls_key_file")
-    tls_key_file: Path | None = None
-    tls_check_hostname: bool = True
+    tls_key_file: Path | None = Field(None, description="key of the client certificate")
+    tls_check_hostname: bool = Field(True, description="whether brokers must have the name by which they are reached")
 
     session_timeout: float = Field(
         15.0, gt=0, description="a member silent for so long has left its group; nobody sends after 2/3 of it"
@@ -50,7 +54,9 @@ class KafkaSettings(FleetSettings):
     idempotence: Literal["auto", "on", "off"] = Field(
         "auto", description="auto: on unless the broker refuses to give a producer id, as the embedded one does"
     )
-    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    isolation: Literal["read_committed", "read_uncommitted"] = Field(
+        "read_committed", description="whether records of aborted transactions of other producers are passed over"
+    )
     linger_ms: int = Field(0, ge=0, description="wait so long for more records of a batch")
     request_timeout: float = Field(30.0, gt=0, description="for one request, and for a record that is not acknowledged")
     connect_timeout: float = Field(60.0, ge=0, description="how long to try for at start before giving up")

@@ -149,8 +149,9 @@ REASONS: Mapping[Code, Explanation] = {
         "then the higher priority, the more specific selector, the first by name.",
     ),
     Code.BACKING_OFF: Explanation(
-        "The job failed before and waits until its next attempt; the message says when that is.",
-        "None needed.",
+        "The job failed before and waits until its next attempt; the message says when that is. From the dispatcher: a "
+        "request to the cluster failed and is made again.",
+        "None needed, unless it goes on: then the message says what the cluster answers.",
     ),
     Code.ATTEMPTS_EXHAUSTED: Explanation(
         "The job failed more often than the rescheduler's max_redispatch allows.",

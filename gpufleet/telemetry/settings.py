@@ -84,5 +84,5 @@ class ProcessSettings(FleetSettings):
     http_port: int = Field(8080, ge=0, le=65535, description="0 takes a free port")
     instance: str = Field("", description="unique name of this process; default: host, process id, random digits")
     create_topics: bool = Field(False, description="create missing topics at start, for try-outs")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged at least")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")

@@ -10,7 +10,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.cli.reference.markdown import code, page, table
@@ -20,7 +19,7 @@ from gpufleet.telemetry.settings import CONFIG_VARIABLE, FleetSettings, ProcessS
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``path`` is where the settings file has it; empty where no file is read."""
+    """One setting. ``path`` is where the settings file has it."""
 
     variable: str
     path: str
@@ -29,27 +28,26 @@ class Setting:
     meaning: str
 
 
-def classes() -> dict[str, type[BaseSettings]]:
+def classes() -> dict[str, type[FleetSettings]]:
     """Returns the settings classes by section: `kafka`, `process`, and one for each service."""
-    found: dict[str, type[BaseSettings]] = {"kafka": KafkaSettings, "process": ProcessSettings}
+    found: dict[str, type[FleetSettings]] = {"kafka": KafkaSettings, "process": ProcessSettings}
     for name in SERVICES:
         module = importlib.import_module(f"services.{name}.settings")
         (found[name],) = (
             value
             for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, BaseSettings) and value.__module__ == module.__name__
+            if isinstance(value, type) and issubclass(value, FleetSettings) and value.__module__ == module.__name__
         )
     return found
 
 
-def settings(cls: type[BaseSettings]) -> Iterator[Setting]:
+def settings(cls: type[FleetSettings]) -> Iterator[Setting]:
     """Returns the settings of a class in the order in which it defines them."""
     prefix = cls.model_config.get("env_prefix", "")
-    section = cls.section if issubclass(cls, FleetSettings) else ""
     for name, info in cls.model_fields.items():
         yield Setting(
             variable=f"{prefix}{name}".upper(),
-            path=f"{section}.{name}" if section else "",
+            path=f"{cls.section}.{name}",
             type=_type(info.annotation),
             default=_default(info),
             meaning=info.description or "",
@@ -61,7 +59,7 @@ def variables() -> frozenset[str]:
     return frozenset(s.variable for cls in classes().values() for s in settings(cls)) | {CONFIG_VARIABLE}
 
 
-def settings_table(cls: type[BaseSettings]) -> str:
+def settings_table(cls: type[FleetSettings]) -> str:
     """Returns the table of a class."""
     rows = [(code(s.variable), code(s.path), s.type, code(s.default), s.meaning) for s in settings(cls)]
     return table(("environment variable", "in the file", "type", "default", "meaning"), rows)
@@ -74,9 +72,8 @@ def settings_page() -> str:
         "Settings",
         f"Settings come from environment variables, then from the YAML file that `{CONFIG_VARIABLE}` names, then from "
         "the defaults. The file has a map of sections: `scheduler.stale_after` is the setting `stale_after` in the "
-        "section `scheduler`; settings without a path are not read from it. Unknown names in a section are refused. "
-        "Times are in seconds unless the name says otherwise. `gpufleet-<service> --print-config` shows what a process "
-        "would use.",
+        "section `scheduler`. Unknown names in a section are refused. Times are in seconds unless the name says "
+        "otherwise. `gpufleet-<service> --print-config` shows what a process would use.",
         *(
             f"## {titles.get(section, section.capitalize())}\n\n{settings_table(cls)}"
             for section, cls in classes().items()
