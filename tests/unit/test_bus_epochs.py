@@ -6,6 +6,10 @@ import json
 
 from gpufleet.bus.epochs import LOG_KEY, NONCE_HEADER, Claim, EpochTable, claim_key, encode_claim, encode_log_id
 from gpufleet.bus.records import Record
+from gpufleet.model.log import Claim as ContractClaim
+from gpufleet.model.log import LogId
+from gpufleet.wire.records_base import read_json
+from gpufleet.wire.records_workloads import ClaimMessage
 
 
 def record(offset: int, key: str | None, value: bytes | None, nonce: str = "") -> Record:
@@ -60,3 +64,9 @@ def test_value_is_the_json_of_the_message() -> None:
     }
     assert "shard" not in json.loads(encode_claim("scheduler", None, "host-1", 0.0))
     assert json.loads(encode_log_id("x")) == {"logId": "x"}
+
+
+def test_value_is_read_by_the_contract() -> None:
+    read = read_json(ClaimMessage, encode_claim("inventory", 3, "host-1", 1.5)).to_model()
+    assert read == ContractClaim("inventory", "host-1", 3, 1.5)
+    assert read_json(ClaimMessage, encode_log_id("x")).to_model() == LogId("x")

@@ -53,6 +53,15 @@ def test_who_answers_for_dead_letters_reads_the_topic() -> None:
             assert registry.dead_letters_of(topic.short) is None
 
 
+def test_messages_are_those_of_the_contract() -> None:
+    folder = Path(__file__).resolve().parents[2] / "proto" / "gpufleet" / "v1"
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.proto"))
+    for topic in load_registry():
+        package, _, message = topic.message.rpartition(".")
+        assert package == "gpufleet.v1"
+        assert f"\nmessage {message} {{" in text, topic.name
+
+
 def test_names_in_every_form() -> None:
     registry = load_registry(prefix="test-1.")
     for name in ("workloads", "gpufleet.workloads", "test-1.gpufleet.workloads"):
