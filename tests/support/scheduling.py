@@ -189,6 +189,7 @@ class World:
     state: State = field(init=False)
     last: Outputs = field(init=False)
     inputs: list[Event] = field(default_factory=list)
+    started_from: list[Event] = field(default_factory=list)
     placements: dict[str, tuple[Version, Placement | None]] = field(default_factory=dict)
     assignments: dict[tuple[str, str], tuple[Version, Assignment | None]] = field(default_factory=dict)
 
@@ -217,7 +218,8 @@ class World:
         self.state = State(self.settings)
         own: list[Event] = [PlacementRead(k, v, p) for k, (v, p) in self.placements.items()]
         own += [AssignmentRead(w, c, v, a) for (w, c), (v, a) in self.assignments.items()]
-        self.last = decide(self.state, [*own, *self.inputs, *more, Started(self.epoch, "log")], self.now)
+        self.started_from = [*own, *self.inputs, *more, Started(self.epoch, "log")]
+        self.last = decide(self.state, self.started_from, self.now)
         self.inputs.extend(more)
         self.write(self.last)
         return self.last

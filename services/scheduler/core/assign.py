@@ -47,10 +47,13 @@ def is_gone(state: State, entry: Entry, cluster: str) -> bool:
     if cluster in entry.gone:
         return True
     removal = entry.assignments.get(cluster)
-    if removal is None or removal.state is not AssignmentState.REMOVING:
-        return False
     seen = entry.observations.get(cluster)
-    if seen is None or seen.phase is not ObservedPhase.GONE or seen.version < removal.version:
+    if seen is None or seen.phase is not ObservedPhase.GONE:
+        return False
+    if removal is None:
+        # After a restart: its tombstone was written already, if the removal is of the last decision.
+        return entry.placement is not None and seen.version >= entry.placement.version
+    if removal.state is not AssignmentState.REMOVING or seen.version < removal.version:
         return False
     return not removal.job or not removal.incarnation or seen.incarnation in ("", removal.incarnation)
 

@@ -242,6 +242,13 @@ def _explain(draft: Draft) -> None:
     if missing <= 0 and (len(draft.candidates.tiers) == 1 or not used):
         return
     spoken = {reason.cluster for reason in draft.reasons}
+    if missing <= 0:
+        # Room in a higher group that nothing is moved back to needs no excuse.
+        spoken |= {
+            o.cluster
+            for o in draft.options
+            if o.tier < last and o.assigned + o.running + o.stock > counts.get(o.cluster, 0)
+        }
     budget = draft.state.settings.reason_clusters
     for number, tier in enumerate(draft.candidates.tiers):
         for member in tier.members:

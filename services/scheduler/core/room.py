@@ -39,8 +39,8 @@ def avoided(draft: Draft, cluster: str) -> Reason:
     eviction = draft.entry.eviction
     for cap in eviction.caps if eviction is not None else ():
         if cap.cluster == cluster:
-            left = max(0.0, cap.until - draft.now)
-            return Reason(Code.CLUSTER_AVOIDED, f"{cap.message or cap.code}; not tried again for {left:.0f} s", cluster)
+            told = f"{cap.message or cap.code}; not tried again before {clock(cap.until)}"
+            return Reason(Code.CLUSTER_AVOIDED, told, cluster)
     return Reason(Code.CLUSTER_AVOIDED, "its replicas were taken back", cluster)
 
 

@@ -176,7 +176,7 @@ def _scaled(batch: Batch, event: Scaled) -> None:
     entry = state.entry(event.workload)
     if entry.scale != event.replicas:
         entry.set_scale(event.replicas)
-        state.ask(event.workload, Mode.STEADY)
+        state.ask(event.workload, Mode.FILL)
 
 
 def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
