@@ -134,7 +134,7 @@ def _within(tier: Sequence[Option], count: int, last_first: bool) -> dict[str, i
     assigned = {o.cluster: o.assigned for o in tier}
     total = sum(assigned.values())
     if count < total:
-        return webster(count, assigned, last_first)
+        return {**dict.fromkeys(assigned, 0), **webster(count, assigned, last_first)}
     counts = assigned
     extra = count - total
     for room in ({o.cluster: o.running for o in tier}, {o.cluster: o.stock for o in tier}):
