@@ -161,6 +161,10 @@ class Ownership(Reader):
             return
         except FeedFailed:
             return  # whoever watches the feed stops the service
+        except Exception as error:
+            self._fail(error)
+            log.exception("bus.take.failed", group=self.group, shards=list(shards))
+            return
         for shard, epoch in zip(shards, epochs, strict=True):
             claim = self._epochs.highest(self._key_of(shard))
             if claim is not None and claim.epoch > epoch:

@@ -288,10 +288,11 @@ class Publisher:
         self.failed += 1
         self._open.discard(item)
         failure = Failure(item.topic, item.key, error)
+        if not self._failures:  # one line until the next flush, which names them all
+            log.warning("bus.publish.failed", topic=item.topic, key=item.key, error=str(error) or repr(error))
         self._failures.append(failure)
         if not item.done.done():
             item.done.set_exception(error)
             item.done.exception()  # flush reports it; the future itself may have no reader
-        log.warning("bus.publish.failed", topic=item.topic, key=item.key, error=str(error) or repr(error))
         if self._on_failure is not None:
             self._on_failure(failure)
