@@ -590,6 +590,17 @@ def test_waiting_workloads_are_woken_in_order_and_only_as_far_as_they_fit() -> N
     assert out.counters["decisions"] <= 3
 
 
+def test_a_cluster_that_is_registered_before_its_inventory_comes_wakes_who_waits() -> None:
+    world = World()
+    world.clusters(a=0)
+    world.submit(deployment("one", arrival=1), policy())
+    world.submit(deployment("two", arrival=2))
+    world.feed(ClusterRegistered(ClusterSpec("b")))
+    world.observe("b", gpus_free(1, 1))
+    assert world.assigned("test/Deployment/one") == {"b": 1}
+    assert world.assigned("test/Deployment/two") == {"b": 1}
+
+
 def test_an_event_elsewhere_wakes_nobody() -> None:
     world = World()
     world.clusters(a=0, b=0)

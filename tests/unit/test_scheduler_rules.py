@@ -12,6 +12,7 @@ from gpufleet.model.placement import (
     Eviction,
     FailureClass,
     ObservedPhase,
+    Placement,
     Slot,
     Version,
     WorkloadHealth,
@@ -594,6 +595,28 @@ def test_a_placement_read_from_a_document_counts_its_bound_pods() -> None:
     world.restart(pods, WorkloadSubmitted(deployment("two", 4)))
     assert world.assigned(LLM) == {"a": 4}
     assert world.assigned(TWO) == {"a": 3}
+
+
+def test_a_placement_read_from_a_document_moves_nothing_by_itself() -> None:
+    world = world_of(a=4, b=4)
+    world.submit(deployment(replicas=2, uid="u1"), policy(["a"], ["b"]))
+    version = Version(1, 9)
+    document = Placement(
+        LLM, version, Verdict.SCHEDULED, 2, (ClusterShare("b", (("main", 2),)),), policy="PropagationPolicy/test/pp"
+    )
+    world.assignments.clear()
+    world.placements[LLM] = (version, document)
+    world.restart()
+    assert world.assigned(LLM) == {"b": 2}
+    # Other replicas than the document says: poured anew.
+    world.assignments.clear()
+    world.placements[LLM] = (version, replace(document, replicas=1))
+    world.restart()
+    assert world.assigned(LLM) == {"a": 2}
+    # Finished stays finished.
+    world.placements[LLM] = (version, replace(document, verdict=Verdict.FINISHED))
+    world.assignments.clear()
+    assert world.restart().placements == []
 
 
 def test_static_surplus_is_placed_and_holds_only_what_there_is() -> None:

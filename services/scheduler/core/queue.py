@@ -87,22 +87,24 @@ class Queue:
         self,
         order: Order,
         key: ClassKey,
-        clusters: Iterable[str],
+        clusters: tuple[str, ...],
         needs: tuple[tuple[tuple[Part, int], ...], ...],
         stock: bool,
         now: float,
     ) -> None:
         """Lets a workload wait; it may wait already."""
         workload = order[2]
+        known = self._classes.get(key)
+        if known is not None and known.clusters != clusters:
+            self._watch(known, clusters)
         if self._class_of.get(workload) == key and self._order_of[workload] == order:
             return
         self.remove(workload)
         known = self._classes.get(key)
         if known is None:
             first = self._settings.retry_initial
-            known = self._classes[key] = WaitClass(key, tuple(clusters), needs, stock, first, now + first)
-            for cluster in known.clusters:
-                self._by_cluster.setdefault(cluster, {})[key] = None
+            known = self._classes[key] = WaitClass(key, (), needs, stock, first, now + first)
+            self._watch(known, clusters)
             self._schedule(known)
         known.waiting.add(workload)
         heapq.heappush(known.heap, order)
@@ -120,12 +122,8 @@ class Queue:
         known = self._classes[key]
         known.waiting.discard(workload)
         if not known.waiting:
+            self._watch(known, ())
             del self._classes[key]
-            for cluster in known.clusters:
-                classes = self._by_cluster[cluster]
-                del classes[key]
-                if not classes:
-                    del self._by_cluster[cluster]
 
     def head(self, key: ClassKey) -> str | None:
         """Returns the first of a class, or None if nobody waits in it."""
@@ -174,6 +172,17 @@ class Queue:
                 return at
             heapq.heappop(self._retries)
         return None
+
+    def _watch(self, known: WaitClass, clusters: tuple[str, ...]) -> None:
+        """Has a class woken by these clusters from now on."""
+        for cluster in known.clusters:
+            classes = self._by_cluster[cluster]
+            del classes[known.key]
+            if not classes:
+                del self._by_cluster[cluster]
+        known.clusters = clusters
+        for cluster in clusters:
+            self._by_cluster.setdefault(cluster, {})[known.key] = None
 
     def _schedule(self, known: WaitClass) -> None:
         self._counter += 1

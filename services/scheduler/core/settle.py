@@ -83,6 +83,8 @@ def _without_submission(state: State, entry: Entry, now: float, out: Outputs) ->
 def _must_drain(placement: Placement, workload: Workload, entry: Entry) -> bool:
     if placement.verdict is Verdict.DELETING:
         return True
+    if not placement.inputs and not placement.uid:
+        return False  # read from a document, which does not say
     return placement.uid != workload.uid and bool(placement.shares or entry.assignments or placement.leaving)
 
 
@@ -130,7 +132,9 @@ def _decide(
         return
     eviction = entry.eviction
     applies = placement is not None and eviction is not None and pending_eviction(placement, eviction)
-    unchanged = placement is not None and submission(placement.inputs) == submission(inputs)
+    # A placement that was read from a document, or recovered, does not say what it was derived from.
+    unknown = placement is not None and not placement.inputs
+    unchanged = placement is not None and (unknown or submission(placement.inputs) == submission(inputs))
     final = placement is not None and placement.verdict in FINAL and unchanged and mode is not Mode.FRESH
     replaced = _replaced(state, entry, placement) if placement is not None and not workload.job else False
     if placement is not None and not applies and (final or (mode is Mode.FILL and not replaced)):
@@ -150,8 +154,9 @@ def _decide(
     if entry.unreadable:
         warnings.append(Reason(Code.INVALID_RECORD, f"the last submission cannot be read: {entry.unreadable}"))
     state.unmatched.discard(entry.key)
-    if placement is not None and not same(placement.inputs, inputs) and mode is Mode.FILL:
-        mode = Mode.STEADY
+    if placement is not None and mode is Mode.FILL and not same(placement.inputs, inputs):
+        rescaled = policy.placement.division is DivisionType.DUPLICATED or placement.replicas != workload.replicas
+        mode = Mode.STEADY if rescaled or not unknown else Mode.FILL
     draft = prepare(state, entry, workload, policy, placement, mode, now, applies=applies, changed=not unchanged)
     draft.reasons.extend(warnings)
     in_force = applies or (eviction is not None and dict(inputs).get("eviction") == eviction_id(eviction))
@@ -309,7 +314,7 @@ def _wait(state: State, draft: Draft) -> None:
     blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
     if (at_once and draft.shares) or (blind and not at_once):
         needs = ()
-    state.queue.add(state.order(entry), key, sorted(draft.candidates.tier_of), needs, draft.stock, draft.now)
+    state.queue.add(state.order(entry), key, tuple(sorted(draft.candidates.tier_of)), needs, draft.stock, draft.now)
 
 
 def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
