@@ -15,12 +15,11 @@ import yaml
 
 from gpufleet.model.cluster import Inventory
 from gpufleet.wire.documents import Parsed
+from sim.api.crds import crd_documents
 from sim.api.server import SimServer
 from sim.fleet import SimulatedFleet, build_cluster
 from sim.model.cluster import Behaviour
 from sim.model.runner import Runner
-
-CRDS = Path(__file__).parent / "crds"
 
 
 @dataclass(slots=True)
@@ -29,14 +28,6 @@ class Served:
 
     server: SimServer
     fleet: SimulatedFleet
-
-
-def custom_resources() -> list[dict[str, Any]]:
-    """Returns the CustomResourceDefinitions of the job kinds."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(CRDS.glob("*.yaml")):
-        found += [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
-    return found
 
 
 @asynccontextmanager
@@ -59,7 +50,6 @@ async def serve(
     server = SimServer(host=host, port=port, tls=tls, control_token=control_token)
     runner = Runner()
     fleet = SimulatedFleet()
-    crds = custom_resources()
     for name, registration in sorted(parsed.clusters.items()):
         cluster = build_cluster(
             registration.spec,
@@ -68,7 +58,7 @@ async def serve(
             # Another process is another cluster: uids must not repeat, or the old one's objects would look alive.
             seed=int.from_bytes(os.urandom(6), "big"),
             namespaces=namespaces,
-            crds=crds,
+            crds=crd_documents(),
             behaviour=behaviour,
         )
         fleet.clusters[name] = cluster

@@ -13,14 +13,12 @@ from gpufleet.bus import dlq
 from gpufleet.bus.admin import TopicsRefused, connect_admin, missing
 from gpufleet.bus.admin import apply as apply_topics
 from gpufleet.bus.admin import diff as diff_topics
-from gpufleet.bus.broker import BusUnavailable, build_broker
-from gpufleet.bus.feed import TableFeed
-from gpufleet.bus.publisher import simple_publisher
+from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.records import Record, printable
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import DLQ_SUFFIX, load_registry
 from gpufleet.cli.errors import CliError, Exit
-from gpufleet.cli.live import tables
+from gpufleet.cli.live import client, tables
 from gpufleet.cli.output import Format, age, out, show_json, table
 from gpufleet.model.cluster import Health
 
@@ -53,16 +51,10 @@ async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
 async def letters(kafka: KafkaSettings) -> list[dlq.DeadLetter]:
     """Returns all dead letters in the order of their topics."""
     registry = load_registry(prefix=kafka.topic_prefix)
-    names = [topic.name for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
+    shorts = [topic.short for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
     records: list[Record] = []
-    broker = build_broker(kafka, client_id=f"{kafka.client_id}-cli")
-    await broker.connect()
-    feed = TableFeed(broker, names, records.extend, kafka)
-    await broker.start()
-    try:
-        await feed.caught_up()
-    finally:
-        await broker.stop()
+    async with client(kafka, reads=shorts, sink=records.extend):
+        pass
     return dlq.fold(sorted(records, key=lambda r: (r.topic, r.partition, r.offset)))
 
 
@@ -107,10 +99,10 @@ async def dlq_replay(
     chosen = [x for x in found if x.state == "open"] if everything else [_find(found, origin) for origin in origins]
     if (value is not None or key) and len(chosen) != 1:
         raise CliError("--value and --key repair one record: name one origin")
-    async with simple_publisher(kafka, source="gpufleet/cli") as publisher:
+    async with client(kafka) as opened:
         for letter in chosen:
             try:
-                dlq.replay(publisher, letter, value=value, key=key)
+                dlq.replay(opened.publisher, letter, value=value, key=key)
             except dlq.DeadLetterError as error:
                 raise CliError(str(error)) from error
             out(f"{letter.origin} replayed")
@@ -120,9 +112,9 @@ async def dlq_drop(kafka: KafkaSettings, origins: Sequence[str]) -> None:
     """Notes that nothing more will be done about dead letters."""
     found = await letters(kafka)
     chosen = [_find(found, origin) for origin in origins]
-    async with simple_publisher(kafka, source="gpufleet/cli") as publisher:
+    async with client(kafka) as opened:
         for letter in chosen:
-            dlq.drop(publisher, letter)
+            dlq.drop(opened.publisher, letter)
             out(f"{letter.origin} dropped")
 
 

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gpufleet.bus.broker import BusUnavailable, build_broker
-from gpufleet.bus.feed import TableFeed
+from gpufleet.bus.admin import TopicsMissing
+from gpufleet.bus.broker import BusUnavailable
+from gpufleet.bus.client import Client, open_client
+from gpufleet.bus.publisher import PublishError
+from gpufleet.bus.reader import FeedFailed, Sink
 from gpufleet.bus.records import Record
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import Registry, load_registry
@@ -30,6 +33,7 @@ from gpufleet.wire.records_workloads import read_manifest
 
 T = TypeVar("T")
 
+SOURCE = "gpufleet/cli"
 _READ_TIMEOUT = 30.0
 
 
@@ -149,26 +153,31 @@ def _manifest(record: Record) -> dict[str, object]:
 @contextlib.asynccontextmanager
 async def tables(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[Tables]:
     """Topics (short names), read to their end and followed until the block is left. Raises CliError."""
-    registry = load_registry(prefix=kafka.topic_prefix)
-    found = Tables(registry)
+    found = Tables(load_registry(prefix=kafka.topic_prefix))
+    async with client(kafka, reads=topics, sink=found.take):
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def client(
+    kafka: KafkaSettings, *, writes: Sequence[str] = (), reads: Sequence[str] = (), sink: Sink | None = None
+) -> AsyncIterator[Client]:
+    """A connection that reads topics to their end and can publish. Raises CliError."""
     with reaching_kafka():
-        broker = build_broker(kafka, client_id=f"{kafka.client_id}-cli")
-        await broker.connect()
-        feed = TableFeed(broker, registry.names(topics), found.take, kafka)
-        await broker.start()
+        stack = contextlib.AsyncExitStack()
         try:
-            try:
-                async with asyncio.timeout(_READ_TIMEOUT):
-                    await feed.caught_up()
-            except TimeoutError:
-                raise CliError(
-                    f"Kafka at {kafka.bootstrap} answers, but {', '.join(feed.topics)} could not be read within "
-                    f"{_READ_TIMEOUT:g} s; `gpufleet doctor` looks for the cause",
-                    Exit.UNREACHABLE,
-                ) from None
-            yield found
-        finally:
-            await broker.stop()
+            async with asyncio.timeout(_READ_TIMEOUT):
+                opened = await stack.enter_async_context(
+                    open_client(kafka, source=SOURCE, writes=writes, reads=reads, sink=sink)
+                )
+        except TimeoutError:
+            raise CliError(
+                f"Kafka at {kafka.bootstrap} answers, but {', '.join([*reads, *writes])} could not be opened within "
+                f"{_READ_TIMEOUT:g} s; `gpufleet doctor` looks for the cause",
+                Exit.UNREACHABLE,
+            ) from None
+        async with stack:
+            yield opened
 
 
 @contextlib.contextmanager
@@ -176,5 +185,5 @@ def reaching_kafka() -> Iterator[None]:
     """Turns an unreachable broker into exit code 3."""
     try:
         yield
-    except BusUnavailable as error:
+    except (BusUnavailable, TopicsMissing, FeedFailed, PublishError) as error:
         raise CliError(str(error), Exit.UNREACHABLE) from error

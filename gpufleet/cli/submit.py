@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from gpufleet.bus.publisher import Publisher, PublishError, RecordTooLarge, simple_publisher
+from gpufleet.bus.publisher import Publisher, PublishError, RecordTooLarge
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.cli import files
 from gpufleet.cli.errors import CliError, Exit
-from gpufleet.cli.live import Tables, reaching_kafka, tables
+from gpufleet.cli.live import Tables, client, reaching_kafka, tables
 from gpufleet.cli.output import note, out
 from gpufleet.cli.plan import where
 from gpufleet.model.log import Scale
@@ -23,7 +24,6 @@ from gpufleet.wire.documents import Ignored, Object, dump_freeze
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump_scale
 
-_SOURCE = "gpufleet/cli"
 _CONFIRM_TIMEOUT = 30.0
 _ORDER = ("clusters", "policies", "workloads")
 # Ends of a wait: nothing more will happen by itself.
@@ -176,9 +176,11 @@ async def freeze(kafka: KafkaSettings, reason: str | None) -> None:
         await confirm(publisher, "policies", FREEZE_KEY, value)
 
 
-def publisher_for(kafka: KafkaSettings) -> Any:
-    """Returns a publisher for a block of sends."""
-    return simple_publisher(kafka, source=_SOURCE)
+@asynccontextmanager
+async def publisher_for(kafka: KafkaSettings) -> AsyncIterator[Publisher]:
+    """A publisher for what operators and producers write. Raises CliError."""
+    async with client(kafka, writes=("clusters", "policies", "workloads", "scales")) as opened:
+        yield opened.publisher
 
 
 async def confirm(publisher: Publisher, topic: str, key: str, value: bytes | None) -> Any:

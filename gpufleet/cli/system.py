@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet.bus.admin import apply, connect_admin
-from gpufleet.bus.publisher import simple_publisher
+from gpufleet.bus.client import open_client
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.errors import CliError, Exit
+from gpufleet.cli.live import SOURCE
 from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
 from gpufleet.embedded.process import SupervisedProcess, free_ports
 
@@ -200,14 +201,14 @@ class System:
 
     async def register(self) -> None:
         """Writes a registration for every cluster."""
-        async with simple_publisher(self.kafka, source="gpufleet/cli") as publisher:
+        async with open_client(self.kafka, source=SOURCE, writes=("clusters",)) as client:
             for document in self.fleet:
                 name = document["metadata"]["name"]
                 access = {"kubeconfig": str(self.kubeconfig), "context": name}
-                publisher.send("clusters", name, _registration(document, access))
+                client.publisher.send("clusters", name, _registration(document, access))
             for name, path in self.kubeconfigs.items():
                 document = {"metadata": {"name": name}, "spec": {}}
-                publisher.send("clusters", name, _registration(document, {"kubeconfig": str(path)}))
+                client.publisher.send("clusters", name, _registration(document, {"kubeconfig": str(path)}))
 
     # -- restart and stop ----------------------------------------------------------------------------------------
 
