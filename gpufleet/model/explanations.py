@@ -38,8 +38,8 @@ REASONS: Mapping[Code, Explanation] = {
     ),
     Code.NO_CLUSTERS: Explanation(
         "No cluster is registered, or the policy's affinity selects none of them.",
-        "Register a cluster with `gpufleet apply -f`, or correct clusterAffinity. `gpufleet get clusters -o wide` "
-        "shows names and labels.",
+        "Register one with `gpufleet apply -f cluster.yaml`, or correct clusterAffinity. `gpufleet get clusters -o "
+        "wide` shows names and labels.",
     ),
     Code.CLUSTER_UNKNOWN: Explanation(
         "The policy names a cluster that is not registered.",

@@ -1,0 +1,133 @@
+"""The pages that people write: links lead somewhere, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from gpufleet.cli.main import app
+from gpufleet.cli.reference.metrics import families
+from gpufleet.cli.reference.settings import settings, variables
+from gpufleet.cli.system import SERVICES
+from gpufleet.model.reasons import Code
+from gpufleet.wire.documents import parse_text
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+pages = pytest.mark.parametrize("page", PAGES, ids=IDS)
+
+
+@cache
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    for found in re.finditer(r"^( *)```(\w+)\n(.*?)^ *```", text(page), re.DOTALL | re.MULTILINE):
+        if found[2] in languages:
+            yield re.sub(rf"^{found[1]}", "", found[3], flags=re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text(page), re.MULTILINE)
+    }
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", text(page)):
+        path, _, anchor = target.partition("#")
+        assert "://" not in path, target
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+@pages
+def test_settings_exist(page: Path) -> None:
+    named = set(re.findall(r"\bGPUFLEET_[A-Z_]+[A-Z]\b", text(page)))
+    assert named - variables() == set()
+
+
+@pages
+def test_metrics_exist(page: Path) -> None:
+    known = {name for service in SERVICES for f in families(service) for name in (f.name, *f.series)}
+    named = set(re.findall(r"`(gpufleet_\w+)`", text(page)))
+    assert named - known == set()
+
+
+def _commands(page: Path) -> Iterator[str]:
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("gpufleet "):
+                yield line.partition("#")[0]
+    yield from re.findall(r"`(gpufleet [a-z][^`]*)`", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL))
+
+
+@pages
+def test_commands_are_commands_of_the_command_line(page: Path) -> None:
+    for line in _commands(page):
+        for part in line.split(" | "):
+            _parse(shlex.split(part)[1:])
+
+
+def _parse(arguments: list[str]) -> None:
+    command: Any = get_command(app)
+    names = list(arguments)
+    while hasattr(command, "commands"):
+        if not names or names[0].startswith("-"):
+            return
+        assert names[0] in command.commands, f"no command gpufleet {' '.join(arguments)}"
+        command = command.commands[names.pop(0)]
+    # A command that is only mentioned is named without what it needs.
+    if names:
+        command.make_context(command.name, names)
+
+
+@pages
+def test_documents_can_be_read(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        assert parse_text(block, page.name).objects
+
+
+def test_the_check_of_commands_finds_mistakes() -> None:
+    with pytest.raises(AssertionError, match="no command"):
+        _parse(["frobnicate"])
+    with pytest.raises(Exception, match="--nonsense"):
+        _parse(["apply", "--nonsense"])
+
+
+@pages
+def test_reason_codes_in_code_exist(page: Path) -> None:
+    """Words like `InventoryStale` in parentheses or tables are codes of something that exists."""
+    known = {code.value for code in Code}
+    for name in re.findall(r"\(`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`\)", text(page)):
+        assert name in known, name
+
+
+def test_setting_names_in_the_services_readmes_exist() -> None:
+    from gpufleet.cli.reference.settings import classes
+
+    known = {s.path.rpartition(".")[2] for cls in classes().values() for s in settings(cls)}
+    for service in SERVICES:
+        body = re.sub(
+            r"<!-- generated.*?<!-- end -->", "", text(ROOT / "services" / service / "README.md"), flags=re.DOTALL
+        )
+        for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", body):
+            assert name in known | {"held_back"}, f"{service}: {name}"
+
+
+@pages
+def test_nothing_of_this_machine_is_named(page: Path) -> None:
+    assert not re.search(r"/work/|/root/|/home/\w", text(page))
