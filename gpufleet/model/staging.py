@@ -67,7 +67,7 @@ class Staging:
         known.closed = summary.snapshot
         known.classes = classes
         known.pods = pods
-        before, known.shown = known.shown, pods
+        before, known.shown = known.shown, dict(pods)
         inventory = Inventory(
             cluster=summary.cluster,
             snapshot=summary.snapshot,

@@ -47,6 +47,17 @@ def test_only_what_changed_is_published_again_and_the_rest_stays() -> None:
     assert closed.pods == ()
 
 
+def test_pods_that_appear_or_change_later_are_told() -> None:
+    staging = Staging()
+    staging.take(closing(snapshot(1)))
+    staging.take(some_pods(snapshot(2)))
+    appeared = staging.take(closing(snapshot(2), (), (LLM,)))
+    staging.take(some_pods(snapshot(3), bound=2))
+    changed = staging.take(closing(snapshot(3), (), (LLM,)))
+    assert appeared is not None and [p.workload for p in appeared.pods] == [LLM]
+    assert changed is not None and changed.pods[0].components[0][1].bound == 2
+
+
 def test_what_a_snapshot_does_not_name_is_gone() -> None:
     staging = Staging()
     staging.take(a_class("a", snapshot(1)))
