@@ -12,12 +12,13 @@ from gpufleet.kube.fencing import stamp_of
 from gpufleet.kube.resources import CONFIG_MAPS
 from gpufleet.kube.writes import Outcome
 from gpufleet.model import kinds
-from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase, Version
+from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase
 from gpufleet.model.reasons import Code
 from services.dispatcher.core import pods as pods_of
 from services.dispatcher.core import render
 from services.dispatcher.core.cache import Place
 from services.dispatcher.core.steps import (
+    Baseline,
     Create,
     CreateNamespace,
     Delete,
@@ -51,7 +52,7 @@ class Contended(KubeError):
 class Bench:
     """What the work at one cluster needs while one connection lasts.
 
-    ``baselines`` are the answers to our last writes, with the version that they were for.
+    ``baselines`` are the answers to our last writes, by workload.
     """
 
     cluster: str
@@ -62,7 +63,7 @@ class Bench:
     meters: Meters
     patience: float  # seconds to wait for a kind to be listed
     incarnation: str = ""
-    baselines: dict[str, tuple[Version, Json]] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
 
     def facts(self, workload: str) -> Facts:
         """What the core is told besides the objects."""
@@ -145,7 +146,7 @@ async def _write(bench: Bench, assignment: Assignment, step: Write, look: _Look)
             bench.meters.applies.labels(bench.cluster).inc()
             bench.views.keep(written.obj)
             if (written.obj.get("apiVersion"), written.obj.get("kind")) != FENCE:
-                bench.baselines[assignment.workload] = (assignment.version, written.obj)
+                bench.baselines[assignment.workload] = Baseline(step.obj, written.obj)
                 if isinstance(step, Update) and stamp_of(step.live) == stamp_of(step.obj) and not assignment.job:
                     bench.meters.drift.labels(bench.cluster).inc()
 
@@ -157,7 +158,6 @@ async def _live(bench: Bench, assignment: Assignment, look: _Look) -> Live:
     if assignment.state is AssignmentState.WAITING:
         return Live()
     fresh = look.fresh or removing
-    version, baseline = bench.baselines.get(workload, (None, None))
     obj = await _object(bench, assignment, fresh)
     fence = None
     if assignment.job:
@@ -166,7 +166,7 @@ async def _live(bench: Bench, assignment: Assignment, look: _Look) -> Live:
     count = 0
     if removing and assignment.job and obj is None and fence is None:
         count = pods_of.live(await bench.views.pods(workload))
-    return Live(obj, fence, look.namespace, count, baseline if version == assignment.version else None)
+    return Live(obj, fence, look.namespace, count, bench.baselines.get(workload))
 
 
 async def _object(bench: Bench, assignment: Assignment, fresh: bool) -> Json | None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import Registry
-from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase, Version, WorkloadHealth
+from gpufleet.model.placement import ObservedPhase, WorkloadHealth
 from services.dispatcher.app import DispatcherService
 from services.dispatcher.settings import DispatcherSettings
 from tests.support import manifests
 from tests.support.brokers import Broker
 from tests.support.buskit import create_topics, running, settings_for
-from tests.support.dispatchkit import FleetLog, SimFleet, assigned, fleet_log, sim_fleet
+from tests.support.dispatchkit import FleetLog, SimFleet, fleet_log, sim_fleet
+from tests.support.hands import assigned, removal
 from tests.support.waiting import eventually
 
 TYPE = ("apps/v1", "Deployment")
@@ -59,10 +58,6 @@ async def service(
         yield dispatcher
 
 
-def removing(assignment: Assignment, version: tuple[int, int] = (1, 9), **fields: Any) -> Assignment:
-    return replace(assignment, state=AssignmentState.REMOVING, version=Version(*version), components=(), **fields)
-
-
 async def test_from_assignment_to_gone(service: DispatcherService, clusters: SimFleet, log: FleetLog) -> None:
     assignment = assigned(manifests.deployment(2), "a")
     await log.assign(assignment)
@@ -72,7 +67,7 @@ async def test_from_assignment_to_gone(service: DispatcherService, clusters: Sim
     live = clusters.get("a", *TYPE, "x")
     assert live is not None
     assert seen.object_uid == live["metadata"]["uid"]
-    gone = removing(assignment)
+    gone = removal(assignment)
     await log.assign(gone)
     await log.saying(gone, phase=ObservedPhase.GONE)
     assert clusters.get("a", *TYPE, "x") is None

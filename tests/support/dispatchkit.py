@@ -1,10 +1,10 @@
-"""What the tests of the dispatcher have in common: assignments, simulated clusters in this loop, the log around it."""
+"""What tests of the dispatcher as a service have in common: simulated clusters in this loop, and the log around it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from gpufleet.bus.records import Record
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.shards import shard_of
 from gpufleet.bus.topics import Registry
-from gpufleet.model import kinds
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.log import ClusterAccess, ClusterRegistration, LogId
-from gpufleet.model.placement import Assignment, AssignmentState, Observation, Version
+from gpufleet.model.placement import Assignment, Observation
 from gpufleet.wire.records import (
     assignment_key,
     dump_assignment,
@@ -36,26 +35,9 @@ from sim.model.drive import Drive
 from sim.model.runner import Runner
 from sim.serve import custom_resources
 from tests.support.buskit import connected, reading
+from tests.support.hands import LOG
 from tests.support.simulation import node
 from tests.support.waiting import eventually
-
-LOG = "log-of-the-test"
-
-
-def assigned(
-    manifest: Mapping[str, Any],
-    cluster: str = "c",
-    version: tuple[int, int] = (1, 1),
-    state: AssignmentState = AssignmentState.ACTIVE,
-    **fields: Any,
-) -> Assignment:
-    """An assignment of a manifest, placed whole unless `components` says otherwise."""
-    workload = kinds.interpret(manifest)
-    fields.setdefault("components", tuple(sorted((c.name, c.replicas) for c in workload.components)))
-    fields.setdefault("job", workload.job)
-    return Assignment(
-        workload=workload.key, cluster=cluster, version=Version(*version), state=state, manifest=manifest, **fields
-    )
 
 
 @dataclass

@@ -44,17 +44,22 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """What the cluster holds. ``pods`` counts the workload's pods that have not ended.
+class Baseline:
+    """What we applied last, and the server's answer: how it writes what we want."""
 
-    ``baseline`` is the answer to our last write of this very assignment: how the server writes what we want.
-    """
+    sent: Json
+    answer: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the cluster holds. ``pods`` counts the workload's pods that have not ended."""
 
     obj: Json | None = None
     fence: Json | None = None
     namespace: bool = True
     pods: int = 0
-    baseline: Json | None = None
+    baseline: Baseline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +348,13 @@ def _ours(obj: Json, facts: Facts) -> bool:
     return found is not None and (found.log == facts.log or found.log in facts.adopted_logs)
 
 
-def _drifted(wanted: Json, obj: Json, baseline: Json | None) -> bool:
-    """Returns whether the object is not as wanted, nor as the server wrote what we wanted when we applied it."""
+def _drifted(wanted: Json, obj: Json, baseline: Baseline | None) -> bool:
+    """Returns whether the object is not as wanted, nor as the server wrote just that when it was applied."""
     if not render.differs(wanted, obj):
         return False
-    return baseline is None or render.differs(render.projected(wanted, baseline), obj)
+    if baseline is None or baseline.sent != wanted:
+        return True
+    return render.differs(render.projected(wanted, baseline.answer), obj)
 
 
 def _owned(obj: Json, fence: Json) -> bool:
