@@ -11,16 +11,13 @@ from __future__ import annotations
 import heapq
 
 from gpufleet.model.placement import (
-    AssignmentState,
-    FailureClass,
     ObservedPhase,
     Placement,
-    WorkloadHealth,
 )
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import assign, commit
+from services.scheduler.core import assign, commit, ending
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -30,7 +27,6 @@ from services.scheduler.core.inputs import (
     pending_eviction,
     same,
     submission,
-    workload_digest,
 )
 from services.scheduler.core.outputs import Outputs, PlacementWrite
 from services.scheduler.core.place import place, whole
@@ -124,10 +120,10 @@ def _decide(
 ) -> None:
     policy, ignored = state.policies.select(workload, placement.policy if placement is not None else "")
     inputs = inputs_of(state, entry, workload, policy, placement)
-    ended = _ended(entry, workload, placement, policy)
-    if ended is not None and placement is not None:
+    end = ending.ended(entry, workload, placement, policy)
+    if end is not None and placement is not None:
         told = tuple(r for r in placement.reasons if r.code is not Code.WAITING_FOR_REMOVAL)
-        _rewrite(state, entry, placement, out, now, verdict=ended, reasons=_failure(entry, ended) or told)
+        _rewrite(state, entry, placement, out, now, verdict=end, reasons=ending.failure(entry, end) or told)
         state.queue.remove(entry.key)
         return
     eviction = entry.eviction
@@ -331,43 +327,6 @@ def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
         entry.timer = at
         if at is not None:
             heapq.heappush(state.timers, (at, entry.key))
-
-
-def _ended(
-    entry: Entry, workload: Workload, placement: Placement | None, policy: PropagationPolicy | None
-) -> Verdict | None:
-    """Returns Finished or Failed if its copies have just ended so."""
-    if placement is None or not placement.shares or placement.verdict in FINAL:
-        return None
-    if dict(placement.inputs).get("workload") != workload_digest(workload):
-        return None
-    seen = []
-    for share in placement.shares:
-        known, observation = entry.assignments.get(share.cluster), entry.observations.get(share.cluster)
-        if known is None or known.state is not AssignmentState.ACTIVE or observation is None:
-            return None
-        if observation.version < known.version or observation.phase is not ObservedPhase.APPLIED:
-            return None
-        seen.append(observation)
-    if all(o.health is WorkloadHealth.SUCCEEDED for o in seen):
-        return Verdict.FINISHED
-    if (
-        workload.job
-        and any(o.health is WorkloadHealth.FAILED and o.failure is FailureClass.USER for o in seen)
-        and not (policy is not None and policy.redispatch_user_failures)
-    ):
-        return Verdict.FAILED
-    return None
-
-
-def _failure(entry: Entry, verdict: Verdict) -> tuple[Reason, ...]:
-    if verdict is not Verdict.FAILED:
-        return ()
-    return tuple(
-        Reason(Code.JOB_FAILED, seen.message or "the job failed by itself", cluster)
-        for cluster, seen in sorted(entry.observations.items())
-        if seen.health is WorkloadHealth.FAILED
-    )
 
 
 def _heal(entry: Entry, out: Outputs) -> None:

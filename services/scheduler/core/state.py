@@ -13,6 +13,7 @@ from gpufleet.model.workload import Division, Workload
 from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.filter import CandidateCache
+from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.queue import Order, Queue, priority
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
@@ -167,6 +168,29 @@ class State:
             placement = self.entries[key].placement
             if placement is not None:
                 yield placement
+
+    def verdicts(self) -> dict[str, int]:
+        """Returns how many placements there are of each verdict."""
+        found: dict[str, int] = {}
+        for entry in self.entries.values():
+            if entry.placement is not None:
+                name = entry.placement.verdict.value
+                found[name] = found.get(name, 0) + 1
+        return found
+
+    def placement_write(self, key: str) -> PlacementWrite:
+        """Returns what the placements topic should hold for a workload; for a write that has failed."""
+        entry = self.entries.get(key)
+        if entry is None or entry.placement is None:
+            return PlacementWrite(key, Version(self.epoch, self.counter), None)
+        return PlacementWrite(key, entry.placement.version, entry.placement)
+
+    def assignment_write(self, workload: str, cluster: str) -> AssignmentWrite:
+        """Returns what the assignments topic should hold for a workload and a cluster; for a write that has failed."""
+        entry = self.entries.get(workload)
+        known = entry.assignments.get(cluster) if entry is not None else None
+        version = Version(self.epoch, self.counter) if known is None else known.version
+        return AssignmentWrite(workload, cluster, version, known)
 
     def next_version(self) -> Version:
         """Returns a version above every other of this epoch, so that versions order the decisions of a fleet."""
