@@ -57,12 +57,13 @@ def _root(
 @app.command()
 def up(
     fleet: Annotated[
-        list[Path] | None, typer.Option("--fleet", help="Cluster documents of the simulated clusters to start.")
+        list[Path] | None,
+        typer.Option("--fleet", help="Cluster documents; clusters without a --kubeconfig are simulated."),
     ] = None,
     kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka.")] = "",
     kubeconfig: Annotated[
         list[str] | None,
-        typer.Option("--kubeconfig", metavar="NAME=PATH", help="Use a real cluster; with it nothing is simulated."),
+        typer.Option("--kubeconfig", metavar="NAME=PATH", help="Use a real cluster; a document describes it."),
     ] = None,
     port: Annotated[int, typer.Option("--port", help="Port of the embedded broker; 0 takes a free one.")] = 9092,
     single_process: Annotated[

@@ -1,7 +1,8 @@
 """The whole system on one machine: broker, simulated clusters, four services; started and stopped as one.
 
-Used by `gpufleet up`, by `gpufleet demo` and by tests. Nothing is left behind: children end with this process, however
-it ends, and everything that is written is below one folder.
+Clusters that have a kubeconfig are real and only registered; the others are simulated. Used by `gpufleet up`, by
+`gpufleet demo` and by tests. Nothing is left behind: children end with this process, however it ends, and everything
+that is written is below one folder.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ Say = Callable[[str], None]
 
 @dataclass
 class System:
-    """What to start. ``fleet``: Cluster documents of simulated clusters; ``kubeconfigs``: real ones by cluster name.
+    """What to start. ``fleet``: Cluster documents; ``kubeconfigs``: how real clusters are reached, by cluster name.
 
-    ``bootstrap`` empty: the embedded broker on ``broker_port`` (0: a free one). ``settings``: environment variables for
-    the services, for example shorter time-outs. ``folder``: where logs and kubeconfigs go; a temporary one by default.
+    A document whose cluster has a kubeconfig describes that cluster, all others are simulated; a kubeconfig without a
+    document is registered with its name alone. ``bootstrap`` empty: the embedded broker on ``broker_port`` (0: a free
+    one). ``settings``: environment variables for the services, for example shorter time-outs. ``folder``: where logs
+    and kubeconfigs go; a temporary one by default.
     """
 
     fleet: Sequence[Mapping[str, Any]] = ()
@@ -78,8 +81,13 @@ class System:
     def kafka(self) -> KafkaSettings:
         """How to reach the broker from this process."""
         if self.broker is None:
-            return KafkaSettings()
+            return KafkaSettings(bootstrap=self.bootstrap) if self.bootstrap else KafkaSettings()
         return KafkaSettings(bootstrap=self.bootstrap, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS)
+
+    @property
+    def simulated(self) -> list[Mapping[str, Any]]:
+        """Documents of the clusters that are simulated: those without a kubeconfig."""
+        return [document for document in self.fleet if document["metadata"]["name"] not in self.kubeconfigs]
 
     def url(self, name: str) -> str:
         """The HTTP address of a service."""
@@ -102,7 +110,7 @@ class System:
         (self.root / "logs").mkdir(parents=True, exist_ok=True)
         if not self.bootstrap:
             self._start_broker()
-        names = [*(("sim",) if self.fleet else ()), *SERVICES]
+        names = [*(("sim",) if self.simulated else ()), *SERVICES]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         registry = load_registry(prefix=self.kafka.topic_prefix)
         async with connect_admin(self.kafka) as admin:
@@ -110,12 +118,12 @@ class System:
         if self.single_process:
             self._start_together()
         else:
-            if self.fleet:
+            if self.simulated:
                 self._spawn("sim", ["sim", *self._simulation_arguments()])
             for name in SERVICES:
                 self._start_service(name)
         self.say("services started")
-        if self.fleet:
+        if self.simulated:
             await self._simulation_ready()
         await self.register()
         await asyncio.gather(*(self._ready(name, "/readyz") for name in SERVICES))
@@ -132,7 +140,7 @@ class System:
 
     def _simulation_arguments(self) -> list[str]:
         fleet = self.root / "fleet.json"
-        items = {"apiVersion": "v1", "kind": "List", "items": list(self.fleet)}
+        items = {"apiVersion": "v1", "kind": "List", "items": self.simulated}
         fleet.write_text(json.dumps(items), encoding="utf-8")
         return [
             f"--fleet={fleet}",
@@ -144,7 +152,7 @@ class System:
     def _start_together(self) -> None:
         """Everything but the broker in one process."""
         ports = [f"{name}={self.ports[name]}" for name in SERVICES]
-        simulation = ["--simulate", *self._simulation_arguments()] if self.fleet else []
+        simulation = ["--simulate", *self._simulation_arguments()] if self.simulated else []
         self._spawn(TOGETHER, ["gpufleet.cli.together", *ports, *simulation])
 
     def _start_service(self, name: str) -> None:
@@ -202,13 +210,17 @@ class System:
     async def register(self) -> None:
         """Writes a registration for every cluster."""
         async with open_client(self.kafka, source=SOURCE, writes=("clusters",)) as client:
-            for document in self.fleet:
-                name = document["metadata"]["name"]
-                access = {"kubeconfig": str(self.kubeconfig), "context": name}
-                client.publisher.send("clusters", name, _registration(document, access))
-            for name, path in self.kubeconfigs.items():
-                document = {"metadata": {"name": name}, "spec": {}}
-                client.publisher.send("clusters", name, _registration(document, {"kubeconfig": str(path)}))
+            documents = {d["metadata"]["name"]: d for d in self.fleet}
+            for name in self.kubeconfigs:
+                documents.setdefault(name, {"metadata": {"name": name}})
+            for name, document in documents.items():
+                client.publisher.send("clusters", name, _registration(document, self.access(name)))
+
+    def access(self, name: str) -> dict[str, str]:
+        """How a cluster is reached (`spec.access` of its document)."""
+        if name in self.kubeconfigs:
+            return {"kubeconfig": str(self.kubeconfigs[name])}
+        return {"kubeconfig": str(self.kubeconfig), "context": name}
 
     # -- restart and stop ----------------------------------------------------------------------------------------
 

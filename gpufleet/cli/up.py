@@ -45,13 +45,13 @@ def up(
 ) -> None:
     """Starts the system and keeps it running."""
     real = dict(_named(text) for text in kubeconfigs or [])
-    simulated: list[Mapping[str, Any]] = []
+    described: list[Mapping[str, Any]] = []
     if fleet:
-        simulated = read_fleet(fleet)
+        described = read_fleet(fleet)
     elif not real:
-        simulated = default_fleet()
+        described = default_fleet()
     system = System(
-        fleet=simulated,
+        fleet=described,
         kubeconfigs=real,
         bootstrap=kafka,
         broker_port=port,
@@ -96,9 +96,10 @@ async def _up(system: System) -> None:
 def _announce(system: System, seconds: float) -> None:
     out(f"gpufleet is up after {seconds:.1f} s. Ctrl-C stops everything.")
     out(f"  Kafka          {system.bootstrap}")
-    if system.fleet:
+    simulated = system.simulated
+    if simulated:
         out(f"  kubeconfig     {system.kubeconfig}")
-        names = ", ".join(str(d["metadata"]["name"]) for d in system.fleet)
+        names = ", ".join(str(d["metadata"]["name"]) for d in simulated)
         out(f"  clusters       {names} (kubectl --kubeconfig … --context NAME)")
     for name in SERVICES:
         out(f"  {name:<14} {system.url(name)}/metrics, /livez, /readyz")
