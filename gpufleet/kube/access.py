@@ -85,6 +85,8 @@ def description_of(access: ClusterAccess) -> dict[str, Any]:
         "kubeconfig": access.kubeconfig,
         "context": access.context,
         "secretRef": access.secret_ref,
+        "inline": access.inline,
+        "inCluster": access.in_cluster,
         "simulated": access.simulated,
     }
     return {name: value for name, value in fields.items() if value}

@@ -80,6 +80,15 @@ class ClusterWorker:
         self._jobs: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is worked on or ready to be."""
+        return bool(self._jobs) or len(self.queue) > 0
+
+    def attempts(self, workload: str) -> int:
+        """How often the work on a workload has failed in a row."""
+        return self._attempts.get(workload, 0)
+
     # -- what the service tells --------------------------------------------------------------------------------
 
     def assigned(self, workload: str, *, received: bool = True) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gpufleet.bus.topics import Registry
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.log import ClusterAccess, ClusterRegistration, LogId
 from gpufleet.model.placement import Assignment, Observation
+from gpufleet.telemetry.metrics import Metrics
 from gpufleet.wire.records import (
     assignment_key,
     dump_assignment,
@@ -26,14 +28,18 @@ from gpufleet.wire.records import (
     dump_cluster,
     parse_observation,
 )
+from services.dispatcher.cluster import ClusterWorker
+from services.dispatcher.core.table import ClusterTable
+from services.dispatcher.hub import meters
+from services.dispatcher.settings import DispatcherSettings
 from sim.api.control import disturb
+from sim.api.crds import install_crds
 from sim.api.server import SimServer
 from sim.api.store import Store
 from sim.model.api import Create, Json, Write
 from sim.model.cluster import Behaviour, simulated
 from sim.model.drive import Drive
 from sim.model.runner import Runner
-from sim.serve import custom_resources
 from tests.support.buskit import connected, reading
 from tests.support.hands import LOG
 from tests.support.simulation import node
@@ -95,9 +101,10 @@ def add_cluster(
     store = Store(name, now=time.time(), seed=seed)
     drive = Drive(store, simulated(behaviour))
     fleet.stores[name], fleet.drives[name] = store, drive
+    install_crds(store, now=time.time())
     named = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces]
     nodes = [node(f"gpu-{number}", gpu="8") for number in range(2)]
-    fleet.write(name, *map(Create, [*custom_resources(), *named, *nodes]))
+    fleet.write(name, *map(Create, [*named, *nodes]))
     fleet.server.add(store)
     fleet.runner.add(drive)
 
@@ -182,3 +189,94 @@ async def fleet_log(settings: KafkaSettings, registry: Registry) -> AsyncIterato
         await log.begin()
         async with reading(settings, [registry.name("observations")], log.take):
             yield log
+
+
+@dataclass
+class Desk:
+    """A worker's surroundings without a broker: what it says is in ``said``, in order."""
+
+    cluster: str
+    frozen: bool = False
+    log_id: str = LOG
+    in_charge: bool = True
+    said: list[Observation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.table = ClusterTable(self.cluster)
+        self.metrics = Metrics("dispatcher")
+        self.meters = meters(self.metrics)
+        self.worker: ClusterWorker | None = None
+
+    def may_write(self, cluster: str) -> bool:
+        assert cluster == self.cluster
+        return self.in_charge
+
+    def publish(self, observation: Observation) -> None:
+        self.table.said(observation, time.monotonic())
+        self.table.note(observation.workload, observation)
+        self.said.append(observation)
+
+    def assign(self, assignment: Assignment) -> Assignment:
+        """Gives the worker an assignment."""
+        assert self.worker is not None
+        assert self.table.take(assignment)
+        self.worker.assigned(assignment.workload)
+        return assignment
+
+    def bury(self, assignment: Assignment) -> None:
+        """Takes an assignment back for good."""
+        assert self.worker is not None
+        assert self.table.bury(assignment.workload, assignment.version)
+        self.worker.forgotten(assignment.workload)
+        self.table.forget(assignment.workload)
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Freezes or unfreezes."""
+        assert self.worker is not None
+        self.frozen = frozen
+        self.worker.look_at_all()
+
+    def count(self, name: str) -> float:
+        """The value of a counter."""
+        value = self.metrics.registry.get_sample_value(f"gpufleet_dispatcher_{name}_total", {"cluster": self.cluster})
+        return value or 0.0
+
+    async def saying(self, assignment: Assignment, timeout: float = 20.0, **fields: Any) -> Observation:
+        """Waits until the last word about an assignment is of its version and has these fields."""
+
+        def found() -> Observation | None:
+            seen = self.table.published.get(assignment.workload)
+            if seen is None or seen.version != assignment.version:
+                return None
+            return seen if all(getattr(seen, name) == value for name, value in fields.items()) else None
+
+        try:
+            seen = await eventually(found, f"{assignment.workload} {fields}", timeout, 0.002)
+        except AssertionError as error:
+            last = self.table.published.get(assignment.workload)
+            raise AssertionError(f"{error}; the last word is {last}") from None
+        assert seen is not None
+        return seen
+
+    async def idle(self) -> None:
+        """Waits until nothing is left to be worked on now."""
+        worker = self.worker
+        assert worker is not None
+        await eventually(lambda: not worker.busy, "the worker to come to rest", every=0.002)
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    access: Mapping[str, Any], cluster: str = "c", desk: Desk | None = None, **settings: Any
+) -> AsyncIterator[Desk]:
+    """A worker of one cluster that is reached by an inline kubeconfig."""
+    desk = desk or Desk(cluster)
+    values = {"backoff_cap": 0.5, "probe_interval": 0.2, "request_timeout": 5.0, "coalesce": 0.01} | settings
+    registration = ClusterRegistration(ClusterSpec(cluster), ClusterAccess(inline=access["inline"]))
+    worker = desk.worker = ClusterWorker(registration, desk.table, desk, DispatcherSettings(**values), desk.meters)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield desk
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
