@@ -160,6 +160,9 @@ def _field_term(term: str, text: str) -> tuple[str, str, str]:
 
 def field_text(obj: Json, path: str) -> str:
     """The field at a dotted path as field selectors see it."""
+    if path == "source" and obj.get("kind") == "Event":
+        # As kube-apiserver: the component of the old field, else the controller of the new one.
+        return str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
     value: Any = obj
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
