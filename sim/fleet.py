@@ -103,7 +103,7 @@ def build_cluster(
             store.create(CUSTOM_RESOURCE_DEFINITIONS, crd, now=now)
     drive = Drive(store, simulated(behaviour) if controllers is None else controllers)
     drive.apply(cluster_writes(inventory), now)
-    pools = [_pool(spec, node_class) for node_class in inventory.node_classes if node_class.elastic is not None]
+    pools = [pool_of(spec, node_class) for node_class in inventory.node_classes if node_class.elastic is not None]
     if pools:
         drive.apply(pools_writes(drive.view, pools), now)
     drive.settle(now)
@@ -114,12 +114,11 @@ def cluster_writes(inventory: Inventory) -> list[Write]:
     """The writes that make the nodes of a cluster, and the pods that fill them."""
     writes: list[Write] = []
     for node_class in inventory.node_classes:
-        for index, block in enumerate(_blocks(node_class)):
+        for index, block in enumerate(blocks_of(node_class)):
             name = f"{node_class.name}-{index}"
-            labels = _class_labels(node_class)
-            writes.append(Create(_node(name, labels, node_class.taints, render_resources(node_class.allocatable))))
-            writes += [Create(pod) for pod in _fillers(name, node_class.allocatable, block)]
-    writes += [Create(_virtual_node(node)) for node in inventory.virtual_nodes]
+            writes.append(Create(class_node(node_class, name)))
+            writes += [Create(pod) for pod in fillers(name, node_class.allocatable, block)]
+    writes += [Create(virtual_node(node)) for node in inventory.virtual_nodes]
     return writes
 
 
@@ -130,17 +129,25 @@ def _is_served(crd: Json, apis: frozenset[str] | None) -> bool:
     return any(f"{spec['group']}/{v['name']}/{spec['names']['kind']}" in apis for v in spec["versions"])
 
 
-def _class_labels(node_class: NodeClass) -> dict[str, str]:
+def class_node(node_class: NodeClass, name: str) -> Json:
+    """A Node object of a class."""
+    allocatable = render_resources(node_class.allocatable)
+    return _node(name, class_labels(node_class), node_class.taints, allocatable)
+
+
+def class_labels(node_class: NodeClass) -> dict[str, str]:
+    """The labels of every node of a class; one of them names it."""
     return {**dict(node_class.labels), CLASS_LABEL: node_class.name}
 
 
-def _taints(taints: Iterable[Taint]) -> list[Json]:
+def node_taints(taints: Iterable[Taint]) -> list[Json]:
+    """Taints as a Node has them."""
     return [
         {"key": t.key, **({"value": t.value} if t.value else {}), "effect": t.effect or "NoSchedule"} for t in taints
     ]
 
 
-def _blocks(node_class: NodeClass) -> list[FreeBlock | None]:
+def blocks_of(node_class: NodeClass) -> list[FreeBlock | None]:
     """For each node its free block; None for a full node."""
     listed: list[FreeBlock | None] = [block for block in node_class.free for _ in range(block.nodes)]
     listed = listed[: node_class.nodes]
@@ -149,7 +156,7 @@ def _blocks(node_class: NodeClass) -> list[FreeBlock | None]:
 
 def _node(name: str, labels: Mapping[str, str], taints: Iterable[Taint], allocatable: Mapping[str, str]) -> Json:
     spec: Json = {}
-    listed = _taints(taints)
+    listed = node_taints(taints)
     if listed:
         spec["taints"] = listed
     return {
@@ -165,7 +172,7 @@ def _node(name: str, labels: Mapping[str, str], taints: Iterable[Taint], allocat
     }
 
 
-def _fillers(node: str, allocatable: Resources, block: FreeBlock | None) -> list[Json]:
+def fillers(node: str, allocatable: Resources, block: FreeBlock | None) -> list[Json]:
     """Pods that take what is not free: the first one all of it, the others a place for a pod each."""
     free = dict(block.free) if block is not None else {"pods": dict(allocatable).get("pods", 1) - 1}
     used = {name: amount - free.get(name, 0) for name, amount in allocatable if amount > free.get(name, 0)}
@@ -196,7 +203,8 @@ def _filler(node: str, index: int, requests: Mapping[str, str]) -> Json:
     }
 
 
-def _virtual_node(node: VirtualNode) -> Json:
+def virtual_node(node: VirtualNode) -> Json:
+    """The Node object of a virtual kubelet."""
     labels = {**dict(node.labels), VIRTUAL_LABEL: VIRTUAL_VALUE}
     made = _node(node.name, labels, node.taints, VIRTUAL_CAPACITY)
     if node.stock is not None:
@@ -209,14 +217,15 @@ def _sorted_stock(node: VirtualNode) -> list[ModelStock]:
     return sorted(node.stock or (), key=lambda item: item.model)
 
 
-def _pool(spec: ClusterSpec, node_class: NodeClass) -> Pool:
+def pool_of(spec: ClusterSpec, node_class: NodeClass) -> Pool:
+    """The node pool of a class that can grow."""
     elastic = node_class.elastic
     assert elastic is not None
-    labels = _class_labels(node_class)
+    labels = class_labels(node_class)
     return Pool(
         name=node_class.name,
         labels=labels,
-        taints=_taints(node_class.taints),
+        taints=node_taints(node_class.taints),
         allocatable=render_resources(node_class.allocatable),
         max_nodes=elastic.max_nodes,
         stock=elastic.stock,
