@@ -5,12 +5,12 @@ The dicts handed in are the request's own copies and are completed in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.api import errors
-from sim.api.quantity import canonical
-from sim.api.resources import PODS, PRIORITY_CLASSES, Resource
+from sim.api.editing import fill, objects, quantities, section
+from sim.api.poddefaults import admit_pod, default_pod, default_template, qos_class
+from sim.api.resources import PODS, Resource
 
 if TYPE_CHECKING:
     from sim.api.store import Store
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-
-_TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def for_create(resource: Resource, obj: Json) -> None:
@@ -35,11 +33,11 @@ def admit(resource: Resource, obj: Json, store: Store) -> None:
     ApiError 403 where admission refuses it.
     """
     if resource.storage == PODS.storage:
-        _admit_pod(obj, store)
+        admit_pod(obj, store)
     elif resource.storage == "jobs.batch":
         _generate_selector(obj)
     elif resource.storage == "namespaces":
-        _set(_section(obj, "spec"), finalizers=["kubernetes"])
+        fill(section(obj, "spec"), finalizers=["kubernetes"])
     elif resource.storage == "customresourcedefinitions.apiextensions.k8s.io":
         finalizers = obj["metadata"].get("finalizers") or []
         obj["metadata"]["finalizers"] = [*finalizers, CRD_FINALIZER]
@@ -52,7 +50,7 @@ def admit(resource: Resource, obj: Json, store: Store) -> None:
 def for_status(resource: Resource, obj: Json) -> None:
     """Complete a status that is written."""
     if resource.storage == "nodes" and isinstance(obj.get("status"), dict):
-        quantities(_section(obj, "status"), ("capacity", "allocatable"))
+        quantities(section(obj, "status"), ("capacity", "allocatable"))
 
 
 def for_update(resource: Resource, obj: Json, old: Json) -> None:
@@ -65,254 +63,73 @@ def for_update(resource: Resource, obj: Json, old: Json) -> None:
 
 
 def _fill(resource: Resource, obj: Json) -> None:
-    fill = _FILLERS.get(resource.storage)
-    if fill is not None:
+    complete = _FILLERS.get(resource.storage)
+    if complete is not None:
         # The validation that follows reports fields of the wrong type.
-        fill(obj)
-
-
-def _section(obj: Json, key: str) -> Json:
-    """The object at `key`, a copy that belongs to `obj`; other types are left to validation."""
-    value = obj.get(key)
-    section: Json = dict(value) if isinstance(value, dict) else {}
-    if value is None or isinstance(value, dict):
-        obj[key] = section
-    return section
-
-
-def _set(section: Json, **values: Any) -> None:
-    for key, value in values.items():
-        if section.get(key) is None:
-            section[key] = value
-
-
-def _objects(section: Json, key: str) -> list[Json]:
-    """The objects of the list at `key`, as copies that belong to `section`."""
-    items = section.get(key)
-    if not isinstance(items, list):
-        return []
-    section[key] = [dict(item) if isinstance(item, dict) else item for item in items]
-    return [item for item in section[key] if isinstance(item, dict)]
-
-
-def quantities(section: Json, keys: Iterable[str]) -> None:
-    """Bring the maps of quantities at `keys` to canonical form; what cannot be read is left to validation."""
-    for key in keys:
-        amounts = section.get(key)
-        if isinstance(amounts, dict):
-            section[key] = {name: _canonical_or_same(value) for name, value in amounts.items()}
-
-
-def _canonical_or_same(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return value
-    try:
-        return canonical(str(value))
-    except ValueError:
-        return value
-
-
-# Pods
-
-
-def _pod_spec(spec: Json) -> None:
-    _set(
-        spec,
-        restartPolicy="Always",
-        terminationGracePeriodSeconds=30,
-        dnsPolicy="ClusterFirst",
-        schedulerName="default-scheduler",
-        securityContext={},
-    )
-    quantities(spec, ("overhead",))
-    if "serviceAccountName" in spec:
-        spec["serviceAccount"] = spec["serviceAccountName"]
-    for key in ("initContainers", "containers"):
-        for container in _objects(spec, key):
-            _container(container)
-    for volume in _objects(spec, "volumes"):
-        _volume(volume)
-
-
-def _container(container: Json) -> None:
-    image = container.get("image")
-    tagged = isinstance(image, str) and ("@" in image or ":" in image.rpartition("/")[2])
-    latest = not tagged or str(image).endswith(":latest")
-    _set(
-        container,
-        imagePullPolicy="Always" if latest else "IfNotPresent",
-        terminationMessagePath="/dev/termination-log",
-        terminationMessagePolicy="File",
-    )
-    resources = _section(container, "resources")
-    quantities(resources, ("limits", "requests"))
-    for port in _objects(container, "ports"):
-        _set(port, protocol="TCP")
-    for variable in _objects(container, "env"):
-        source = variable.get("valueFrom")
-        if isinstance(source, dict) and isinstance(source.get("fieldRef"), dict):
-            field_ref = {"apiVersion": "v1", **source["fieldRef"]}
-            variable["valueFrom"] = {**source, "fieldRef": field_ref}
-    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if isinstance(container.get(name), dict):
-            probe = _section(container, name)
-            _set(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
-            if isinstance(probe.get("httpGet"), dict):
-                _set(_section(probe, "httpGet"), path="/", scheme="HTTP")
-
-
-def _volume(volume: Json) -> None:
-    for source in ("configMap", "secret", "downwardAPI", "projected"):
-        if isinstance(volume.get(source), dict):
-            _set(_section(volume, source), defaultMode=420)
-    if isinstance(volume.get("hostPath"), dict):
-        _set(_section(volume, "hostPath"), type="")
-    if isinstance(volume.get("emptyDir"), dict):
-        size = volume["emptyDir"].get("sizeLimit")
-        if size is not None:
-            volume["emptyDir"] = {**volume["emptyDir"], "sizeLimit": _canonical_or_same(size)}
-
-
-def _template(spec: Json) -> None:
-    template = _section(spec, "template")
-    metadata = _section(template, "metadata")
-    metadata.pop("creationTimestamp", None)
-    if not metadata:
-        del template["metadata"]
-    _pod_spec(_section(template, "spec"))
-
-
-def _pod(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _pod_spec(spec)
-    _set(spec, enableServiceLinks=True)
-    for key in ("initContainers", "containers"):
-        for container in spec[key] if isinstance(spec.get(key), list) else ():
-            if isinstance(container, dict) and isinstance(container["resources"], dict):
-                _default_requests(container["resources"])
-
-
-def _default_requests(resources: Json) -> None:
-    """A pod (not the template of one) requests what it limits and does not request."""
-    limits, requests = resources.get("limits"), resources.get("requests")
-    if isinstance(limits, dict) and isinstance(requests, (dict, type(None))):
-        missing = {name: value for name, value in limits.items() if name not in (requests or {})}
-        if missing:
-            resources["requests"] = {**(requests or {}), **missing}
-
-
-def _admit_pod(obj: Json, store: Store) -> None:
-    """The admission plugins ServiceAccount, Priority and DefaultTolerationSeconds."""
-    spec = obj["spec"]
-    if not isinstance(spec, dict):
-        return
-    _set(spec, serviceAccountName="default")
-    spec["serviceAccount"] = spec["serviceAccountName"]
-    _admit_priority(obj, spec, store)
-    tolerations = spec.get("tolerations", [])
-    if not isinstance(tolerations, list) or not all(isinstance(t, dict) for t in tolerations):
-        return
-    have = {t.get("key") for t in tolerations if t.get("effect") in {None, "", "NoExecute"}}
-    if None not in have and "" not in have:
-        added = [
-            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-            for key in _TOLERATED
-            if key not in have
-        ]
-        spec["tolerations"] = [*tolerations, *added]
-
-
-def _admit_priority(obj: Json, spec: Json, store: Store) -> None:
-    name = spec.get("priorityClassName")
-    if name:
-        found = store.find(PRIORITY_CLASSES, "", str(name))
-        if found is None:
-            pod = obj["metadata"].get("name", "")
-            raise errors.forbidden(PODS, pod, f"no PriorityClass with name {name} was found")
-    else:
-        fallbacks = [c for c in store.list(PRIORITY_CLASSES) if c.get("globalDefault")]
-        found = min(fallbacks, key=lambda c: int(c["value"])) if fallbacks else None
-        if found is not None:
-            spec["priorityClassName"] = found["metadata"]["name"]
-    spec["priority"] = found["value"] if found else 0
-    spec["preemptionPolicy"] = (found or {}).get("preemptionPolicy", "PreemptLowerPriority")
-
-
-def qos_class(spec: Json) -> str:
-    """Guaranteed, Burstable or BestEffort, from the requests and limits of cpu and memory."""
-    containers = [c for key in ("initContainers", "containers") for c in spec.get(key) or ()]
-    guaranteed, best_effort = True, True
-    for container in containers:
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        if any(name in part for name in ("cpu", "memory") for part in (limits, requests)):
-            best_effort = False
-        if any(name not in limits or requests.get(name) != limits[name] for name in ("cpu", "memory")):
-            guaranteed = False
-    return "BestEffort" if best_effort else "Guaranteed" if guaranteed else "Burstable"
+        complete(obj)
 
 
 # Workloads
 
 
 def _deployment(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
-    _template(spec)
-    strategy = _section(spec, "strategy")
-    _set(strategy, type="RollingUpdate")
+    spec = section(obj, "spec")
+    fill(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
+    default_template(spec)
+    strategy = section(spec, "strategy")
+    fill(strategy, type="RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        _set(_section(strategy, "rollingUpdate"), maxUnavailable="25%", maxSurge="25%")
+        fill(section(strategy, "rollingUpdate"), maxUnavailable="25%", maxSurge="25%")
 
 
 def _replica_set(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(spec, replicas=1)
-    _template(spec)
+    spec = section(obj, "spec")
+    fill(spec, replicas=1)
+    default_template(spec)
 
 
 def _stateful_set(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(
+    spec = section(obj, "spec")
+    fill(
         spec,
         replicas=1,
         revisionHistoryLimit=10,
         podManagementPolicy="OrderedReady",
         persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"},
     )
-    _template(spec)
-    strategy = _section(spec, "updateStrategy")
-    _set(strategy, type="RollingUpdate")
+    default_template(spec)
+    strategy = section(spec, "updateStrategy")
+    fill(strategy, type="RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        _set(_section(strategy, "rollingUpdate"), partition=0)
+        fill(section(strategy, "rollingUpdate"), partition=0)
 
 
 def _daemon_set(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(spec, revisionHistoryLimit=10)
-    _template(spec)
-    strategy = _section(spec, "updateStrategy")
-    _set(strategy, type="RollingUpdate")
+    spec = section(obj, "spec")
+    fill(spec, revisionHistoryLimit=10)
+    default_template(spec)
+    strategy = section(spec, "updateStrategy")
+    fill(strategy, type="RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        _set(_section(strategy, "rollingUpdate"), maxUnavailable=1, maxSurge=0)
+        fill(section(strategy, "rollingUpdate"), maxUnavailable=1, maxSurge=0)
 
 
 def _job_spec(spec: Json) -> None:
-    _set(spec, backoffLimit=6, suspend=False, completionMode="NonIndexed", podReplacementPolicy="")
-    _set(spec, manualSelector=False)
+    fill(spec, backoffLimit=6, suspend=False, completionMode="NonIndexed", podReplacementPolicy="")
+    fill(spec, manualSelector=False)
     if not spec["podReplacementPolicy"]:
         spec["podReplacementPolicy"] = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
     if spec.get("completions") is None and spec.get("parallelism") is None:
         spec["completions"] = 1
-    _set(spec, parallelism=1)
-    _template(spec)
+    fill(spec, parallelism=1)
+    default_template(spec)
 
 
 def _job(obj: Json) -> None:
-    spec = _section(obj, "spec")
+    spec = section(obj, "spec")
     _job_spec(spec)
     template = spec["template"].get("metadata")
-    _set(obj["metadata"], labels=dict((template or {}).get("labels") or {}) or None)
+    fill(obj["metadata"], labels=dict((template or {}).get("labels") or {}) or None)
     if not obj["metadata"]["labels"]:
         del obj["metadata"]["labels"]
 
@@ -328,15 +145,15 @@ def _generate_selector(obj: Json) -> None:
             "controller-uid": uid,
             "job-name": name,
         }
-        template = _section(spec["template"], "metadata")
+        template = section(spec["template"], "metadata")
         template["labels"] = {**(template.get("labels") or {}), **generated}
         metadata["labels"] = {**(metadata.get("labels") or {}), **generated}
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 
 def _cron_job(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(
+    spec = section(obj, "spec")
+    fill(
         spec,
         concurrencyPolicy="Allow",
         suspend=False,
@@ -344,24 +161,24 @@ def _cron_job(obj: Json) -> None:
         failedJobsHistoryLimit=1,
     )
     # The job's own defaults come when a job is made of it.
-    _template(_section(_section(spec, "jobTemplate"), "spec"))
+    default_template(section(section(spec, "jobTemplate"), "spec"))
 
 
 # Other kinds
 
 
 def _service(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(spec, type="ClusterIP", sessionAffinity="None", internalTrafficPolicy="Cluster")
-    for port in _objects(spec, "ports"):
-        _set(port, protocol="TCP")
-        _set(port, targetPort=port.get("port"))
+    spec = section(obj, "spec")
+    fill(spec, type="ClusterIP", sessionAffinity="None", internalTrafficPolicy="Cluster")
+    for port in objects(spec, "ports"):
+        fill(port, protocol="TCP")
+        fill(port, targetPort=port.get("port"))
 
 
 def _node(obj: Json) -> None:
-    _section(obj, "spec")
+    section(obj, "spec")
     if isinstance(obj.get("status"), dict):
-        quantities(_section(obj, "status"), ("capacity", "allocatable"))
+        quantities(section(obj, "status"), ("capacity", "allocatable"))
 
 
 def _namespace(obj: Json) -> None:
@@ -371,19 +188,19 @@ def _namespace(obj: Json) -> None:
 
 
 def _claim(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    _set(spec, volumeMode="Filesystem")
-    quantities(_section(spec, "resources"), ("requests", "limits"))
+    spec = section(obj, "spec")
+    fill(spec, volumeMode="Filesystem")
+    quantities(section(spec, "resources"), ("requests", "limits"))
 
 
 def _quota(obj: Json) -> None:
-    quantities(_section(obj, "spec"), ("hard",))
+    quantities(section(obj, "spec"), ("hard",))
 
 
 def _secret(obj: Json) -> None:
     import base64
 
-    _set(obj, type="Opaque")
+    fill(obj, type="Opaque")
     plain = obj.pop("stringData", None)
     if isinstance(plain, dict):
         encoded = {k: base64.b64encode(str(v).encode()).decode() for k, v in plain.items()}
@@ -391,19 +208,19 @@ def _secret(obj: Json) -> None:
 
 
 def _priority_class(obj: Json) -> None:
-    _set(obj, preemptionPolicy="PreemptLowerPriority", value=0)
+    fill(obj, preemptionPolicy="PreemptLowerPriority", value=0)
 
 
 def _crd(obj: Json) -> None:
-    spec = _section(obj, "spec")
-    names = _section(spec, "names")
+    spec = section(obj, "spec")
+    names = section(spec, "names")
     if isinstance(names.get("kind"), str):
-        _set(names, singular=names["kind"].lower(), listKind=names["kind"] + "List")
-    _set(spec, conversion={"strategy": "None"})
+        fill(names, singular=names["kind"].lower(), listKind=names["kind"] + "List")
+    fill(spec, conversion={"strategy": "None"})
 
 
 _FILLERS: dict[str, Callable[[Json], None]] = {
-    "pods": _pod,
+    "pods": default_pod,
     "nodes": _node,
     "namespaces": _namespace,
     "services": _service,

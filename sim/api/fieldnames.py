@@ -1,396 +1,435 @@
-"""The fields that the builtin kinds have, so that a misspelt one is noticed as on a real API server.
+"""The fields of the builtin kinds and their types, so that a document is decoded as strictly as by a real API server.
 
-`TYPES` names the fields of each type of the Kubernetes API (v1.36): `spec>PodSpec` holds an object of that type,
-`containers*Container` a list of them, any other field a value that is not looked into. Volume sources of particular
-storage systems are left out, so their fields are not checked.
+`TYPES` lists the fields of each type of the Kubernetes API (v1.36). `spec>PodSpec` holds an object of that type,
+`containers*Container` a list of them. After a colon stands a simple type: s string, i integer, n number, b boolean,
+q quantity, x integer or string, o any object; `[` before it makes a list, `{` a map. A field without a mark may hold
+anything, as do the volume sources of particular storage systems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.api.resources import Resource
 
 Json = dict[str, Any]
-Field = tuple[str, str]
 
 TYPES: dict[str, str] = {
     "Affinity": "nodeAffinity>NodeAffinity podAffinity>PodAffinity podAntiAffinity>PodAntiAffinity",
-    "AppArmorProfile": "localhostProfile type",
-    "AttachedVolume": "devicePath name",
-    "Capabilities": "add drop",
-    "ClientIPConfig": "timeoutSeconds",
-    "ClusterTrustBundleProjection": "labelSelector>LabelSelector name optional path signerName",
-    "Condition": "lastTransitionTime message observedGeneration reason status type",
-    "ConfigMap": "apiVersion binaryData data immutable kind metadata>ObjectMeta",
-    "ConfigMapEnvSource": "name optional",
-    "ConfigMapKeySelector": "key name optional",
-    "ConfigMapNodeConfigSource": "kubeletConfigKey name namespace resourceVersion uid",
-    "ConfigMapProjection": "items*KeyToPath name optional",
-    "ConfigMapVolumeSource": "defaultMode items*KeyToPath name optional",
+    "AppArmorProfile": "localhostProfile:s type:s",
+    "AttachedVolume": "devicePath:s name:s",
+    "Capabilities": "add:[s drop:[s",
+    "ClientIPConfig": "timeoutSeconds:i",
+    "ClusterTrustBundleProjection": "labelSelector>LabelSelector name:s optional:b path:s signerName:s",
+    "Condition": "lastTransitionTime:s message:s observedGeneration:i reason:s status:s type:s",
+    "ConfigMap": "apiVersion:s binaryData:{s data:{s immutable:b kind:s metadata>ObjectMeta",
+    "ConfigMapEnvSource": "name:s optional:b",
+    "ConfigMapKeySelector": "key:s name:s optional:b",
+    "ConfigMapNodeConfigSource": "kubeletConfigKey:s name:s namespace:s resourceVersion:s uid:s",
+    "ConfigMapProjection": "items*KeyToPath name:s optional:b",
+    "ConfigMapVolumeSource": "defaultMode:i items*KeyToPath name:s optional:b",
     "Container": (
-        "args command env*EnvVar envFrom*EnvFromSource image imagePullPolicy lifecycle>Lifecycle "
-        "livenessProbe>Probe name ports*ContainerPort readinessProbe>Probe resizePolicy*ContainerResizePolicy "
-        "resources>ResourceRequirements restartPolicy restartPolicyRules*ContainerRestartRule "
-        "securityContext>SecurityContext startupProbe>Probe stdin stdinOnce terminationMessagePath "
-        "terminationMessagePolicy tty volumeDevices*VolumeDevice volumeMounts*VolumeMount workingDir"
+        "args:[s command:[s env*EnvVar envFrom*EnvFromSource image:s imagePullPolicy:s lifecycle>Lifecycle "
+        "livenessProbe>Probe name:s ports*ContainerPort readinessProbe>Probe resizePolicy*ContainerResizePolicy "
+        "resources>ResourceRequirements restartPolicy:s restartPolicyRules*ContainerRestartRule "
+        "securityContext>SecurityContext startupProbe>Probe stdin:b stdinOnce:b terminationMessagePath:s "
+        "terminationMessagePolicy:s tty:b volumeDevices*VolumeDevice volumeMounts*VolumeMount workingDir:s"
     ),
-    "ContainerExtendedResourceRequest": "containerName requestName resourceName",
-    "ContainerImage": "names sizeBytes",
-    "ContainerPort": "containerPort hostIP hostPort name protocol",
-    "ContainerResizePolicy": "resourceName restartPolicy",
-    "ContainerRestartRule": "action exitCodes>ContainerRestartRuleOnExitCodes",
-    "ContainerRestartRuleOnExitCodes": "operator values",
+    "ContainerExtendedResourceRequest": "containerName:s requestName:s resourceName:s",
+    "ContainerImage": "names:[s sizeBytes:i",
+    "ContainerPort": "containerPort:i hostIP:s hostPort:i name:s protocol:s",
+    "ContainerResizePolicy": "resourceName:s restartPolicy:s",
+    "ContainerRestartRule": "action:s exitCodes>ContainerRestartRuleOnExitCodes",
+    "ContainerRestartRuleOnExitCodes": "operator:s values:[i",
     "ContainerState": (
         "running>ContainerStateRunning terminated>ContainerStateTerminated waiting>ContainerStateWaiting"
     ),
-    "ContainerStateRunning": "startedAt",
-    "ContainerStateTerminated": "containerID exitCode finishedAt message reason signal startedAt",
-    "ContainerStateWaiting": "message reason",
+    "ContainerStateRunning": "startedAt:s",
+    "ContainerStateTerminated": ("containerID:s exitCode:i finishedAt:s message:s reason:s signal:i startedAt:s"),
+    "ContainerStateWaiting": "message:s reason:s",
     "ContainerStatus": (
-        "allocatedResources allocatedResourcesStatus*ResourceStatus containerID image imageID "
-        "lastState>ContainerState name ready resources>ResourceRequirements restartCount started "
-        "state>ContainerState stopSignal user>ContainerUser volumeMounts*VolumeMountStatus"
+        "allocatedResources:{q allocatedResourcesStatus*ResourceStatus containerID:s image:s imageID:s "
+        "lastState>ContainerState name:s ready:b resources>ResourceRequirements restartCount:i started:b "
+        "state>ContainerState stopSignal:s user>ContainerUser volumeMounts*VolumeMountStatus"
     ),
     "ContainerUser": "linux>LinuxContainerUser",
-    "CronJob": "apiVersion kind metadata>ObjectMeta spec>CronJobSpec status>CronJobStatus",
+    "CronJob": "apiVersion:s kind:s metadata>ObjectMeta spec>CronJobSpec status>CronJobStatus",
     "CronJobSpec": (
-        "concurrencyPolicy failedJobsHistoryLimit jobTemplate>JobTemplateSpec schedule "
-        "startingDeadlineSeconds successfulJobsHistoryLimit suspend timeZone"
+        "concurrencyPolicy:s failedJobsHistoryLimit:i jobTemplate>JobTemplateSpec schedule:s "
+        "startingDeadlineSeconds:i successfulJobsHistoryLimit:i suspend:b timeZone:s"
     ),
-    "CronJobStatus": "active*ObjectReference lastScheduleTime lastSuccessfulTime",
-    "DaemonEndpoint": "Port",
-    "DaemonSet": "apiVersion kind metadata>ObjectMeta spec>DaemonSetSpec status>DaemonSetStatus",
-    "DaemonSetCondition": "lastTransitionTime message reason status type",
+    "CronJobStatus": "active*ObjectReference lastScheduleTime:s lastSuccessfulTime:s",
+    "DaemonEndpoint": "Port:i",
+    "DaemonSet": "apiVersion:s kind:s metadata>ObjectMeta spec>DaemonSetSpec status>DaemonSetStatus",
+    "DaemonSetCondition": "lastTransitionTime:s message:s reason:s status:s type:s",
     "DaemonSetSpec": (
-        "minReadySeconds revisionHistoryLimit selector>LabelSelector template>PodTemplateSpec "
+        "minReadySeconds:i revisionHistoryLimit:i selector>LabelSelector template>PodTemplateSpec "
         "updateStrategy>DaemonSetUpdateStrategy"
     ),
     "DaemonSetStatus": (
-        "collisionCount conditions*DaemonSetCondition currentNumberScheduled desiredNumberScheduled "
-        "numberAvailable numberMisscheduled numberReady numberUnavailable observedGeneration "
-        "updatedNumberScheduled"
+        "collisionCount:i conditions*DaemonSetCondition currentNumberScheduled:i desiredNumberScheduled:i "
+        "numberAvailable:i numberMisscheduled:i numberReady:i numberUnavailable:i observedGeneration:i "
+        "updatedNumberScheduled:i"
     ),
-    "DaemonSetUpdateStrategy": "rollingUpdate>RollingUpdateDaemonSet type",
-    "Deployment": "apiVersion kind metadata>ObjectMeta spec>DeploymentSpec status>DeploymentStatus",
-    "DeploymentCondition": "lastTransitionTime lastUpdateTime message reason status type",
+    "DaemonSetUpdateStrategy": "rollingUpdate>RollingUpdateDaemonSet type:s",
+    "Deployment": "apiVersion:s kind:s metadata>ObjectMeta spec>DeploymentSpec status>DeploymentStatus",
+    "DeploymentCondition": "lastTransitionTime:s lastUpdateTime:s message:s reason:s status:s type:s",
     "DeploymentSpec": (
-        "minReadySeconds paused progressDeadlineSeconds replicas revisionHistoryLimit selector>LabelSelector "
-        "strategy>DeploymentStrategy template>PodTemplateSpec"
+        "minReadySeconds:i paused:b progressDeadlineSeconds:i replicas:i revisionHistoryLimit:i "
+        "selector>LabelSelector strategy>DeploymentStrategy template>PodTemplateSpec"
     ),
     "DeploymentStatus": (
-        "availableReplicas collisionCount conditions*DeploymentCondition observedGeneration readyReplicas "
-        "replicas terminatingReplicas unavailableReplicas updatedReplicas"
+        "availableReplicas:i collisionCount:i conditions*DeploymentCondition observedGeneration:i readyReplicas:i "
+        "replicas:i terminatingReplicas:i unavailableReplicas:i updatedReplicas:i"
     ),
-    "DeploymentStrategy": "rollingUpdate>RollingUpdateDeployment type",
+    "DeploymentStrategy": "rollingUpdate>RollingUpdateDeployment type:s",
     "DownwardAPIProjection": "items*DownwardAPIVolumeFile",
-    "DownwardAPIVolumeFile": ("fieldRef>ObjectFieldSelector mode path resourceFieldRef>ResourceFieldSelector"),
-    "EmptyDirVolumeSource": "medium sizeLimit",
-    "EnvFromSource": "configMapRef>ConfigMapEnvSource prefix secretRef>SecretEnvSource",
-    "EnvVar": "name value valueFrom>EnvVarSource",
+    "DownwardAPIVolumeFile": ("fieldRef>ObjectFieldSelector mode:i path:s resourceFieldRef>ResourceFieldSelector"),
+    "EmptyDirVolumeSource": "medium:s sizeLimit:q",
+    "EnvFromSource": "configMapRef>ConfigMapEnvSource prefix:s secretRef>SecretEnvSource",
+    "EnvVar": "name:s value:s valueFrom>EnvVarSource",
     "EnvVarSource": (
         "configMapKeyRef>ConfigMapKeySelector fieldRef>ObjectFieldSelector fileKeyRef>FileKeySelector "
         "resourceFieldRef>ResourceFieldSelector secretKeyRef>SecretKeySelector"
     ),
     "EphemeralContainer": (
-        "args command env*EnvVar envFrom*EnvFromSource image imagePullPolicy lifecycle>Lifecycle "
-        "livenessProbe>Probe name ports*ContainerPort readinessProbe>Probe resizePolicy*ContainerResizePolicy "
-        "resources>ResourceRequirements restartPolicy restartPolicyRules*ContainerRestartRule "
-        "securityContext>SecurityContext startupProbe>Probe stdin stdinOnce targetContainerName "
-        "terminationMessagePath terminationMessagePolicy tty volumeDevices*VolumeDevice "
-        "volumeMounts*VolumeMount workingDir"
+        "args:[s command:[s env*EnvVar envFrom*EnvFromSource image:s imagePullPolicy:s lifecycle>Lifecycle "
+        "livenessProbe>Probe name:s ports*ContainerPort readinessProbe>Probe resizePolicy*ContainerResizePolicy "
+        "resources>ResourceRequirements restartPolicy:s restartPolicyRules*ContainerRestartRule "
+        "securityContext>SecurityContext startupProbe>Probe stdin:b stdinOnce:b targetContainerName:s "
+        "terminationMessagePath:s terminationMessagePolicy:s tty:b volumeDevices*VolumeDevice "
+        "volumeMounts*VolumeMount workingDir:s"
     ),
     "Event": (
-        "action apiVersion count eventTime firstTimestamp involvedObject>ObjectReference kind lastTimestamp "
-        "message metadata>ObjectMeta reason related>ObjectReference reportingComponent reportingInstance "
-        "series>EventSeries source>EventSource type"
+        "action:s apiVersion:s count:i eventTime:s firstTimestamp:s involvedObject>ObjectReference kind:s "
+        "lastTimestamp:s message:s metadata>ObjectMeta reason:s related>ObjectReference reportingComponent:s "
+        "reportingInstance:s series>EventSeries source>EventSource type:s"
     ),
-    "EventSeries": "count lastObservedTime",
-    "EventSource": "component host",
-    "ExecAction": "command",
-    "FileKeySelector": "key optional path volumeName",
-    "GRPCAction": "port service",
-    "HTTPGetAction": "host httpHeaders*HTTPHeader path port scheme",
-    "HTTPHeader": "name value",
-    "HostAlias": "hostnames ip",
-    "HostIP": "ip",
-    "HostPathVolumeSource": "path type",
-    "ImageVolumeStatus": "imageRef",
-    "Job": "apiVersion kind metadata>ObjectMeta spec>JobSpec status>JobStatus",
-    "JobCondition": "lastProbeTime lastTransitionTime message reason status type",
+    "EventSeries": "count:i lastObservedTime:s",
+    "EventSource": "component:s host:s",
+    "ExecAction": "command:[s",
+    "FileKeySelector": "key:s optional:b path:s volumeName:s",
+    "GRPCAction": "port:i service:s",
+    "HTTPGetAction": "host:s httpHeaders*HTTPHeader path:s port:x scheme:s",
+    "HTTPHeader": "name:s value:s",
+    "HostAlias": "hostnames:[s ip:s",
+    "HostIP": "ip:s",
+    "HostPathVolumeSource": "path:s type:s",
+    "ImageVolumeStatus": "imageRef:s",
+    "Job": "apiVersion:s kind:s metadata>ObjectMeta spec>JobSpec status>JobStatus",
+    "JobCondition": "lastProbeTime:s lastTransitionTime:s message:s reason:s status:s type:s",
     "JobSpec": (
-        "activeDeadlineSeconds backoffLimit backoffLimitPerIndex completionMode completions managedBy "
-        "manualSelector maxFailedIndexes parallelism podFailurePolicy>PodFailurePolicy podReplacementPolicy "
-        "selector>LabelSelector successPolicy>SuccessPolicy suspend template>PodTemplateSpec "
-        "ttlSecondsAfterFinished"
+        "activeDeadlineSeconds:i backoffLimit:i backoffLimitPerIndex:i completionMode:s completions:i managedBy:s "
+        "manualSelector:b maxFailedIndexes:i parallelism:i podFailurePolicy>PodFailurePolicy "
+        "podReplacementPolicy:s selector>LabelSelector successPolicy>SuccessPolicy suspend:b "
+        "template>PodTemplateSpec ttlSecondsAfterFinished:i"
     ),
     "JobStatus": (
-        "active completedIndexes completionTime conditions*JobCondition failed failedIndexes ready startTime "
-        "succeeded terminating uncountedTerminatedPods>UncountedTerminatedPods"
+        "active:i completedIndexes:s completionTime:s conditions*JobCondition failed:i failedIndexes:s ready:i "
+        "startTime:s succeeded:i terminating:i uncountedTerminatedPods>UncountedTerminatedPods"
     ),
     "JobTemplateSpec": "metadata>ObjectMeta spec>JobSpec",
-    "KeyToPath": "key mode path",
-    "LabelSelector": "matchExpressions*LabelSelectorRequirement matchLabels",
-    "LabelSelectorRequirement": "key operator values",
-    "Lease": "apiVersion kind metadata>ObjectMeta spec>LeaseSpec",
+    "KeyToPath": "key:s mode:i path:s",
+    "LabelSelector": "matchExpressions*LabelSelectorRequirement matchLabels:{s",
+    "LabelSelectorRequirement": "key:s operator:s values:[s",
+    "Lease": "apiVersion:s kind:s metadata>ObjectMeta spec>LeaseSpec",
     "LeaseSpec": (
-        "acquireTime holderIdentity leaseDurationSeconds leaseTransitions preferredHolder renewTime strategy"
+        "acquireTime:s holderIdentity:s leaseDurationSeconds:i leaseTransitions:i preferredHolder:s renewTime:s "
+        "strategy:s"
     ),
-    "Lifecycle": "postStart>LifecycleHandler preStop>LifecycleHandler stopSignal",
-    "LifecycleHandler": ("exec>ExecAction httpGet>HTTPGetAction sleep>SleepAction tcpSocket>TCPSocketAction"),
-    "LinuxContainerUser": "gid supplementalGroups uid",
-    "LoadBalancerIngress": "hostname ip ipMode ports*PortStatus",
+    "Lifecycle": "postStart>LifecycleHandler preStop>LifecycleHandler stopSignal:s",
+    "LifecycleHandler": "exec>ExecAction httpGet>HTTPGetAction sleep>SleepAction tcpSocket>TCPSocketAction",
+    "LinuxContainerUser": "gid:i supplementalGroups:[i uid:i",
+    "LoadBalancerIngress": "hostname:s ip:s ipMode:s ports*PortStatus",
     "LoadBalancerStatus": "ingress*LoadBalancerIngress",
-    "LocalObjectReference": "name",
-    "ManagedFieldsEntry": "apiVersion fieldsType fieldsV1 manager operation subresource time",
-    "ModifyVolumeStatus": "status targetVolumeAttributesClassName",
-    "Namespace": "apiVersion kind metadata>ObjectMeta spec>NamespaceSpec status>NamespaceStatus",
-    "NamespaceCondition": "lastTransitionTime message reason status type",
-    "NamespaceSpec": "finalizers",
-    "NamespaceStatus": "conditions*NamespaceCondition phase",
-    "Node": "apiVersion kind metadata>ObjectMeta spec>NodeSpec status>NodeStatus",
-    "NodeAddress": "address type",
+    "LocalObjectReference": "name:s",
+    "ManagedFieldsEntry": "apiVersion:s fieldsType:s fieldsV1:o manager:s operation:s subresource:s time:s",
+    "ModifyVolumeStatus": "status:s targetVolumeAttributesClassName:s",
+    "Namespace": "apiVersion:s kind:s metadata>ObjectMeta spec>NamespaceSpec status>NamespaceStatus",
+    "NamespaceCondition": "lastTransitionTime:s message:s reason:s status:s type:s",
+    "NamespaceSpec": "finalizers:[s",
+    "NamespaceStatus": "conditions*NamespaceCondition phase:s",
+    "Node": "apiVersion:s kind:s metadata>ObjectMeta spec>NodeSpec status>NodeStatus",
+    "NodeAddress": "address:s type:s",
     "NodeAffinity": (
         "preferredDuringSchedulingIgnoredDuringExecution*PreferredSchedulingTerm "
         "requiredDuringSchedulingIgnoredDuringExecution>NodeSelector"
     ),
-    "NodeAllocatableResourceClaimStatus": "containers resourceClaimName resources",
-    "NodeCondition": "lastHeartbeatTime lastTransitionTime message reason status type",
+    "NodeAllocatableResourceClaimStatus": "containers:[s resourceClaimName:s resources:{q",
+    "NodeCondition": "lastHeartbeatTime:s lastTransitionTime:s message:s reason:s status:s type:s",
     "NodeConfigSource": "configMap>ConfigMapNodeConfigSource",
-    "NodeConfigStatus": ("active>NodeConfigSource assigned>NodeConfigSource error lastKnownGood>NodeConfigSource"),
+    "NodeConfigStatus": ("active>NodeConfigSource assigned>NodeConfigSource error:s lastKnownGood>NodeConfigSource"),
     "NodeDaemonEndpoints": "kubeletEndpoint>DaemonEndpoint",
-    "NodeFeatures": "supplementalGroupsPolicy",
-    "NodeRuntimeHandler": "features>NodeRuntimeHandlerFeatures name",
-    "NodeRuntimeHandlerFeatures": "recursiveReadOnlyMounts userNamespaces",
+    "NodeFeatures": "supplementalGroupsPolicy:b",
+    "NodeRuntimeHandler": "features>NodeRuntimeHandlerFeatures name:s",
+    "NodeRuntimeHandlerFeatures": "recursiveReadOnlyMounts:b userNamespaces:b",
     "NodeSelector": "nodeSelectorTerms*NodeSelectorTerm",
-    "NodeSelectorRequirement": "key operator values",
+    "NodeSelectorRequirement": "key:s operator:s values:[s",
     "NodeSelectorTerm": "matchExpressions*NodeSelectorRequirement matchFields*NodeSelectorRequirement",
-    "NodeSpec": ("configSource>NodeConfigSource externalID podCIDR podCIDRs providerID taints*Taint unschedulable"),
+    "NodeSpec": (
+        "configSource>NodeConfigSource externalID:s podCIDR:s podCIDRs:[s providerID:s taints*Taint unschedulable:b"
+    ),
     "NodeStatus": (
-        "addresses*NodeAddress allocatable capacity conditions*NodeCondition config>NodeConfigStatus "
-        "daemonEndpoints>NodeDaemonEndpoints declaredFeatures features>NodeFeatures images*ContainerImage "
-        "nodeInfo>NodeSystemInfo phase runtimeHandlers*NodeRuntimeHandler volumesAttached*AttachedVolume "
-        "volumesInUse"
+        "addresses*NodeAddress allocatable:{q capacity:{q conditions*NodeCondition config>NodeConfigStatus "
+        "daemonEndpoints>NodeDaemonEndpoints declaredFeatures:[s features>NodeFeatures images*ContainerImage "
+        "nodeInfo>NodeSystemInfo phase:s runtimeHandlers*NodeRuntimeHandler volumesAttached*AttachedVolume "
+        "volumesInUse:[s"
     ),
-    "NodeSwapStatus": "capacity",
+    "NodeSwapStatus": "capacity:i",
     "NodeSystemInfo": (
-        "architecture bootID containerRuntimeVersion kernelVersion kubeProxyVersion kubeletVersion machineID "
-        "operatingSystem osImage swap>NodeSwapStatus systemUUID"
+        "architecture:s bootID:s containerRuntimeVersion:s kernelVersion:s kubeProxyVersion:s kubeletVersion:s "
+        "machineID:s operatingSystem:s osImage:s swap>NodeSwapStatus systemUUID:s"
     ),
-    "ObjectFieldSelector": "apiVersion fieldPath",
+    "ObjectFieldSelector": "apiVersion:s fieldPath:s",
     "ObjectMeta": (
-        "annotations creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName "
-        "generation labels managedFields*ManagedFieldsEntry name namespace ownerReferences*OwnerReference "
-        "resourceVersion selfLink uid"
+        "annotations:{s creationTimestamp:s deletionGracePeriodSeconds:i deletionTimestamp:s finalizers:[s "
+        "generateName:s generation:i labels:{s managedFields*ManagedFieldsEntry name:s namespace:s "
+        "ownerReferences*OwnerReference resourceVersion:s selfLink:s uid:s"
     ),
-    "ObjectReference": "apiVersion fieldPath kind name namespace resourceVersion uid",
-    "OwnerReference": "apiVersion blockOwnerDeletion controller kind name uid",
+    "ObjectReference": "apiVersion:s fieldPath:s kind:s name:s namespace:s resourceVersion:s uid:s",
+    "OwnerReference": "apiVersion:s blockOwnerDeletion:b controller:b kind:s name:s uid:s",
     "PersistentVolumeClaim": (
-        "apiVersion kind metadata>ObjectMeta spec>PersistentVolumeClaimSpec status>PersistentVolumeClaimStatus"
+        "apiVersion:s kind:s metadata>ObjectMeta spec>PersistentVolumeClaimSpec status>PersistentVolumeClaimStatus"
     ),
-    "PersistentVolumeClaimCondition": "lastProbeTime lastTransitionTime message reason status type",
+    "PersistentVolumeClaimCondition": ("lastProbeTime:s lastTransitionTime:s message:s reason:s status:s type:s"),
     "PersistentVolumeClaimSpec": (
-        "accessModes dataSource>TypedLocalObjectReference dataSourceRef>TypedObjectReference "
-        "resources>VolumeResourceRequirements selector>LabelSelector storageClassName "
-        "volumeAttributesClassName volumeMode volumeName"
+        "accessModes:[s dataSource>TypedLocalObjectReference dataSourceRef>TypedObjectReference "
+        "resources>VolumeResourceRequirements selector>LabelSelector storageClassName:s "
+        "volumeAttributesClassName:s volumeMode:s volumeName:s"
     ),
     "PersistentVolumeClaimStatus": (
-        "accessModes allocatedResourceStatuses allocatedResources capacity "
-        "conditions*PersistentVolumeClaimCondition currentVolumeAttributesClassName "
-        "modifyVolumeStatus>ModifyVolumeStatus phase"
+        "accessModes:[s allocatedResourceStatuses:{s allocatedResources:{q capacity:{q "
+        "conditions*PersistentVolumeClaimCondition currentVolumeAttributesClassName:s "
+        "modifyVolumeStatus>ModifyVolumeStatus phase:s"
     ),
-    "PersistentVolumeClaimVolumeSource": "claimName readOnly",
-    "Pod": "apiVersion kind metadata>ObjectMeta spec>PodSpec status>PodStatus",
+    "PersistentVolumeClaimVolumeSource": "claimName:s readOnly:b",
+    "Pod": "apiVersion:s kind:s metadata>ObjectMeta spec>PodSpec status>PodStatus",
     "PodAffinity": (
         "preferredDuringSchedulingIgnoredDuringExecution*WeightedPodAffinityTerm "
         "requiredDuringSchedulingIgnoredDuringExecution*PodAffinityTerm"
     ),
     "PodAffinityTerm": (
-        "labelSelector>LabelSelector matchLabelKeys mismatchLabelKeys namespaceSelector>LabelSelector "
-        "namespaces topologyKey"
+        "labelSelector>LabelSelector matchLabelKeys:[s mismatchLabelKeys:[s namespaceSelector>LabelSelector "
+        "namespaces:[s topologyKey:s"
     ),
     "PodAntiAffinity": (
         "preferredDuringSchedulingIgnoredDuringExecution*WeightedPodAffinityTerm "
         "requiredDuringSchedulingIgnoredDuringExecution*PodAffinityTerm"
     ),
     "PodCertificateProjection": (
-        "certificateChainPath credentialBundlePath keyPath keyType maxExpirationSeconds signerName userAnnotations"
+        "certificateChainPath:s credentialBundlePath:s keyPath:s keyType:s maxExpirationSeconds:i signerName:s "
+        "userAnnotations:{s"
     ),
-    "PodCondition": "lastProbeTime lastTransitionTime message observedGeneration reason status type",
-    "PodDNSConfig": "nameservers options*PodDNSConfigOption searches",
-    "PodDNSConfigOption": "name value",
+    "PodCondition": ("lastProbeTime:s lastTransitionTime:s message:s observedGeneration:i reason:s status:s type:s"),
+    "PodDNSConfig": "nameservers:[s options*PodDNSConfigOption searches:[s",
+    "PodDNSConfigOption": "name:s value:s",
     "PodDisruptionBudget": (
-        "apiVersion kind metadata>ObjectMeta spec>PodDisruptionBudgetSpec status>PodDisruptionBudgetStatus"
+        "apiVersion:s kind:s metadata>ObjectMeta spec>PodDisruptionBudgetSpec status>PodDisruptionBudgetStatus"
     ),
-    "PodDisruptionBudgetSpec": ("maxUnavailable minAvailable selector>LabelSelector unhealthyPodEvictionPolicy"),
+    "PodDisruptionBudgetSpec": ("maxUnavailable:x minAvailable:x selector>LabelSelector unhealthyPodEvictionPolicy:s"),
     "PodDisruptionBudgetStatus": (
-        "conditions*Condition currentHealthy desiredHealthy disruptedPods disruptionsAllowed expectedPods "
-        "observedGeneration"
+        "conditions*Condition currentHealthy:i desiredHealthy:i disruptedPods:{s disruptionsAllowed:i "
+        "expectedPods:i observedGeneration:i"
     ),
-    "PodExtendedResourceClaimStatus": ("requestMappings*ContainerExtendedResourceRequest resourceClaimName"),
+    "PodExtendedResourceClaimStatus": "requestMappings*ContainerExtendedResourceRequest resourceClaimName:s",
     "PodFailurePolicy": "rules*PodFailurePolicyRule",
-    "PodFailurePolicyOnExitCodesRequirement": "containerName operator values",
-    "PodFailurePolicyOnPodConditionsPattern": "status type",
+    "PodFailurePolicyOnExitCodesRequirement": "containerName:s operator:s values:[i",
+    "PodFailurePolicyOnPodConditionsPattern": "status:s type:s",
     "PodFailurePolicyRule": (
-        "action onExitCodes>PodFailurePolicyOnExitCodesRequirement "
+        "action:s onExitCodes>PodFailurePolicyOnExitCodesRequirement "
         "onPodConditions*PodFailurePolicyOnPodConditionsPattern"
     ),
-    "PodIP": "ip",
-    "PodOS": "name",
-    "PodReadinessGate": "conditionType",
-    "PodResourceClaim": "name resourceClaimName resourceClaimTemplateName",
-    "PodResourceClaimStatus": "name resourceClaimName",
-    "PodSchedulingGate": "name",
-    "PodSchedulingGroup": "podGroupName",
+    "PodIP": "ip:s",
+    "PodOS": "name:s",
+    "PodReadinessGate": "conditionType:s",
+    "PodResourceClaim": "name:s resourceClaimName:s resourceClaimTemplateName:s",
+    "PodResourceClaimStatus": "name:s resourceClaimName:s",
+    "PodSchedulingGate": "name:s",
+    "PodSchedulingGroup": "podGroupName:s",
     "PodSecurityContext": (
-        "appArmorProfile>AppArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser "
-        "seLinuxChangePolicy seLinuxOptions>SELinuxOptions seccompProfile>SeccompProfile supplementalGroups "
-        "supplementalGroupsPolicy sysctls*Sysctl windowsOptions>WindowsSecurityContextOptions"
+        "appArmorProfile>AppArmorProfile fsGroup:i fsGroupChangePolicy:s runAsGroup:i runAsNonRoot:b runAsUser:i "
+        "seLinuxChangePolicy:s seLinuxOptions>SELinuxOptions seccompProfile>SeccompProfile supplementalGroups:[i "
+        "supplementalGroupsPolicy:s sysctls*Sysctl windowsOptions>WindowsSecurityContextOptions"
     ),
     "PodSpec": (
-        "activeDeadlineSeconds affinity>Affinity automountServiceAccountToken containers*Container "
-        "dnsConfig>PodDNSConfig dnsPolicy enableServiceLinks ephemeralContainers*EphemeralContainer "
-        "hostAliases*HostAlias hostIPC hostNetwork hostPID hostUsers hostname hostnameOverride "
-        "imagePullSecrets*LocalObjectReference initContainers*Container nodeName nodeSelector os>PodOS "
-        "overhead preemptionPolicy priority priorityClassName readinessGates*PodReadinessGate "
-        "resourceClaims*PodResourceClaim resources>ResourceRequirements restartPolicy runtimeClassName "
-        "schedulerName schedulingGates*PodSchedulingGate schedulingGroup>PodSchedulingGroup "
-        "securityContext>PodSecurityContext serviceAccount serviceAccountName setHostnameAsFQDN "
-        "shareProcessNamespace subdomain terminationGracePeriodSeconds tolerations*Toleration "
+        "activeDeadlineSeconds:i affinity>Affinity automountServiceAccountToken:b containers*Container "
+        "dnsConfig>PodDNSConfig dnsPolicy:s enableServiceLinks:b ephemeralContainers*EphemeralContainer "
+        "hostAliases*HostAlias hostIPC:b hostNetwork:b hostPID:b hostUsers:b hostname:s hostnameOverride:s "
+        "imagePullSecrets*LocalObjectReference initContainers*Container nodeName:s nodeSelector:{s os>PodOS "
+        "overhead:{q preemptionPolicy:s priority:i priorityClassName:s readinessGates*PodReadinessGate "
+        "resourceClaims*PodResourceClaim resources>ResourceRequirements restartPolicy:s runtimeClassName:s "
+        "schedulerName:s schedulingGates*PodSchedulingGate schedulingGroup>PodSchedulingGroup "
+        "securityContext>PodSecurityContext serviceAccount:s serviceAccountName:s setHostnameAsFQDN:b "
+        "shareProcessNamespace:b subdomain:s terminationGracePeriodSeconds:i tolerations*Toleration "
         "topologySpreadConstraints*TopologySpreadConstraint volumes*Volume"
     ),
     "PodStatus": (
-        "allocatedResources conditions*PodCondition containerStatuses*ContainerStatus "
-        "ephemeralContainerStatuses*ContainerStatus "
-        "extendedResourceClaimStatus>PodExtendedResourceClaimStatus hostIP hostIPs*HostIP "
-        "initContainerStatuses*ContainerStatus message "
-        "nodeAllocatableResourceClaimStatuses*NodeAllocatableResourceClaimStatus nominatedNodeName "
-        "observedGeneration phase podIP podIPs*PodIP qosClass reason resize "
-        "resourceClaimStatuses*PodResourceClaimStatus resources>ResourceRequirements startTime"
+        "allocatedResources:{q conditions*PodCondition containerStatuses*ContainerStatus "
+        "ephemeralContainerStatuses*ContainerStatus extendedResourceClaimStatus>PodExtendedResourceClaimStatus "
+        "hostIP:s hostIPs*HostIP initContainerStatuses*ContainerStatus message:s "
+        "nodeAllocatableResourceClaimStatuses*NodeAllocatableResourceClaimStatus nominatedNodeName:s "
+        "observedGeneration:i phase:s podIP:s podIPs*PodIP qosClass:s reason:s resize:s "
+        "resourceClaimStatuses*PodResourceClaimStatus resources>ResourceRequirements startTime:s"
     ),
     "PodTemplateSpec": "metadata>ObjectMeta spec>PodSpec",
-    "PortStatus": "error port protocol",
-    "PreferredSchedulingTerm": "preference>NodeSelectorTerm weight",
-    "PriorityClass": ("apiVersion description globalDefault kind metadata>ObjectMeta preemptionPolicy value"),
+    "PortStatus": "error:s port:i protocol:s",
+    "PreferredSchedulingTerm": "preference>NodeSelectorTerm weight:i",
+    "PriorityClass": (
+        "apiVersion:s description:s globalDefault:b kind:s metadata>ObjectMeta preemptionPolicy:s value:i"
+    ),
     "Probe": (
-        "exec>ExecAction failureThreshold grpc>GRPCAction httpGet>HTTPGetAction initialDelaySeconds "
-        "periodSeconds successThreshold tcpSocket>TCPSocketAction terminationGracePeriodSeconds "
-        "timeoutSeconds"
+        "exec>ExecAction failureThreshold:i grpc>GRPCAction httpGet>HTTPGetAction initialDelaySeconds:i "
+        "periodSeconds:i successThreshold:i tcpSocket>TCPSocketAction terminationGracePeriodSeconds:i "
+        "timeoutSeconds:i"
     ),
-    "ProjectedVolumeSource": "defaultMode sources*VolumeProjection",
-    "ReplicaSet": "apiVersion kind metadata>ObjectMeta spec>ReplicaSetSpec status>ReplicaSetStatus",
-    "ReplicaSetCondition": "lastTransitionTime message reason status type",
-    "ReplicaSetSpec": "minReadySeconds replicas selector>LabelSelector template>PodTemplateSpec",
+    "ProjectedVolumeSource": "defaultMode:i sources*VolumeProjection",
+    "ReplicaSet": "apiVersion:s kind:s metadata>ObjectMeta spec>ReplicaSetSpec status>ReplicaSetStatus",
+    "ReplicaSetCondition": "lastTransitionTime:s message:s reason:s status:s type:s",
+    "ReplicaSetSpec": "minReadySeconds:i replicas:i selector>LabelSelector template>PodTemplateSpec",
     "ReplicaSetStatus": (
-        "availableReplicas conditions*ReplicaSetCondition fullyLabeledReplicas observedGeneration "
-        "readyReplicas replicas terminatingReplicas"
+        "availableReplicas:i conditions*ReplicaSetCondition fullyLabeledReplicas:i observedGeneration:i "
+        "readyReplicas:i replicas:i terminatingReplicas:i"
     ),
-    "ResourceClaim": "name request",
-    "ResourceFieldSelector": "containerName divisor resource",
-    "ResourceHealth": "health message resourceID",
-    "ResourceQuota": ("apiVersion kind metadata>ObjectMeta spec>ResourceQuotaSpec status>ResourceQuotaStatus"),
-    "ResourceQuotaSpec": "hard scopeSelector>ScopeSelector scopes",
-    "ResourceQuotaStatus": "hard used",
-    "ResourceRequirements": "claims*ResourceClaim limits requests",
-    "ResourceStatus": "name resources*ResourceHealth",
-    "RollingUpdateDaemonSet": "maxSurge maxUnavailable",
-    "RollingUpdateDeployment": "maxSurge maxUnavailable",
-    "RollingUpdateStatefulSetStrategy": "maxUnavailable partition",
-    "SELinuxOptions": "level role type user",
+    "ResourceClaim": "name:s request:s",
+    "ResourceFieldSelector": "containerName:s divisor:q resource:s",
+    "ResourceHealth": "health:s message:s resourceID:s",
+    "ResourceQuota": ("apiVersion:s kind:s metadata>ObjectMeta spec>ResourceQuotaSpec status>ResourceQuotaStatus"),
+    "ResourceQuotaSpec": "hard:{q scopeSelector>ScopeSelector scopes:[s",
+    "ResourceQuotaStatus": "hard:{q used:{q",
+    "ResourceRequirements": "claims*ResourceClaim limits:{q requests:{q",
+    "ResourceStatus": "name:s resources*ResourceHealth",
+    "RollingUpdateDaemonSet": "maxSurge:x maxUnavailable:x",
+    "RollingUpdateDeployment": "maxSurge:x maxUnavailable:x",
+    "RollingUpdateStatefulSetStrategy": "maxUnavailable:x partition:i",
+    "SELinuxOptions": "level:s role:s type:s user:s",
     "ScopeSelector": "matchExpressions*ScopedResourceSelectorRequirement",
-    "ScopedResourceSelectorRequirement": "operator scopeName values",
-    "SeccompProfile": "localhostProfile type",
-    "Secret": "apiVersion data immutable kind metadata>ObjectMeta stringData type",
-    "SecretEnvSource": "name optional",
-    "SecretKeySelector": "key name optional",
-    "SecretProjection": "items*KeyToPath name optional",
-    "SecretVolumeSource": "defaultMode items*KeyToPath optional secretName",
+    "ScopedResourceSelectorRequirement": "operator:s scopeName:s values:[s",
+    "SeccompProfile": "localhostProfile:s type:s",
+    "Secret": "apiVersion:s data:{s immutable:b kind:s metadata>ObjectMeta stringData:{s type:s",
+    "SecretEnvSource": "name:s optional:b",
+    "SecretKeySelector": "key:s name:s optional:b",
+    "SecretProjection": "items*KeyToPath name:s optional:b",
+    "SecretVolumeSource": "defaultMode:i items*KeyToPath optional:b secretName:s",
     "SecurityContext": (
-        "allowPrivilegeEscalation appArmorProfile>AppArmorProfile capabilities>Capabilities privileged "
-        "procMount readOnlyRootFilesystem runAsGroup runAsNonRoot runAsUser seLinuxOptions>SELinuxOptions "
-        "seccompProfile>SeccompProfile windowsOptions>WindowsSecurityContextOptions"
+        "allowPrivilegeEscalation:b appArmorProfile>AppArmorProfile capabilities>Capabilities privileged:b "
+        "procMount:s readOnlyRootFilesystem:b runAsGroup:i runAsNonRoot:b runAsUser:i "
+        "seLinuxOptions>SELinuxOptions seccompProfile>SeccompProfile windowsOptions>WindowsSecurityContextOptions"
     ),
-    "Service": "apiVersion kind metadata>ObjectMeta spec>ServiceSpec status>ServiceStatus",
+    "Service": "apiVersion:s kind:s metadata>ObjectMeta spec>ServiceSpec status>ServiceStatus",
     "ServiceAccount": (
-        "apiVersion automountServiceAccountToken imagePullSecrets*LocalObjectReference kind "
+        "apiVersion:s automountServiceAccountToken:b imagePullSecrets*LocalObjectReference kind:s "
         "metadata>ObjectMeta secrets*ObjectReference"
     ),
-    "ServiceAccountTokenProjection": "audience expirationSeconds path",
-    "ServicePort": "appProtocol name nodePort port protocol targetPort",
+    "ServiceAccountTokenProjection": "audience:s expirationSeconds:i path:s",
+    "ServicePort": "appProtocol:s name:s nodePort:i port:i protocol:s targetPort:x",
     "ServiceSpec": (
-        "allocateLoadBalancerNodePorts clusterIP clusterIPs externalIPs externalName externalTrafficPolicy "
-        "healthCheckNodePort internalTrafficPolicy ipFamilies ipFamilyPolicy loadBalancerClass loadBalancerIP "
-        "loadBalancerSourceRanges ports*ServicePort publishNotReadyAddresses selector sessionAffinity "
-        "sessionAffinityConfig>SessionAffinityConfig trafficDistribution type"
+        "allocateLoadBalancerNodePorts:b clusterIP:s clusterIPs:[s externalIPs:[s externalName:s "
+        "externalTrafficPolicy:s healthCheckNodePort:i internalTrafficPolicy:s ipFamilies:[s ipFamilyPolicy:s "
+        "loadBalancerClass:s loadBalancerIP:s loadBalancerSourceRanges:[s ports*ServicePort "
+        "publishNotReadyAddresses:b selector:{s sessionAffinity:s sessionAffinityConfig>SessionAffinityConfig "
+        "trafficDistribution:s type:s"
     ),
     "ServiceStatus": "conditions*Condition loadBalancer>LoadBalancerStatus",
     "SessionAffinityConfig": "clientIP>ClientIPConfig",
-    "SleepAction": "seconds",
-    "StatefulSet": "apiVersion kind metadata>ObjectMeta spec>StatefulSetSpec status>StatefulSetStatus",
-    "StatefulSetCondition": "lastTransitionTime message reason status type",
-    "StatefulSetOrdinals": "start",
-    "StatefulSetPersistentVolumeClaimRetentionPolicy": "whenDeleted whenScaled",
+    "SleepAction": "seconds:i",
+    "StatefulSet": "apiVersion:s kind:s metadata>ObjectMeta spec>StatefulSetSpec status>StatefulSetStatus",
+    "StatefulSetCondition": "lastTransitionTime:s message:s reason:s status:s type:s",
+    "StatefulSetOrdinals": "start:i",
+    "StatefulSetPersistentVolumeClaimRetentionPolicy": "whenDeleted:s whenScaled:s",
     "StatefulSetSpec": (
-        "minReadySeconds ordinals>StatefulSetOrdinals "
+        "minReadySeconds:i ordinals>StatefulSetOrdinals "
         "persistentVolumeClaimRetentionPolicy>StatefulSetPersistentVolumeClaimRetentionPolicy "
-        "podManagementPolicy replicas revisionHistoryLimit selector>LabelSelector serviceName "
+        "podManagementPolicy:s replicas:i revisionHistoryLimit:i selector>LabelSelector serviceName:s "
         "template>PodTemplateSpec updateStrategy>StatefulSetUpdateStrategy "
         "volumeClaimTemplates*PersistentVolumeClaim"
     ),
     "StatefulSetStatus": (
-        "availableReplicas collisionCount conditions*StatefulSetCondition currentReplicas currentRevision "
-        "observedGeneration readyReplicas replicas updateRevision updatedReplicas"
+        "availableReplicas:i collisionCount:i conditions*StatefulSetCondition currentReplicas:i currentRevision:s "
+        "observedGeneration:i readyReplicas:i replicas:i updateRevision:s updatedReplicas:i"
     ),
-    "StatefulSetUpdateStrategy": "rollingUpdate>RollingUpdateStatefulSetStrategy type",
+    "StatefulSetUpdateStrategy": "rollingUpdate>RollingUpdateStatefulSetStrategy type:s",
     "SuccessPolicy": "rules*SuccessPolicyRule",
-    "SuccessPolicyRule": "succeededCount succeededIndexes",
-    "Sysctl": "name value",
-    "TCPSocketAction": "host port",
-    "Taint": "effect key timeAdded value",
-    "Toleration": "effect key operator tolerationSeconds value",
+    "SuccessPolicyRule": "succeededCount:i succeededIndexes:s",
+    "Sysctl": "name:s value:s",
+    "TCPSocketAction": "host:s port:x",
+    "Taint": "effect:s key:s timeAdded:s value:s",
+    "Toleration": "effect:s key:s operator:s tolerationSeconds:i value:s",
     "TopologySpreadConstraint": (
-        "labelSelector>LabelSelector matchLabelKeys maxSkew minDomains nodeAffinityPolicy nodeTaintsPolicy "
-        "topologyKey whenUnsatisfiable"
+        "labelSelector>LabelSelector matchLabelKeys:[s maxSkew:i minDomains:i nodeAffinityPolicy:s "
+        "nodeTaintsPolicy:s topologyKey:s whenUnsatisfiable:s"
     ),
-    "TypedLocalObjectReference": "apiGroup kind name",
-    "TypedObjectReference": "apiGroup kind name namespace",
-    "UncountedTerminatedPods": "failed succeeded",
+    "TypedLocalObjectReference": "apiGroup:s kind:s name:s",
+    "TypedObjectReference": "apiGroup:s kind:s name:s namespace:s",
+    "UncountedTerminatedPods": "failed:[s succeeded:[s",
     "Volume": (
-        "awsElasticBlockStore azureDisk azureFile cephfs cinder configMap>ConfigMapVolumeSource csi "
-        "downwardAPI emptyDir>EmptyDirVolumeSource ephemeral fc flexVolume flocker gcePersistentDisk gitRepo "
-        "glusterfs hostPath>HostPathVolumeSource image iscsi name nfs "
-        "persistentVolumeClaim>PersistentVolumeClaimVolumeSource photonPersistentDisk portworxVolume "
-        "projected>ProjectedVolumeSource quobyte rbd scaleIO secret>SecretVolumeSource storageos "
-        "vsphereVolume"
+        "awsElasticBlockStore:o azureDisk:o azureFile:o cephfs:o cinder:o configMap>ConfigMapVolumeSource csi:o "
+        "downwardAPI:o emptyDir>EmptyDirVolumeSource ephemeral:o fc:o flexVolume:o flocker:o gcePersistentDisk:o "
+        "gitRepo:o glusterfs:o hostPath>HostPathVolumeSource image:o iscsi:o name:s nfs:o "
+        "persistentVolumeClaim>PersistentVolumeClaimVolumeSource photonPersistentDisk:o portworxVolume:o "
+        "projected>ProjectedVolumeSource quobyte:o rbd:o scaleIO:o secret>SecretVolumeSource storageos:o "
+        "vsphereVolume:o"
     ),
-    "VolumeDevice": "devicePath name",
-    "VolumeMount": "mountPath mountPropagation name readOnly recursiveReadOnly subPath subPathExpr",
-    "VolumeMountStatus": "mountPath name readOnly recursiveReadOnly volumeStatus>VolumeStatus",
+    "VolumeDevice": "devicePath:s name:s",
+    "VolumeMount": ("mountPath:s mountPropagation:s name:s readOnly:b recursiveReadOnly:s subPath:s subPathExpr:s"),
+    "VolumeMountStatus": "mountPath:s name:s readOnly:b recursiveReadOnly:s volumeStatus>VolumeStatus",
     "VolumeProjection": (
         "clusterTrustBundle>ClusterTrustBundleProjection configMap>ConfigMapProjection "
         "downwardAPI>DownwardAPIProjection podCertificate>PodCertificateProjection secret>SecretProjection "
         "serviceAccountToken>ServiceAccountTokenProjection"
     ),
-    "VolumeResourceRequirements": "limits requests",
+    "VolumeResourceRequirements": "limits:{q requests:{q",
     "VolumeStatus": "image>ImageVolumeStatus",
-    "WeightedPodAffinityTerm": "podAffinityTerm>PodAffinityTerm weight",
-    "WindowsSecurityContextOptions": ("gmsaCredentialSpec gmsaCredentialSpecName hostProcess runAsUserName"),
+    "WeightedPodAffinityTerm": "podAffinityTerm>PodAffinityTerm weight:i",
+    "WindowsSecurityContextOptions": ("gmsaCredentialSpec:s gmsaCredentialSpecName:s hostProcess:b runAsUserName:s"),
 }
+
+
+TYPES |= {
+    "CustomResourceDefinition": "apiVersion:s kind:s metadata>ObjectMeta spec>CustomResourceDefinitionSpec status:o",
+    "CustomResourceDefinitionSpec": (
+        "conversion:o group:s names>CustomResourceDefinitionNames preserveUnknownFields:b scope:s "
+        "versions*CustomResourceDefinitionVersion"
+    ),
+    "CustomResourceDefinitionNames": "categories:[s kind:s listKind:s plural:s shortNames:[s singular:s",
+    "CustomResourceDefinitionVersion": (
+        "additionalPrinterColumns*CustomResourceColumnDefinition deprecated:b deprecationWarning:s name:s "
+        "schema>CustomResourceValidation selectableFields:[o served:b storage:b "
+        "subresources>CustomResourceSubresources"
+    ),
+    "CustomResourceColumnDefinition": "description:s format:s jsonPath:s name:s priority:i type:s",
+    "CustomResourceSubresources": "scale>CustomResourceSubresourceScale status:o",
+    "CustomResourceSubresourceScale": "labelSelectorPath:s specReplicasPath:s statusReplicasPath:s",
+    "CustomResourceValidation": "openAPIV3Schema:o",
+}
+
+
+class Field(NamedTuple):
+    """A field's shape (">" object, "*" list of objects, ":" simple, "[" list, "{" map, "" anything) and type."""
+
+    shape: str
+    type: str
+
+
+class WrongType(NamedTuple):
+    """A value that its field cannot hold."""
+
+    path: str
+    wanted: str
+    value: Any
 
 
 @cache
 def fields_of_type(name: str) -> dict[str, Field]:
-    """Field to (mark, type): ">" for an object, "*" for a list of objects, "" for anything else."""
-    fields: dict[str, Field] = {}
+    """The fields of a type by name."""
+    fields = {}
     for entry in TYPES[name].split():
-        for mark in (">", "*"):
-            field, found, type_name = entry.partition(mark)
-            if found:
-                fields[field] = (mark, type_name)
-                break
-        else:
-            fields[entry] = ("", "")
+        at = next((i for i, char in enumerate(entry) if char in ">*:"), len(entry))
+        field, mark, kind = entry[:at], entry[at : at + 1], entry[at + 1 :]
+        if mark == ":" and kind[:1] in {"[", "{"}:
+            mark, kind = kind[0], kind[1:]
+        fields[field] = Field(mark, kind)
     return fields
 
 
@@ -401,6 +440,75 @@ def type_of(resource: Resource) -> str | None:
     return resource.kind
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_SIMPLE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "s": ("string", lambda value: isinstance(value, str)),
+    "i": ("int32", _is_integer),
+    "n": ("float64", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)),
+    "b": ("bool", lambda value: isinstance(value, bool)),
+    "q": ("resource.Quantity", lambda value: isinstance(value, (str, int, float)) and not isinstance(value, bool)),
+    "x": ("intstr.IntOrString", lambda value: isinstance(value, str) or _is_integer(value)),
+    "o": ("object", lambda value: isinstance(value, dict)),
+    "": ("anything", lambda _value: True),
+}
+
+
+# What null means in a list: the empty value of the type, for objects `{}`.
+_EMPTY: dict[str, Any] = {"s": "", "i": 0, "n": 0.0, "b": False, "q": "0", "x": 0}
+
+
+def decode(type_name: str, value: Json, wrong: list[WrongType], path: str = "") -> Json:
+    """The value without the fields that its type does not have; shares what stays the same.
+
+    Values of the wrong type are kept and added to `wrong`. Null is no value, and never wrong.
+    """
+    fields = fields_of_type(type_name)
+    result = value
+    for key, item in value.items():
+        field = fields.get(key)
+        if field is None:
+            result = {k: v for k, v in result.items() if k != key}
+            continue
+        kept = _decode_field(field, item, wrong, path + key)
+        if kept is not item:
+            result = {**result, key: kept}
+    return result
+
+
+def _decode_field(field: Field, item: Any, wrong: list[WrongType], path: str) -> Any:
+    shape, kind = field
+    if item is None or shape == "":
+        return item
+    if shape == ">":
+        if isinstance(item, dict):
+            return decode(kind, item, wrong, path + ".")
+        wrong.append(WrongType(path, kind, item))
+    elif shape in {"*", "["}:
+        if not isinstance(item, list):
+            wrong.append(WrongType(path, f"[]{kind if shape == '*' else _SIMPLE[kind][0]}", item))
+            return item
+        element = Field(">" if shape == "*" else ":", kind)
+        kept = [
+            _EMPTY.get(kind, {}) if part is None else _decode_field(element, part, wrong, f"{path}[{i}]")
+            for i, part in enumerate(item)
+        ]
+        return item if all(a is b for a, b in zip(kept, item, strict=True)) else kept
+    elif shape == "{":
+        if not isinstance(item, dict):
+            wrong.append(WrongType(path, f"map[string]{_SIMPLE[kind][0]}", item))
+            return item
+        for name, part in item.items():
+            _decode_field(Field(":", kind), part, wrong, f"{path}.{name}")
+    else:
+        wanted, fits = _SIMPLE[kind]
+        if not fits(item):
+            wrong.append(WrongType(path, wanted, item))
+    return item
+
+
 def unknown_fields(type_name: str, value: Json, path: str = "") -> list[str]:
     """The paths of fields that the type does not have, such as `spec.template.spec.containers[0].imag`.
 
@@ -409,37 +517,14 @@ def unknown_fields(type_name: str, value: Json, path: str = "") -> list[str]:
     found = []
     fields = fields_of_type(type_name)
     for key, item in value.items():
-        known = fields.get(key)
-        if known is None:
+        field = fields.get(key)
+        if field is None:
             if not key.startswith("$"):
                 found.append(path + key)
-            continue
-        mark, sub = known
-        if mark == ">" and isinstance(item, dict):
-            found += unknown_fields(sub, item, f"{path}{key}.")
-        elif mark == "*" and isinstance(item, list):
+        elif field.shape == ">" and isinstance(item, dict):
+            found += unknown_fields(field.type, item, f"{path}{key}.")
+        elif field.shape == "*" and isinstance(item, list):
             for index, element in enumerate(item):
                 if isinstance(element, dict):
-                    found += unknown_fields(sub, element, f"{path}{key}[{index}].")
+                    found += unknown_fields(field.type, element, f"{path}{key}[{index}].")
     return found
-
-
-def known_fields(type_name: str, value: Json) -> Json:
-    """The value without the fields that its type does not have; shares what stays the same."""
-    fields = fields_of_type(type_name)
-    result = value
-    for key, item in value.items():
-        known = fields.get(key)
-        if known is None:
-            result = {k: v for k, v in result.items() if k != key}
-            continue
-        mark, sub = known
-        kept = item
-        if mark == ">" and isinstance(item, dict):
-            kept = known_fields(sub, item)
-        elif mark == "*" and isinstance(item, list):
-            kept = [known_fields(sub, e) if isinstance(e, dict) else e for e in item]
-            kept = item if all(a is b for a, b in zip(kept, item, strict=True)) else kept
-        if kept is not item:
-            result = {**result, key: kept}
-    return result

@@ -178,7 +178,7 @@ def _skeleton(resource: Resource, new: Json) -> Json:
         have: Any = new
         into = skeleton
         for name in path[:-1]:
-            have = have.get(name, {})
+            have = have.get(name) if isinstance(have, dict) else None
             into = into.setdefault(name, {})
         if isinstance(have, dict) and isinstance(have.get(path[-1]), (dict, list)):
             into.setdefault(path[-1], type(have[path[-1]])())

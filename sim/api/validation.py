@@ -9,7 +9,7 @@ from typing import Any
 from sim.api import errors, fieldnames
 from sim.api.kindrules import check_kind, check_kind_update
 from sim.api.problems import DNS_LABEL, DNS_SUBDOMAIN, Problems
-from sim.api.resources import NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
+from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SERVICES, Registry, Resource
 from sim.api.values import without_empty, without_nulls
 
 Json = dict[str, Any]
@@ -25,10 +25,18 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
     """
     if not isinstance(obj, dict):
         raise errors.bad_request(f"the request body is no object but {_type_name(obj)}")
-    obj = without_nulls(obj) if resource.custom else without_empty(obj)
+    schemas_inside = resource.custom or resource == CUSTOM_RESOURCE_DEFINITIONS
+    obj = without_nulls(obj) if schemas_inside else without_empty(obj)
+    wrong: list[fieldnames.WrongType] = []
     type_name = fieldnames.type_of(resource)
     if type_name is not None:
-        obj = fieldnames.known_fields(type_name, obj)
+        obj = fieldnames.decode(type_name, obj, wrong)
+    elif isinstance(obj.get("metadata"), dict):
+        obj = {**obj, "metadata": fieldnames.decode("ObjectMeta", obj["metadata"], wrong, "metadata.")}
+    elif "metadata" in obj:
+        wrong.append(fieldnames.WrongType("metadata", "ObjectMeta", obj["metadata"]))
+    if wrong:
+        raise _wrong_type(resource, wrong[0])
     given = (obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind)
     if resource.custom and given[0] == resource.api_version and given[1] != resource.kind:
         problem = errors.cause("FieldValueInvalid", "kind", f'Invalid value: "{given[1]}": must be {resource.kind}')
@@ -39,13 +47,7 @@ def well_formed(resource: Resource, obj: Any, namespace: str | None = None, name
             f"the API version in the data ({given[0]}, Kind={given[1]}) does not match the expected API version "
             f"({resource.api_version}, Kind={resource.kind})"
         )
-    metadata = obj.get("metadata")
-    if metadata is None:
-        metadata = {}
-    if not isinstance(metadata, dict):
-        raise _wrong_type(resource, "metadata", metadata, "object")
-    _check_metadata_types(resource, metadata)
-    metadata = dict(metadata)
+    metadata = dict(obj.get("metadata") or {})
     if not resource.namespaced and metadata.get("namespace") == "":
         del metadata["namespace"]
     _check_place(resource, metadata, namespace, name)
@@ -67,10 +69,14 @@ def check_applied(resource: Resource, config: Any, name: str) -> None:
     if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
     type_name = fieldnames.type_of(resource)
-    unknown = fieldnames.unknown_fields(type_name, config) if type_name else []
-    if unknown:
+    wrong: list[fieldnames.WrongType] = []
+    listed = []
+    if type_name:
+        fieldnames.decode(type_name, config, wrong)
+        listed += [f".{path}: field not declared in schema" for path in fieldnames.unknown_fields(type_name, config)]
+        listed += [f".{w.path}: expected {w.wanted}, got {_type_name(w.value)}" for w in wrong]
+    if listed:
         where = f"{metadata.get('namespace', '')}/{name}; {resource.api_version}, Kind={resource.kind}"
-        listed = [f".{path}: field not declared in schema" for path in unknown]
         problem = listed[0] if len(listed) == 1 else "errors:\n" + "\n".join(f"  {line}" for line in listed)
         raise errors.ApiError(500, "", f"failed to create typed patch object ({where}): {problem}")
 
@@ -104,27 +110,11 @@ def _type_name(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _wrong_type(resource: Resource, field: str, value: Any, wanted: str) -> errors.ApiError:
+def _wrong_type(resource: Resource, wrong: fieldnames.WrongType) -> errors.ApiError:
     return errors.bad_request(
-        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        f"json: cannot unmarshal {_type_name(value)} into Go struct field {field} of type {wanted}"
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
+        f"unmarshal {_type_name(wrong.value)} into Go struct field {wrong.path} of type {wrong.wanted}"
     )
-
-
-def _check_metadata_types(resource: Resource, metadata: Json) -> None:
-    for field in ("name", "namespace", "generateName", "uid", "resourceVersion"):
-        if not isinstance(metadata.get(field, ""), str):
-            raise _wrong_type(resource, f"metadata.{field}", metadata[field], "string")
-    for field in ("labels", "annotations"):
-        pairs = metadata.get(field, {})
-        if not isinstance(pairs, dict):
-            raise _wrong_type(resource, f"metadata.{field}", pairs, "map[string]string")
-        for value in pairs.values():
-            if not isinstance(value, str):
-                raise _wrong_type(resource, f"metadata.{field}", value, "string")
-    for field in ("finalizers", "ownerReferences", "managedFields"):
-        if not isinstance(metadata.get(field, []), list):
-            raise _wrong_type(resource, f"metadata.{field}", metadata[field], "array")
 
 
 def restrict(resource: Resource, new: Json, old: Json, subresource: str) -> Json:
