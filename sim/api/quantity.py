@@ -37,6 +37,7 @@ def canonical(text: str) -> str:
     return _canonical_decimal(value, scientific=bool(exponent))
 
 
+@lru_cache(maxsize=8192)
 def amount(text: str) -> Fraction:
     """The value of a canonical quantity."""
     match = _FORM.match(canonical(text))
