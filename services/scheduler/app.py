@@ -21,6 +21,7 @@ from services.scheduler.core import events as ev
 from services.scheduler.core.decide import decide
 from services.scheduler.core.outputs import AssignmentWrite, Outputs, PlacementWrite
 from services.scheduler.core.state import State
+from services.scheduler.history import history
 from services.scheduler.intake import Intake
 from services.scheduler.settings import SchedulerSettings
 
@@ -49,7 +50,7 @@ class SchedulerService(Service):
         self.settings = settings
         self._clock = clock
         self._state = State(settings.core())
-        self._queue: deque[ev.Event] = deque()
+        self._queue: deque[list[ev.Event]] = deque()  # what one record means stays together
         self._epoch: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._traces: dict[str, dict[str, str]] = {}  # workload: trace headers of its newest record
@@ -72,7 +73,9 @@ class SchedulerService(Service):
         """Turns records into events; the active instance decides on them a few milliseconds later."""
         workloads = self.bus.registry.name("workloads")
         for record in records:
-            self._queue.extend(self._intake.events(record))
+            events = self._intake.events(record)
+            if events:
+                self._queue.append(events)
             if record.topic == workloads and record.key and "traceparent" in record.headers:
                 self._traces[record.key] = trace_of([record])
         if self._epoch is None:
@@ -82,7 +85,8 @@ class SchedulerService(Service):
 
     def _absorb(self) -> None:
         """An instance that stands by only keeps its tables."""
-        events, self._queue = list(self._queue), deque()
+        events = [event for group in self._queue for event in group]
+        self._queue.clear()
         decide(self._state, events, self._clock())
 
     # -- leadership ----------------------------------------------------------------------------------------------
@@ -91,7 +95,7 @@ class SchedulerService(Service):
         """The tables are read to their end: reconcile, then decide on what comes."""
         self._epoch = epoch
         log.info("scheduler.activated", epoch=epoch)
-        self._queue.append(ev.Started(epoch, self.bus.epochs.log_id or ""))
+        self._queue.append([ev.Started(epoch, self.bus.epochs.log_id or "")])
         self._wake_in(0.0)
 
     def deactivated(self, reason: str) -> None:
@@ -99,7 +103,7 @@ class SchedulerService(Service):
         log.info("scheduler.deactivated", reason=reason)
         self._epoch = None
         self._cancel_timer()
-        self._queue.append(ev.Stopped())
+        self._queue.append([ev.Stopped()])
         self._absorb()
 
     async def stopping(self) -> None:
@@ -113,18 +117,20 @@ class SchedulerService(Service):
         self._timer = None
         if self._epoch is None:
             return
-        count = min(len(self._queue), self.settings.batch)
-        events: list[ev.Event] = [self._queue.popleft() for _ in range(count)] or [ev.Tick()]
+        events: list[ev.Event] = []
+        while self._queue and len(events) < self.settings.batch:
+            events += self._queue.popleft()
+        events = events or [ev.Tick()]
         now, begun = self._clock(), time.perf_counter()
         out = decide(self._state, events, now)
         self._decisions.observe(time.perf_counter() - begun)
-        self._write(out, now)
+        self._write(out)
         if self._queue:
             self._wake_in(0.0)
         elif out.wake_at is not None:
             self._wake_in(max(0.001, out.wake_at - now))
 
-    def _write(self, out: Outputs, now: float) -> None:
+    def _write(self, out: Outputs) -> None:
         """Placements first, then assignments: a crash between the two is healed on start."""
         for name, by in out.counters.items():
             self._counters[name] = self._counters.get(name, 0) + by
@@ -137,12 +143,11 @@ class SchedulerService(Service):
             self._send_assignment(assignment)
         for entry in out.history:
             try:
-                value = dump_history(entry)
+                value = dump_history(history(entry, self.settings.core()))
             except RecordError as error:
                 log.warning("history.left_out", workload=entry.workload, error=str(error))
                 continue
             self._send("history", entry.workload, value, *entry.version)
-        del now
 
     def _send_placement(self, write: PlacementWrite) -> None:
         value = None if write.placement is None else dump_placement(write.placement)

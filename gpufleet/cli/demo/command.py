@@ -12,7 +12,6 @@ from gpufleet.cli.output import out, table
 from gpufleet.cli.plan import where
 from gpufleet.cli.system import System
 from gpufleet.cli.up import default_fleet
-from gpufleet.model.cluster import Inventory
 
 # Shorter than the defaults, which are those of ACK One, so that the story takes less than two minutes.
 SHORT = {
@@ -66,15 +65,14 @@ async def _demo(keep: bool) -> None:
 
 def _summary(stage: Stage) -> None:
     out("\nWhat ran where, and why")
-    rows = []
+    rows: list[list[object]] = []
     for placement in stage.view.placements():
         reason = placement.reasons[0].message if placement.reasons else "fits"
         rows.append([placement.workload, f"{placement.placed}/{placement.replicas}", where(placement), reason])
     table(["workload", "placed", "clusters", "why"], rows)
     out()
-    table(["cluster", "nodes", "free gpus"], [_capacity(stage.view.inventories[name]) for name in CLUSTERS])
-
-
-def _capacity(inventory: Inventory) -> list[object]:
-    free = sum(dict(b.free).get("nvidia.com/gpu", 0) * b.nodes for c in inventory.node_classes for b in c.free)
-    return [inventory.cluster, sum(c.nodes for c in inventory.node_classes), free]
+    rows = [
+        [name, sum(c.nodes for c in stage.view.inventories[name].node_classes), stage.free_gpus(name)]
+        for name in CLUSTERS
+    ]
+    table(["cluster", "nodes", "free gpus"], rows)

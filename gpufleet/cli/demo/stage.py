@@ -116,6 +116,12 @@ class Stage:
         listing = await client.list(await client.resource_for("v1", "Node"))
         return sorted(node["metadata"]["name"] for node in listing.items)
 
+    def free_gpus(self, cluster: str) -> int:
+        """Free GPUs of a cluster's nodes, as inventory published them last."""
+        inventory = self.view.inventories.get(cluster)
+        blocks = [b for c in inventory.node_classes for b in c.free] if inventory else []
+        return sum(dict(block.free).get("nvidia.com/gpu", 0) * block.nodes for block in blocks)
+
     async def until(self, what: str, look: Callable[[], Awaitable[str | None]], patience: float | None = None) -> None:
         """Waits until ``look`` finds nothing wrong. Raises StepFailed with what it said last."""
         deadline = time.monotonic() + (patience or self.patience)

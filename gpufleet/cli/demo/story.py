@@ -165,15 +165,26 @@ async def job_moves(stage: Stage) -> None:
 
 async def node_fails(stage: Stage) -> None:
     """Pods that stay pending move; pods that wait for a node that is coming do not."""
+
+    await stage.scale(VLLM, 0)
+
+    async def given_back() -> str | None:
+        nodes = await stage.nodes(HANGZHOU)
+        free = {name: stage.free_gpus(name) for name in (IDC, HANGZHOU)}
+        return None if len(nodes) == 1 and free == {IDC: 16, HANGZHOU: 4} else f"nodes {', '.join(nodes)}; free {free}"
+
+    await stage.until("scaled to 0: every node that was created is given back", given_back)
     await stage.scale(VLLM, 20)
     await stage.expect_placed("20 replicas fill the first group again", VLLM, _shares({IDC: 16, HANGZHOU: 4}))
     await stage.expect_ready("20 are ready", "test", "vllm-", {IDC: 16, HANGZHOU: 4})
     client = stage.clients[IDC]
     node = (await stage.nodes(IDC))[0]
     resource = await client.resource_for("v1", "Node")
-    taints = [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]
+    # As an administrator says it of a machine that lost its power. Taints like unreachable are the node controllers'
+    # own, and they take them off a node whose kubelet reports.
+    taints = [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]
     await client.patch_merge(
-        resource, node, {"spec": {"unschedulable": True, "taints": taints}}, field_manager="node-controller"
+        resource, node, {"spec": {"unschedulable": True, "taints": taints}}, field_manager="kubectl"
     )
     stage.say(f"       node {node} of {IDC} fails: its 8 pods are evicted and find no room there")
     waited: list[int] = []
