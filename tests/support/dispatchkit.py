@@ -96,6 +96,7 @@ def add_cluster(
     namespaces: Sequence[str] = ("test",),
     behaviour: Behaviour | None = None,
     seed: int = 0,
+    token: str = "",
 ) -> None:
     """Adds a cluster to a running server; another ``seed`` makes it another incarnation."""
     store = Store(name, now=time.time(), seed=seed)
@@ -105,7 +106,7 @@ def add_cluster(
     named = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces]
     nodes = [node(f"gpu-{number}", gpu="8") for number in range(2)]
     fleet.write(name, *map(Create, [*named, *nodes]))
-    fleet.server.add(store)
+    fleet.server.add(store, token=token)
     fleet.runner.add(drive)
 
 
