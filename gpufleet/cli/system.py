@@ -33,8 +33,9 @@ from gpufleet.embedded.process import SupervisedProcess, free_ports
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
 TOGETHER = "gpufleet"  # the one process of `--single-process`
-# The embedded broker does not wake a waiting fetch, so readers ask often.
+# The embedded broker does not wake a waiting fetch, so readers ask often; those in no hurry less so.
 _EMBEDDED_FETCH_WAIT_MS = 20
+_EMBEDDED_FETCH_WAITS_MS = {"inventory": 200, "rescheduler": 100}
 _READY_TIMEOUT = 60.0
 
 Say = Callable[[str], None]
@@ -169,7 +170,8 @@ class System:
             **self.settings,
         }
         if self.broker is not None:
-            environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(_EMBEDDED_FETCH_WAIT_MS)
+            wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
+            environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
             environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "6"
