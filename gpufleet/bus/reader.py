@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError
 from faststream import AckPolicy
 from faststream._internal.endpoint.subscriber.utils import MultiLock
 from faststream.kafka import KafkaBroker
@@ -151,7 +151,8 @@ class Reader:
             try:
                 ends: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
             except KafkaError as error:
-                if not error.retriable:
+                # A time-out is not `retriable` to aiokafka; to a reader it is a broker that is away for longer.
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
                     raise
                 await asyncio.sleep(_RETRY)
             else:

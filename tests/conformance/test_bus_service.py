@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from gpufleet.bus.admin import TopicsMissing
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.http import AddressTaken
+from gpufleet.bus.publisher import PublishError
 from gpufleet.bus.reader import FeedFailed
 from gpufleet.bus.records import Record
 from gpufleet.bus.runner import ServiceRunner, run_services
@@ -144,18 +146,27 @@ async def test_broker_restart(broker: Broker) -> None:
     if broker.kind != "apache":
         pytest.skip(f"the log of {broker.description} is gone with the process")
     with open_broker("apache") as own:
-        settings = settings_for(own, session_timeout=20.0, request_timeout=5.0)
+        settings = settings_for(own, session_timeout=20.0)
         await create_topics(settings)
+        settings = settings.model_copy(update={"request_timeout": 2.0})  # less than the outage
         leader, owner = Leader(), Owner()
         process: Any = own.process
         async with running(leader, settings) as runner, running(owner, settings):
             await eventually(lambda: leader.active and len(owner.may_send()) == 16, "both to work")
             epoch = leader.epochs[-1]
             process.kill()
-            leader.bus.publisher.send("placements", "a/Job/b", b"{}", epoch=epoch, version=1)
-            flush = asyncio.create_task(leader.bus.publisher.flush())
+
+            async def published() -> bool:
+                """Sends the truth again until it is acknowledged, as services do."""
+                leader.bus.publisher.send("placements", "a/Job/b", b"{}", epoch=epoch, version=1)
+                with contextlib.suppress(PublishError):
+                    await leader.bus.publisher.flush()
+                    return True
+                return False
+
+            sending = asyncio.create_task(eventually(published, "the placement to be acknowledged", timeout=60))
             await asyncio.to_thread(process.start)
-            await asyncio.wait_for(flush, 60)
+            await sending
             await asyncio.wait_for(leader.bus.tables.barrier(), 60)
             assert ("records", ["a/Job/b"]) in leader.events
             await eventually(lambda: runner.bus and runner.bus.may_send(), "the leader to go on", timeout=60)
