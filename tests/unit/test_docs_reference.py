@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from gpufleet.cli.reference.__main__ import main
 from gpufleet.cli.reference.commands import cli_page
 from gpufleet.cli.reference.markdown import fill, table
-from gpufleet.cli.reference.metrics import families
+from gpufleet.cli.reference.metrics import families, scrape
 from gpufleet.cli.reference.pages import PageError, pages
 from gpufleet.cli.reference.settings import classes, settings
 from gpufleet.cli.system import SERVICES
@@ -61,6 +62,13 @@ def test_every_metric_has_a_meaning_and_a_name_of_its_service(service: str) -> N
         assert family.name.startswith(f"gpufleet_{service}_")
     names = [series for family in families(service) for series in family.series]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_metric_can_be_scraped(service: str) -> None:
+    """A view of state that is not there fails at the scrape, not before."""
+    scraped = set(re.findall(r"^# TYPE (\S+)", scrape(service), re.MULTILINE))
+    assert {family.shown for family in families(service)} <= scraped
 
 
 # -- the generator -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
 from gpufleet.bus.runner import ServiceRunner
@@ -52,6 +53,11 @@ def families(service: str) -> tuple[Family, ...]:
     metrics = asyncio.run(_bus(service)).metrics
     collectors: set[Collector] = set(metrics.registry._collector_to_names)
     return tuple(sorted((f for c in collectors for f in _families(c)), key=lambda f: f.name))
+
+
+def scrape(service: str) -> str:
+    """Returns what `/metrics` of a service says before anything has happened."""
+    return generate_latest(asyncio.run(_bus(service)).metrics.registry).decode()
 
 
 async def _bus(name: str) -> Bus:
