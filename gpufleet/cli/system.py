@@ -27,7 +27,7 @@ from gpufleet.bus.client import open_client
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.errors import CliError, Exit
-from gpufleet.cli.live import SOURCE
+from gpufleet.cli.live import SOURCE, tables
 from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
 from gpufleet.embedded.process import SupervisedProcess, free_ports
 
@@ -127,7 +127,17 @@ class System:
         if self.simulated:
             await self._simulation_ready()
         await self.register()
-        await asyncio.gather(*(self._ready(name, "/readyz") for name in SERVICES))
+        await asyncio.gather(self._inventoried(), *(self._ready(name, "/readyz") for name in SERVICES))
+
+    async def _inventoried(self) -> None:
+        """Waits for the first snapshot of every cluster, so that the first decision sees the whole fleet."""
+        names = {d["metadata"]["name"] for d in self.fleet} | set(self.kubeconfigs)
+        async with tables(self.kafka, ("inventory",)) as view:
+            if not await view.until(lambda: names <= view.inventories.keys(), _READY_TIMEOUT):
+                missing = ", ".join(sorted(names - view.inventories.keys()))
+                self.say(f"no inventory of {missing} yet; `gpufleet doctor` looks for the cause")
+                return
+        self.say("every cluster has reported what it has")
 
     def _start_broker(self) -> None:
         self.broker = EmbeddedBroker(port=self.broker_port, log=self.root / "logs" / "broker.log")

@@ -46,6 +46,11 @@ _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key")
 
 
+async def preload() -> None:
+    """Loads the Kubernetes library, which takes seconds, off the event loop; the first `connect` then does not."""
+    await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config")
+
+
 async def connect(
     cluster: str,
     access: Mapping[str, Any] | ClusterAccess,
@@ -65,7 +70,7 @@ async def connect(
         access = description_of(access)
     form = _form_of(cluster, access)
     # The first import takes seconds; in a thread it does not hold up the event loop.
-    await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config")
+    await preload()
     if form == "inCluster":
         return _connect_in_cluster(cluster, pool_size, timeout)
     context = access.get("context")

@@ -13,6 +13,7 @@ from gpufleet.bus.publisher import Failure
 from gpufleet.bus.records import Record
 from gpufleet.bus.service import Bus, Service
 from gpufleet.bus.shards import shard_of
+from gpufleet.kube.access import preload
 from gpufleet.model.cluster import Health
 from gpufleet.model.log import ClassInventory, ClusterRegistration, InventorySummary
 from gpufleet.wire.errors import RecordError
@@ -153,6 +154,10 @@ class InventoryService(Service):
         for cluster in [c for c in self._watchers if self._shard(c) == shard]:
             self._stop(cluster)
         log.info("shard.lost", shard=shard, reason=reason)
+
+    async def caught_up(self) -> None:
+        """Loads the Kubernetes library while the group still forms."""
+        self.bus.spawn(preload(), "kubernetes library")
 
     async def stopping(self) -> None:
         """Ends all watchers."""
