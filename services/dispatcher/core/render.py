@@ -100,17 +100,24 @@ def apply_patch(obj: dict[str, Any], patch: Mapping[str, Any]) -> None:
     op, path = patch.get("op"), patch.get("path")
     if op not in ("add", "replace", "remove") or not isinstance(path, str) or not path.startswith("/"):
         raise ValueError(f"patch {dict(patch)}: op must be add, replace or remove, and path a JSON pointer")
-    keys: Sequence[str] = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
+    keys = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
+    try:
+        _patch(obj, op, keys, patch.get("value"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"patch {op} {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.args[0]} does not exist" if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _patch(obj: dict[str, Any], op: str, keys: Sequence[str], value: Any) -> None:
     parent: Any = obj
     for key in keys[:-1]:
-        if isinstance(parent, list):
-            index = int(key)
-            child = parent[index]
-        else:
-            child = parent.get(key)
-            index = key  # type: ignore[assignment]
+        index: Any = int(key) if isinstance(parent, list) else key
+        child = parent[index] if isinstance(parent, list) else parent.get(index)
         if child is None and op != "add":
-            raise ValueError(f"patch {op} {path}: {key} does not exist")
+            raise KeyError(key)
         child = list(child) if isinstance(child, list | tuple) else dict(child or {})
         parent[index] = child
         parent = child
@@ -118,17 +125,17 @@ def apply_patch(obj: dict[str, Any], patch: Mapping[str, Any]) -> None:
     if isinstance(parent, list):
         at = len(parent) if last == "-" else int(last)
         if op == "add":
-            parent.insert(at, patch.get("value"))
+            parent.insert(at, value)
         elif op == "replace":
-            parent[at] = patch.get("value")
+            parent[at] = value
         else:
             del parent[at]
     elif op == "remove":
         del parent[last]
     else:
         if op == "replace" and last not in parent:
-            raise ValueError(f"patch replace {path}: {last} does not exist")
-        parent[last] = patch.get("value")
+            raise KeyError(last)
+        parent[last] = value
 
 
 def differs(wanted: Any, live: Any) -> bool:

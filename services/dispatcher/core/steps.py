@@ -127,6 +127,8 @@ Step = Write | Done | Superseded
 _LOOK_AGAIN = 1.0
 _ASK_AGAIN = 5.0
 _FENCE_PREFIX = "gpufleet-fence-"
+# What is left on a released object. A Job without any label would get those of its template back, ours among them.
+RELEASED_LABEL = "gpufleet.io/released"
 # What an observation holds of an object's status at most.
 STATUS_BYTES = 32 * 1024
 _ENDED = (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED)
@@ -403,7 +405,7 @@ def release_patch(obj: Json) -> dict[str, Any]:
         "metadata": {
             "uid": metadata.get("uid"),
             "resourceVersion": metadata.get("resourceVersion"),
-            "labels": {names.WORKLOAD_LABEL: None},
+            "labels": {names.WORKLOAD_LABEL: None, RELEASED_LABEL: "true"},
             "annotations": {names.WORKLOAD_ANNOTATION: None, names.VERSION_ANNOTATION: None},
             "ownerReferences": owners or None,
         }
