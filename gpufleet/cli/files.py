@@ -16,7 +16,7 @@ _ENDINGS = (".yaml", ".yml", ".json")
 
 def read(paths: Sequence[str], *, namespace: str = "default") -> Parsed:
     """Returns what the documents say, with warnings on stderr. Raises CliError with every problem."""
-    documents = [document for path in paths for document in _load(path)]
+    documents = [document for path in paths for document in load_documents(path)]
     if not documents:
         raise CliError(f"no documents in {', '.join(paths)}: write at least one")
     try:
@@ -28,7 +28,8 @@ def read(paths: Sequence[str], *, namespace: str = "default") -> Parsed:
     return parsed
 
 
-def _load(path: str) -> list[Document]:
+def load_documents(path: str) -> list[Document]:
+    """Returns the documents of a file, of a folder's files in order of their names, or of standard input."""
     if path == "-":
         return load(sys.stdin.buffer.read(), "-")
     found = Path(path)

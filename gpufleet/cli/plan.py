@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gpufleet.cli import files
+from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.output import Format, note, out, show_json, table
 from gpufleet.model.placement import Placement
 from gpufleet.wire.documents import dump_placement
+
+if TYPE_CHECKING:
+    from gpufleet.wire.documents_scenario import Scenario
+    from gpufleet.wire.yaml import Document
 
 
 def plan(paths: Sequence[str], format_: Format, namespace: str) -> None:
@@ -25,6 +31,45 @@ def plan(paths: Sequence[str], format_: Format, namespace: str) -> None:
     show_steps([(0.0, decide(parsed))], format_)
 
 
+def simulate(path: str, format_: Format) -> None:
+    """Runs the scenario of a file and prints the placements after each step. Raises CliError if an `expect` fails."""
+    from gpufleet.wire.documents import DocumentErrors
+    from sim.scenario.run import run
+    from sim.scenario.steps import compile_script
+    from sim.scenario.world import Restless
+
+    document, scenario = _scenario(path)
+    folder = Path() if path == "-" else Path(path).parent
+    try:
+        outcome = run(compile_script(document, scenario, lambda name: files.load_documents(str(folder / name))))
+    except (DocumentErrors, Restless) as error:
+        raise CliError(str(error)) from error
+    for warning in outcome.warnings:
+        note(f"warning: {warning}")
+    show_steps(outcome.steps, format_)
+    if outcome.failures:
+        count = len(outcome.failures)
+        raise CliError(
+            "\n".join([f"{count} expectation{'s' if count > 1 else ''} failed", *outcome.failures]), Exit.FAILED
+        )
+
+
+def _scenario(path: str) -> tuple[Document, Scenario]:
+    """Returns the one Scenario of a file. Raises CliError."""
+    from gpufleet.wire.documents import DocumentErrors, parse_documents
+
+    try:
+        parsed = parse_documents(files.load_documents(path))
+    except DocumentErrors as error:
+        raise CliError(str(error)) from error
+    for warning in parsed.warnings:
+        note(f"warning: {warning}")
+    found = [item for item in parsed.objects if item.value is parsed.scenario]
+    if parsed.scenario is None or len(parsed.objects) != 1:
+        raise CliError(f"{path}: simulate takes one Scenario document; it names all others in its documents and steps")
+    return found[0].document, parsed.scenario
+
+
 def show_steps(steps: Sequence[tuple[float, Sequence[Placement]]], format_: Format) -> None:
     """Prints placements after each step: one JSON document, Placement documents, or a table."""
     if format_ is Format.JSON:
@@ -37,7 +82,7 @@ def show_steps(steps: Sequence[tuple[float, Sequence[Placement]]], format_: Form
         return
     for index, (at, placements) in enumerate(steps):
         if len(steps) > 1:
-            out(f"{'' if index == 0 else chr(10)}at {at:g}s")
+            out(f"{'' if index == 0 else chr(10)}at {seconds(at)}")
         show_placements(placements, format_)
 
 
@@ -71,4 +116,9 @@ def where(placement: Placement) -> str:
 
 
 def _step(at: float, placements: Sequence[Placement]) -> dict[str, Any]:
-    return {"at": f"{at:g}s", "placements": [dump_placement(p) for p in placements]}
+    return {"at": seconds(at), "placements": [dump_placement(p) for p in placements]}
+
+
+def seconds(at: float) -> str:
+    """Returns ``90s``, ``0.5s``."""
+    return f"{at:.3f}".rstrip("0").rstrip(".") + "s"

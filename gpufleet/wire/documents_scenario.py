@@ -45,7 +45,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """So many pods of a workload in a cluster are unschedulable from now on, or fail, or finish."""
+    """So many pods of a workload in a cluster are unschedulable from now on, or fail, finish, or are evicted."""
 
     workload: str
     cluster: str
@@ -53,6 +53,7 @@ class Pods:
     failed: int = 0
     finished: int = 0
     component: str = ""
+    evicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class PodsDoc(Doc):
     unschedulable: Count = 0
     failed: Count = 0
     finished: Count = 0
+    evicted: Count = 0
     component: str = ""
 
 
@@ -209,7 +211,7 @@ def _action(doc: StepDoc, path: str, findings: Findings) -> Action | None:
     if doc.pods is not None:
         pods = doc.pods
         workload = _workload(pods.workload, f"{path}.pods.workload", findings)
-        return Pods(workload, pods.cluster, pods.unschedulable, pods.failed, pods.finished, pods.component)
+        return Pods(workload, pods.cluster, pods.unschedulable, pods.failed, pods.finished, pods.component, pods.evicted)
     if doc.reschedule is not None:
         return Reschedule(_workload(doc.reschedule, f"{path}.reschedule", findings))
     if doc.delete is not None:

@@ -1,0 +1,174 @@
+"""The dispatcher's work at one simulated cluster: look, ask the core for the next step, perform it, look again.
+
+As `services.dispatcher.attempt` does it over HTTP; here a look is always fresh and nobody else is in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gpufleet.kube.fencing import for_create, for_update, ids_of
+from gpufleet.model import names
+from gpufleet.model.placement import (
+    Assignment,
+    AssignmentState,
+    FailureClass,
+    Observation,
+    ObservedPhase,
+    WorkloadHealth,
+)
+from gpufleet.model.reasons import Code
+from services.dispatcher.core import pods as pods_of
+from services.dispatcher.core import render
+from services.dispatcher.core.steps import (
+    Baseline,
+    Create,
+    CreateNamespace,
+    Delete,
+    Done,
+    Facts,
+    Live,
+    Release,
+    Superseded,
+    Update,
+    Write,
+    next_step,
+    release_patch,
+)
+from sim.api.errors import ApiError
+from sim.api.resources import NAMESPACES, Resource
+from sim.api.selectors import LabelSelector
+from sim.api.store import Store
+
+Json = dict[str, Any]
+_CONFIG_MAP = ("v1", "ConfigMap")
+_POD = ("v1", "Pod")
+_MOST_STEPS = 20
+# What sending the same again cannot help against, as `services.dispatcher.perform` has it.
+_PERMANENT = frozenset({400, 403, 405, 406, 413, 415, 422, 501, 505})
+
+
+class Bench:
+    """One cluster's store, and what was applied last of each workload."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._baselines: dict[str, Baseline] = {}
+
+    def forget(self, workload: str) -> None:
+        """Forgets a workload that has no assignment any more."""
+        self._baselines.pop(workload, None)
+
+    def attend(self, assignment: Assignment, facts: Facts, now: float) -> Done | None:
+        """Does what there is to do about an assignment now, and returns what became of it.
+
+        None: the cluster holds a later decision, and nothing is to be said.
+        """
+        for _ in range(_MOST_STEPS):
+            resource = self._resource(assignment)
+            if resource is None and assignment.state is not AssignmentState.REMOVING:
+                api_version, kind = assignment.manifest.get("apiVersion"), assignment.manifest.get("kind")
+                message = f"the cluster does not serve {kind} in {api_version}; install it there"
+                return Done(ObservedPhase.PENDING, code=Code.API_NOT_SERVED, message=message)
+            step = next_step(assignment, facts, self._live(assignment, resource))
+            if isinstance(step, Superseded):
+                return None
+            if isinstance(step, Done):
+                return self._blamed(assignment, step, facts.last)
+            try:
+                self._perform(assignment, step, now)
+            except ApiError as error:
+                if error.code == 409:
+                    continue  # lost to a controller; the next look shows it
+                phase = ObservedPhase.REFUSED if error.code in _PERMANENT else ObservedPhase.PENDING
+                return Done(phase, code=Code.DISPATCH_REFUSED, message=error.message)
+        return Done(ObservedPhase.PENDING, message=f"{assignment.workload} keeps being changed by others")
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _resource(self, assignment: Assignment) -> Resource | None:
+        manifest = assignment.manifest
+        return self.store.registry.by_kind(str(manifest.get("apiVersion")), str(manifest.get("kind")))
+
+    def _live(self, assignment: Assignment, resource: Resource | None) -> Live:
+        if assignment.state is AssignmentState.WAITING:
+            return Live()
+        workload = assignment.workload
+        namespace, _, name = workload.split("/")
+        obj = None if resource is None else self.store.find(resource, namespace, name)
+        fence = None
+        if assignment.job:
+            fence = self.store.find(self._of(*_CONFIG_MAP), namespace, render.fence_name(workload))
+        count = 0
+        if assignment.job and assignment.state is AssignmentState.REMOVING and obj is None and fence is None:
+            count = pods_of.live(self._pods(workload))
+        owner = self.store.find(NAMESPACES, "", namespace)
+        exists = owner is not None and not owner["metadata"].get("deletionTimestamp")
+        return Live(obj, fence, exists, count, self._baselines.get(workload))
+
+    def _pods(self, workload: str) -> list[Json]:
+        wanted = LabelSelector({names.WORKLOAD_LABEL: names.workload_label(workload)})
+        return self.store.list(self._of(*_POD), render.namespace_of(workload), labels=wanted)
+
+    def _of(self, api_version: str, kind: str) -> Resource:
+        found = self.store.registry.by_kind(api_version, kind)
+        assert found is not None
+        return found
+
+    def _blamed(self, assignment: Assignment, done: Done, last: Observation | None) -> Done:
+        """Asks the pods of a job that has just failed whose fault it was, as long as they are there."""
+        if not assignment.job or done.health is not WorkloadHealth.FAILED:
+            return done
+        if done.failure is FailureClass.INFRASTRUCTURE:
+            return done
+        if last is not None and last.health is WorkloadHealth.FAILED and last.object_uid == done.object_uid:
+            return replace(done, failure=last.failure)
+        return replace(done, failure=pods_of.blame(self._pods(assignment.workload), done.failure))
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _perform(self, assignment: Assignment, step: Write, now: float) -> None:
+        """Raises ApiError; 409 where the object is not what was read."""
+        match step:
+            case Create(obj):
+                self._keep(assignment, obj, self._apply(for_create(obj), now))
+            case Update(obj, live):
+                self._keep(assignment, obj, self._apply(for_update(obj, live), now))
+            case CreateNamespace(name):
+                self._apply(for_create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}), now)
+            case Delete(live, foreground):
+                uid, version = ids_of(live)
+                resource, namespace, name = self._place(live)
+                self._baselines.pop(assignment.workload, None)
+                self.store.delete(
+                    resource,
+                    namespace,
+                    name,
+                    now=now,
+                    uid=uid,
+                    resource_version=version,
+                    propagation="Foreground" if foreground else "Background",
+                )
+            case Release(live):
+                resource, namespace, name = self._place(live)
+                self._baselines.pop(assignment.workload, None)
+                self.store.patch(resource, namespace, name, release_patch(live), now=now, manager=names.FIELD_MANAGER)
+
+    def _keep(self, assignment: Assignment, sent: Json, answer: Json) -> None:
+        if (answer["apiVersion"], answer["kind"]) != _CONFIG_MAP:
+            self._baselines[assignment.workload] = Baseline(sent, answer)
+
+    def _apply(self, obj: Mapping[str, Any], now: float) -> Json:
+        resource, namespace, name = self._place(obj)
+        applied = self.store.apply(
+            resource, namespace, name, dict(obj), now=now, manager=names.FIELD_MANAGER, force=True
+        )
+        return applied.obj
+
+    def _place(self, obj: Mapping[str, Any]) -> tuple[Resource, str, str]:
+        resource = self._of(str(obj["apiVersion"]), str(obj["kind"]))
+        metadata = obj["metadata"]
+        namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
+        return resource, namespace, str(metadata["name"])

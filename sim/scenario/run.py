@@ -1,0 +1,53 @@
+"""Runs a script to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpufleet.model.placement import Placement
+from gpufleet.wire.yaml import load
+from sim.model.api import Json
+from sim.scenario.expect import failures
+from sim.scenario.steps import Script
+from sim.scenario.world import START, World
+
+CRDS = Path(__file__).parents[1] / "crds"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The placements at each distinct time (seconds from the start), and the expectations that were not met."""
+
+    steps: list[tuple[float, list[Placement]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def custom_resources() -> list[Json]:
+    """Returns the CustomResourceDefinitions of the job kinds."""
+    paths = sorted(CRDS.glob("*.yaml"))
+    return [dict(document.manifest) for path in paths for document in load(path.read_bytes(), path.name)]
+
+
+def run(script: Script) -> Outcome:
+    """Returns what became of everything. Raises `sim.scenario.world.Restless` where an instant has no end."""
+    world = World(script.settings, custom_resources())
+    outcome = Outcome(warnings=list(script.warnings))
+    world.start(script.start)
+    for instant in script.instants:
+        until = START + instant.at
+        wake_at = world.wake_at()
+        while wake_at is not None and wake_at < until:
+            world.arrive(wake_at)
+            world.settle()
+            wake_at = world.wake_at()
+        world.arrive(until)
+        for deed in instant.deeds:
+            world.do(deed)
+        world.settle()
+        placements = world.placements()
+        outcome.steps.append((instant.at, placements))
+        outcome.failures += failures(instant.checks, {p.workload: p for p in placements}, instant.at)
+    outcome.warnings += world.warnings
+    return outcome

@@ -1,0 +1,39 @@
+"""Every scenario of this folder, as `gpufleet simulate` runs it; what is expected is in the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpufleet.cli.files import load_documents
+from gpufleet.wire.documents import parse_documents
+from sim.scenario.run import Outcome, run
+from sim.scenario.steps import compile_script
+
+FOLDER = Path(__file__).parent
+EXAMPLE = FOLDER.parents[1] / "docs" / "examples" / "scenario.yaml"
+SCENARIOS = [*sorted(FOLDER.glob("*.yaml")), EXAMPLE]
+
+
+def simulate(path: Path) -> Outcome:
+    parsed = parse_documents(load_documents(str(path)))
+    assert parsed.scenario is not None
+    assert not parsed.warnings
+    script = compile_script(
+        parsed.objects[0].document, parsed.scenario, lambda name: load_documents(str(path.parent / name))
+    )
+    return run(script)
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path: Path) -> None:
+    outcome = simulate(path)
+    assert not outcome.failures, "\n".join(outcome.failures)
+    assert not outcome.warnings
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_every_scenario_expects_something_and_gives_the_same_twice(path: Path) -> None:
+    assert "expect:" in path.read_text()
+    assert simulate(path) == simulate(path)
