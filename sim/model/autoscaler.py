@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sim.model.api import DONE, Create, Delete, Event, Json, Kind, Patch, Ref, Result, View, Write
+from sim.model.api import DONE, Create, Delete, Event, Json, Kind, Patch, Ref, Result, View, Write, ref_of
 from sim.model.kubelet import is_down
-from sim.model.names import NODE_POOL, POOLS, STOCK, SYSTEM_NAMESPACE
+from sim.model.names import NODE_CLOSED, NODE_POOL, POOLS, STOCK, SYSTEM_NAMESPACE
 from sim.model.objects import (
     CONFIG_MAP,
     NODE,
@@ -124,20 +124,30 @@ class Autoscaler:
     """Creates nodes for pods that are unschedulable, while stock lasts, and deletes them when they have been empty.
 
     `idle_seconds` is how long a node that it created stays empty before it goes and its instance is given back.
-    `node_annotations` are put on created nodes, for a cluster where somebody else plays their kubelets.
+    Where binding and deleting can cross on their way, a node is closed to new pods `drain_seconds` before it goes, and
+    opened again if one has come nevertheless. `node_annotations` are put on created nodes, for a cluster where somebody
+    else plays their kubelets.
     """
 
     name = "GOATScaler"
     watches: tuple[Kind, ...] = (POD, NODE, CONFIG_MAP)
 
-    def __init__(self, *, idle_seconds: float = 600.0, node_annotations: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        idle_seconds: float = 600.0,
+        drain_seconds: float = 0.0,
+        node_annotations: Mapping[str, str] | None = None,
+    ) -> None:
         self._idle_seconds = idle_seconds
+        self._drain_seconds = drain_seconds
         self._annotations = dict(node_annotations or {})
         self._key = Ref("", "", "", self.name)
         self._usage: Usage | None = None  # None while there are no pools
         self._pending: dict[str, Ref] = {}  # unschedulable pods by uid
         self._elastic: dict[str, str] = {}  # pool by node
         self._idle_since: dict[str, float] = {}
+        self._closed_since: dict[str, float] = {}
         self._said: dict[str, str] = {}  # the last event on a pod, by uid
 
     # What changes
@@ -182,6 +192,7 @@ class Autoscaler:
         pool = annotations_of(event.current).get(NODE_POOL)
         if event.obj is None:
             self._idle_since.pop(name, None)
+            self._closed_since.pop(name, None)
             return self._elastic.pop(name, None) is not None
         if pool is None:
             return bool(self._pending) and event.old is None
@@ -317,17 +328,37 @@ class Autoscaler:
         for name in sorted(self._elastic, key=natural):
             if self._usage is None or self._usage.pods(name) or name in current.needed:
                 self._idle_since.pop(name, None)
+                current.writes += self._open(view, name)
                 continue
             until = self._idle_since.setdefault(name, current.now) + self._idle_seconds
+            node = view.get(*NODE, "", name)
+            if node is not None and current.now >= until and self._drain_seconds:
+                current.writes += _closing(node, close=True)
+                until = self._closed_since.setdefault(name, current.now) + self._drain_seconds
             if current.now < until:
                 wakes.append(until)
                 continue
-            node = view.get(*NODE, "", name)
             if node is not None:
                 current.writes.append(Delete(Ref(*NODE, "", name), node["metadata"]["uid"]))
                 pool = self._elastic[name]
                 current.existing[pool] = current.existing.get(pool, 0) - 1
         return wakes
+
+    def _open(self, view: View, name: str) -> list[Write]:
+        self._closed_since.pop(name, None)
+        node = view.get(*NODE, "", name)
+        return _closing(node, close=False) if node is not None else []
+
+
+def _closing(node: Json, *, close: bool) -> list[Write]:
+    """Closes a node to new pods, or opens one that was closed here."""
+    if (NODE_CLOSED in annotations_of(node)) == close:
+        return []
+    patch = {
+        "metadata": {"annotations": {NODE_CLOSED: "true" if close else None}},
+        "spec": {"unschedulable": close or None},
+    }
+    return [Patch(ref_of(node), patch, uid=node["metadata"]["uid"])]
 
 
 def _unschedulable(pod: Json) -> bool:

@@ -62,10 +62,15 @@ def simulated(behaviour: Behaviour | None = None) -> list[Controller]:
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """What a real control plane lacks, and how its created nodes are marked for whoever plays their kubelets."""
+    """How a real control plane is treated: marks of created nodes for whoever plays their kubelets, and times.
+
+    `drain_seconds`: how long a node takes no pods any more before it is deleted. The pods of a node that was deleted
+    under them hang until the pod garbage collector finds them, a minute later.
+    """
 
     node_annotations: Mapping[str, str] = field(default_factory=lambda: {"kwok.x-k8s.io/node": "fake"})
     heartbeat_seconds: float = 10.0
+    drain_seconds: float = 1.0
 
 
 def lent(behaviour: Behaviour | None = None, how: Lent | None = None) -> list[Controller]:
@@ -78,5 +83,9 @@ def lent(behaviour: Behaviour | None = None, how: Lent | None = None) -> list[Co
         *operators(),
         Kubelet(ready_after=pace.ready_after, stop_seconds=pace.stop_seconds, nodes="virtual"),
         NodeController(heartbeat_seconds=lending.heartbeat_seconds, manages=is_virtual, status_only=True),
-        Autoscaler(idle_seconds=pace.idle_seconds, node_annotations=lending.node_annotations),
+        Autoscaler(
+            idle_seconds=pace.idle_seconds,
+            drain_seconds=lending.drain_seconds,
+            node_annotations=lending.node_annotations,
+        ),
     ]

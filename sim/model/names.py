@@ -39,6 +39,8 @@ STOP_SECONDS = "sim.gpufleet.io/stop-seconds"
 NODE_DOWN = "sim.gpufleet.io/down"
 # On nodes that the autoscaler has created: the pool. An annotation, so that they stay alike to the others of the class.
 NODE_POOL = "sim.gpufleet.io/node-pool"
+# On nodes that the autoscaler is about to delete.
+NODE_CLOSED = "sim.gpufleet.io/closed"
 CLASS_LABEL = "gpufleet.io/node-class"
 
 SYSTEM_NAMESPACE = "kube-system"

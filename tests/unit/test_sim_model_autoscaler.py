@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sim.model.api import Json
-from sim.model.autoscaler import Pool, pools_writes, set_stock
-from sim.model.cluster import Behaviour
+from sim.model.autoscaler import Autoscaler, Pool, pools_writes, set_stock
+from sim.model.cluster import Behaviour, simulated
 from sim.model.names import STOCK
 from sim.model.objects import node_of, ready
 from tests.support.simulation import START, Simulation, deployment, node, pod, pod_template
@@ -170,6 +170,29 @@ def test_a_node_that_is_used_again_stays() -> None:
     sim.wait(200)
     assert len(nodes(sim)) == 1
     assert ready(sim.get("v1", "Pod", "b"))
+
+
+def test_a_node_is_closed_before_it_goes_and_opened_if_a_pod_came_after_all() -> None:
+    controllers = [c for c in simulated() if not isinstance(c, Autoscaler)]
+    sim = Simulation(controllers=[*controllers, Autoscaler(idle_seconds=60, drain_seconds=5)])
+    sim.do(*pools_writes(sim.drive.view, [pool()]))
+    sim.create(pod("a", pod_template(gpu=8)))
+    sim.wait(181)
+    [name] = nodes(sim)
+    sim.delete("v1", "Pod", "a")
+    sim.wait(61)
+    assert sim.get("v1", "Node", name, "")["spec"].get("unschedulable") is True
+    crossed = pod("b", pod_template(gpu=8))
+    crossed["spec"]["nodeName"] = name
+    sim.create(crossed)
+    sim.wait(10)
+    assert "unschedulable" not in sim.get("v1", "Node", name, "")["spec"]
+    assert ready(sim.get("v1", "Pod", "b"))
+    sim.delete("v1", "Pod", "b")
+    sim.wait(64)
+    assert nodes(sim) == [name]
+    sim.wait(2)
+    assert nodes(sim) == []
 
 
 def test_a_pod_that_found_room_elsewhere_does_not_order_twice() -> None:
