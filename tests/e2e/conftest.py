@@ -1,4 +1,4 @@
-"""The real parts as fixtures: one Apache Kafka broker and three control planes for the session."""
+"""The real parts as fixtures, per module: what has been tested does not take part of the machine any more."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.kubeapi import KubeApi
 CLUSTERS = ("idc", "ack-a", "ack-b")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka() -> Iterator[ApacheKafka]:
     """A broker that tests may kill, provided they start it again."""
     with ApacheKafka() as broker:
         yield broker
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real_clusters() -> Iterator[dict[str, Cluster]]:
     """Three real clusters, each with four nodes of eight GPUs, by name."""
     nodes = [gpu_node(f"gpu-{number}") for number in range(1, 5)]

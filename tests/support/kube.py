@@ -122,25 +122,31 @@ class ControlPlane:
         """Kubeconfig of ``admin`` or of ``gpufleet``, a user without rights of its own."""
         return self.folder / f"{user}.kubeconfig"
 
-    def start(self) -> None:
-        """Start everything and wait until pods can be created and every node is ready."""
+    def start(self, crds: Sequence[Path] = ()) -> None:
+        """Start everything and wait until pods can be created and every node is ready.
+
+        CustomResourceDefinitions of ``crds`` are there before the controllers, so that the garbage collector knows
+        their kinds from the first.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_credentials()
         self._start_etcd()
         self.start_api()
+        self.install_crds(crds)
         self._start_controllers()
         self._start_scheduler()
         self._start_kwok()
         self.add_nodes(self.spec.nodes)
         self._wait("service account of the namespace default", lambda: self._exists("ServiceAccount", "default"))
-        self._wait("nodes to become ready", self._nodes_ready)
+        self.wait_for_nodes()
 
     def stop(self) -> None:
         """Kill every process, the servers last. Nothing is worth saving."""
         for process in reversed(self._processes.values()):
             process.kill()
         self._processes.clear()
-        self.api.close()
+        if hasattr(self, "api"):
+            self.api.close()
 
     # --- what tests do to a cluster ----------------------------------------------------------------------------
 
@@ -148,15 +154,20 @@ class ControlPlane:
         for node in nodes:
             self.api.create(node).expect(201)
 
+    def wait_for_nodes(self) -> None:
+        """Wait until every node that is kwok's is ready and without a taint of the node controllers."""
+        self._wait("nodes to become ready", self._nodes_ready)
+
     def install_crds(self, files: Sequence[Path]) -> None:
         """Create the CustomResourceDefinitions of YAML files and wait until they are served.
 
         The garbage collector looks for new kinds every 30 s: until then owners of such objects are not followed.
         """
-        for file in files:
-            for crd in yaml.safe_load_all(file.read_text(encoding="utf-8")):
-                if crd:
-                    self._install_crd(crd)
+        found = [crd for file in files for crd in yaml.safe_load_all(file.read_text(encoding="utf-8")) if crd]
+        for crd in found:
+            self.api.apply(crd, force=True).expect(200, 201)
+        for crd in found:
+            self._learn(crd)
 
     def kill_api(self) -> None:
         """Kill the API server; the data stays."""
@@ -297,9 +308,10 @@ class ControlPlane:
     def _api_ready(self) -> bool:
         if not self.certificate.exists():
             return False
-        if not hasattr(self, "api"):
-            self.api = KubeApi(self.server, self._tokens["admin"], str(self.certificate))
         try:
+            if not hasattr(self, "api"):
+                # The server writes the file while we look: an incomplete one is an SSLError, which is an OSError.
+                self.api = KubeApi(self.server, self._tokens["admin"], str(self.certificate))
             return self.api.request("GET", "/readyz", timeout=2.0).status == 200
         except OSError:
             return False
@@ -309,18 +321,10 @@ class ControlPlane:
         return self.api.request("GET", path).status == 200
 
     def _nodes_ready(self) -> bool:
-        wanted = {
-            node["metadata"]["name"]
-            for node in self.spec.nodes
-            if KWOK_ANNOTATION in node["metadata"].get("annotations", {})
-        }
-        ready = {
-            node["metadata"]["name"] for node in (self.api.list("v1", "Node") if wanted else []) if _is_ready(node)
-        }
-        return wanted <= ready
+        nodes = self.api.list("v1", "Node")
+        return all(_is_ready(node) for node in nodes if KWOK_ANNOTATION in node["metadata"].get("annotations", {}))
 
-    def _install_crd(self, crd: Document) -> None:
-        self.api.apply(crd, force=True).expect(200, 201)
+    def _learn(self, crd: Document) -> None:
         spec = crd["spec"]
         names = spec["names"]
         for version in spec["versions"]:
@@ -349,15 +353,11 @@ class ControlPlanes:
             self.clusters[spec.name] = ControlPlane(spec, programs, self.folder / spec.name, (api, client, peer))
         try:
             with ThreadPoolExecutor(len(self.specs)) as pool:
-                list(pool.map(self._start_one, self.clusters.values()))
+                list(pool.map(lambda plane: plane.start(self.crds), self.clusters.values()))
         except BaseException:
             self.stop()
             raise
         return self
-
-    def _start_one(self, plane: ControlPlane) -> None:
-        plane.start()
-        plane.install_crds(self.crds)
 
     def stop(self) -> None:
         """Kill everything and remove the folder (kept if ``GPUFLEET_KEEP`` is set, for the logs)."""
