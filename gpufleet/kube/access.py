@@ -22,6 +22,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,18 @@ def read_kubeconfig(cluster: str, path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise AccessError(cluster, f"kubeconfig {path} cannot be read: {describe(error)}") from error
     try:
-        return yaml.safe_load(text)
+        return _parse(text)
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}, column {place.column + 1}" if place else ""
         problem = getattr(error, "problem", None) or "no YAML"
         raise AccessError(cluster, f"kubeconfig {path} is not YAML{where}: {problem}") from error
+
+
+@lru_cache(maxsize=4)
+def _parse(text: str) -> Any:
+    """Parsed once: a file may hold the contexts of a hundred clusters. Callers do not change the result."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
 
 
 def select_context(cluster: str, config: Any, context: str | None, base_dir: Path, source: str) -> dict[str, Any]:
