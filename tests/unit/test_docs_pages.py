@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from gpufleet.bus.topics import load_registry
 from gpufleet.cli.main import app
-from gpufleet.cli.reference.metrics import families
+from gpufleet.cli.reference.metrics import build, families
 from gpufleet.cli.reference.settings import settings, variables
 from gpufleet.cli.system import SERVICES
 from gpufleet.model.reasons import Code
@@ -126,6 +127,19 @@ def test_setting_names_in_the_services_readmes_exist() -> None:
         )
         for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", body):
             assert name in known | {"held_back"}, f"{service}: {name}"
+
+
+def test_the_architecture_page_has_the_readers_and_writers_of_every_topic() -> None:
+    built = {service: build(service) for service in SERVICES}
+    rows = re.findall(r"^\| `(gpufleet\.\w+)` \| .* \| (.*) \| (.*) \|$", text(ROOT / "docs" / "architecture.md"), re.M)
+    registry = load_registry()
+    assert [name for name, _, _ in rows] == [t.name for t in registry if not t.name.endswith(".dlq")]
+    for name, written, read in rows:
+        topic = registry[name]
+        readers = {s for s in SERVICES if topic.short in (*built[s].reads, *built[s].owns)}
+        assert set(re.findall(r"\w+", read)) & set(SERVICES) == (set() if read.startswith("all") else readers), name
+        writers = {s for s in SERVICES if s in topic.written_by}
+        assert set(re.findall(r"\w+", written)) & set(SERVICES) == (set() if written == "all" else writers), name
 
 
 @pages
