@@ -139,6 +139,11 @@ class FleetLog:
         """Writes an assignment's tombstone."""
         await self._send(assignment, None)
 
+    async def put(self, topic: str, key: str, value: bytes | None, cluster: str = "") -> None:
+        """Writes any record."""
+        partition = shard_of(cluster, self.registry[topic].partitions) if cluster else None
+        await self.publisher.confirm(topic, key, value, partition=partition)
+
     async def _send(self, assignment: Assignment, value: bytes | None) -> None:
         await self.publisher.confirm(
             "assignments",
