@@ -184,7 +184,7 @@ class System:
             environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
-            environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "6"
+            environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "8"
         # -P: a folder called `sim` or `services` where the user happens to be is not ours.
         child = SupervisedProcess(
             [sys.executable, "-P", "-m", *module], env=environment, log=self.root / "logs" / f"{name}.log"

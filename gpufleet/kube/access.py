@@ -120,7 +120,7 @@ def read_kubeconfig(cluster: str, path: Path) -> Any:
 @lru_cache(maxsize=4)
 def _parse(text: str) -> Any:
     """Parsed once: a file may hold the contexts of a hundred clusters. Callers do not change the result."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def select_context(cluster: str, config: Any, context: str | None, base_dir: Path, source: str) -> dict[str, Any]:
