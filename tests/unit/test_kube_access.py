@@ -122,7 +122,7 @@ async def test_a_wrong_kubeconfig(tmp_path: Path, change: Callable[[Any], None],
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("a: [", r"k.yaml is not YAML at line \\d, column \\d: "),
+        ("a: [", r"k.yaml is not YAML at line \d, column \d: "),
         ("", "holds NoneType, not a kubeconfig; it must be a mapping"),
         ("- a", "holds list, not a kubeconfig"),
     ],
