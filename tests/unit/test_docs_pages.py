@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typer.main import get_command
 
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.main import app
-from gpufleet.cli.reference.metrics import build, families
+from gpufleet.cli.reference.metrics import build, families, wired
 from gpufleet.cli.reference.settings import settings, variables
 from gpufleet.cli.system import SERVICES
 from gpufleet.model.reasons import Code
@@ -115,6 +116,15 @@ def test_reason_codes_in_code_exist(page: Path) -> None:
     known = {code.value for code in Code}
     for name in re.findall(r"\(`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`\)", text(page)):
         assert name in known, name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_in_the_services_readmes_are_the_checks(service: str) -> None:
+    health = asyncio.run(wired(service)).health
+    live, ready = asyncio.run(health.live())[1]["checks"], asyncio.run(health.ready())[1]["checks"]
+    rows = re.findall(r"^\| `(/\w+)` \| `(\w+)` \|", text(ROOT / "services" / service / "README.md"), re.MULTILINE)
+    assert {name for probe, name in rows if probe == "/livez"} == live.keys()
+    assert {name for probe, name in rows if probe == "/readyz"} == ready.keys() - live.keys()
 
 
 def test_setting_names_in_the_services_readmes_exist() -> None:

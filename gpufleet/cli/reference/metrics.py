@@ -50,19 +50,20 @@ def build(name: str) -> Service:
 @cache
 def families(service: str) -> tuple[Family, ...]:
     """Returns the metrics of a service by name."""
-    metrics = asyncio.run(_bus(service)).metrics
+    metrics = asyncio.run(wired(service)).metrics
     collectors: set[Collector] = set(metrics.registry._collector_to_names)
     return tuple(sorted((f for c in collectors for f in _families(c)), key=lambda f: f.name))
 
 
 def scrape(service: str) -> str:
     """Returns what `/metrics` of a service says before anything has happened."""
-    return generate_latest(asyncio.run(_bus(service)).metrics.registry).decode()
+    return generate_latest(asyncio.run(wired(service)).metrics.registry).decode()
 
 
-async def _bus(name: str) -> Bus:
+async def wired(name: str) -> Bus:
+    """Returns the bus of a service with everything wired and nothing connected."""
     runner = ServiceRunner(build(name), kafka=KafkaSettings(bootstrap="127.0.0.1:1"))
-    return runner._build()  # what `run` does first: everything is wired, nothing is connected
+    return runner._build()  # what `run` does first
 
 
 def _families(collector: Any) -> Iterator[Family]:
