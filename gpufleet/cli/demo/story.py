@@ -7,6 +7,7 @@ the Kubernetes API.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from gpufleet.cli.demo.stage import Stage, StepFailed, is_ready
@@ -195,14 +196,19 @@ async def node_fails(stage: Stage) -> None:
         waiting = sum(1 for p in pods if not is_ready(p))
         if waiting:
             waited.append(shares.get(HANGZHOU, 0))
-        if shares == {IDC: 8, HANGZHOU: 12} and await stage.ready("test", "vllm-") == shares:
+        ready = await stage.ready("test", "vllm-")
+        # Pods that turn pending in the next second move on their own, and a node that is coming for others is no room.
+        if ready == shares and sum(shares.values()) == 20 and shares.get(IDC) == 8 and shares.get(HANGZHOU, 0) > 4:
             return None
-        return f"decided {shares}, ready {await stage.ready('test', 'vllm-')}"
+        return f"decided {shares}, ready {ready}"
 
-    await stage.until("the 8 pending pods moved to another cluster, where nodes were created for them", moved)
+    await stage.until("the 8 pending pods moved to other clusters, and nodes were created for them", moved)
+    stage.say(f"       now {', '.join(f'{n} in {c}' for c, n in stage.shares(VLLM).items())}")
+    if len(await stage.nodes(HANGZHOU)) < 2:
+        raise StepFailed(f"nodes should have been created in {HANGZHOU}")
     if not waited:
         raise StepFailed("pods should have waited for the nodes that were being created")
-    if any(count != 12 for count in waited[-3:]):
+    if any(later < earlier for earlier, later in pairwise(waited)):
         raise StepFailed(f"pods that waited for a node were moved away: {waited}")
     stage.say("   ok  while they waited for their nodes, longer than pods may stay pending, they were left alone")
 
