@@ -48,6 +48,11 @@ class Difference:
     detail: str
     configs: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """One line: `create gpufleet.workloads: …`."""
+        changes = [f"{name} {before or 'unset'} → {after}" for name, (before, after) in sorted(self.configs.items())]
+        return f"{self.action} {self.topic.name}: {'; '.join(filter(None, [self.detail, *changes]))}"
+
 
 class Admin(Protocol):
     """What is used of `aiokafka.admin.AIOKafkaAdminClient`."""
@@ -158,7 +163,7 @@ def _refusal(topic: Topic, found: int) -> str:
     )
     return (
         f"{topic.name} has {found} partitions, the registry wants {topic.partitions}: {why}. "
-        f"Save what it holds (gpufleet backup), delete the topic, and run `gpufleet topics apply` again"
+        f"Save what it holds (a consumer that reads it from the beginning), delete the topic, and run `gpufleet topics apply` again"
     )
 
 

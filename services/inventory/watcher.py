@@ -129,6 +129,8 @@ class ClusterWatcher:
                 incarnation = await client.incarnation()
             except KubeError as error:
                 log.info("cluster.silent", cluster=self.inventory.cluster, error=str(error))
+                if isinstance(error, ApiStatusError) and error.unauthorized:
+                    raise  # connect anew: the kubeconfig may hold other credentials by now
             else:
                 if incarnation != self.inventory.incarnation:
                     log.warning("cluster.replaced", cluster=self.inventory.cluster, incarnation=incarnation)

@@ -54,6 +54,7 @@ class SchedulerService(Service):
         self._epoch: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._traces: dict[str, dict[str, str]] = {}  # workload: trace headers of its newest record
+        self._arrived: dict[str, float] = {}  # submitted, not decided yet: the record's time
         self._counters: dict[str, float] = {}
 
     def bind(self, bus: Bus) -> None:
@@ -61,7 +62,7 @@ class SchedulerService(Service):
         super().bind(bus)
         self._intake = Intake(bus.registry, bus.dead_letters.reject)
         self._decisions = bus.metrics.histogram("decision_seconds", "Time that one batch of events takes to decide")
-        self._waits = bus.metrics.histogram("placement_seconds", "From the record of a workload to its first placement")
+        self._waits = bus.metrics.histogram("placement_seconds", "From the record of a workload to the decision about it")
         bus.metrics.counter_of("outcomes", "What became of decisions", lambda: values(self._counters), ("outcome",))
         bus.metrics.gauge_of("queued_events", "Events that wait for a decision", lambda: [((), len(self._queue))])
         bus.metrics.gauge_of("workloads", "Workloads by verdict", lambda: values(self._state.verdicts()), ("verdict",))
@@ -76,12 +77,19 @@ class SchedulerService(Service):
             events = self._intake.events(record)
             if events:
                 self._queue.append(events)
-            if record.topic == workloads and record.key and "traceparent" in record.headers:
-                self._traces[record.key] = trace_of([record])
+            if record.topic == workloads and record.key:
+                self._submitted(record, record.key)
         if self._epoch is None:
             self._absorb()
         elif self._queue:
             self._wake_in(self.settings.coalesce)
+
+    def _submitted(self, record: Record, key: str) -> None:
+        """Remembers what the decision carries along, and when its clock began."""
+        if "traceparent" in record.headers:
+            self._traces[key] = trace_of([record])
+        if self._epoch is not None and record.value is not None:
+            self._arrived[key] = record.timestamp
 
     def _absorb(self) -> None:
         """An instance that stands by only keeps its tables."""
@@ -152,6 +160,9 @@ class SchedulerService(Service):
     def _send_placement(self, write: PlacementWrite) -> None:
         value = None if write.placement is None else dump_placement(write.placement)
         self._send("placements", write.workload, value, *write.version, trace=write.workload)
+        arrived = self._arrived.pop(write.workload, None)
+        if arrived is not None:
+            self._waits.observe(max(0.0, self._clock() - arrived))
         if write.placement is None:
             self._traces.pop(write.workload, None)
         else:

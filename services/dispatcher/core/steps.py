@@ -335,7 +335,7 @@ def _conflict(assignment: Assignment, facts: Facts, live: Live) -> Done | None:
         if found is None or _ours(found, facts):
             continue
         stamp = stamp_of(found)
-        owner = f"by another log ({stamp.log}); gpufleet adopt takes it over" if stamp else "by somebody else"
+        owner = f"by another log ({stamp.log})" if stamp else "by somebody else"
         return Done(
             ObservedPhase.REFUSED,
             code=Code.CONFLICT,

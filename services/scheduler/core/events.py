@@ -166,7 +166,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class RescheduleRequested:
-    """Divide a workload afresh, as if nothing of it were placed (``gpufleet reschedule``)."""
+    """Divide a workload afresh, as if nothing of it were placed (the scenario step `reschedule`)."""
 
     workload: str
 

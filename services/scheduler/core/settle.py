@@ -69,7 +69,7 @@ def _without_submission(state: State, entry: Entry, now: float, out: Outputs) ->
     elif placement is not None and placement.verdict is not Verdict.ORPHANED:
         reason = Reason(
             Code.SUBMISSION_MISSING,
-            "its submission is not on the log; submit it again, or remove it with gpufleet prune",
+            "its submission is not on the log; submit it again, or submit and delete it to remove its copies",
         )
         _rewrite(state, entry, placement, out, now, verdict=Verdict.ORPHANED, reasons=(reason,))
     elif placement is not None:

@@ -1,0 +1,38 @@
+"""`python -m benchmarks [plan] [idle] [pipeline]`: all by default. GPUFLEET_BENCH_KAFKA=host:port adds that broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import idle, pipeline, planning
+from benchmarks.report import Report
+from gpufleet.telemetry import logs
+
+NAMES = ("plan", "idle", "pipeline")
+
+
+def main() -> None:
+    """Runs what was asked for, prints a table and writes build/bench.json."""
+    logs.configure(level="CRITICAL", format_="console")
+    wanted = sys.argv[1:] or list(NAMES)
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        sys.exit(f"unknown benchmark {unknown[0]}; there are {', '.join(NAMES)}")
+    report = Report()
+    if "plan" in wanted:
+        planning.measure(report)
+    if "idle" in wanted:
+        asyncio.run(idle.measure(report))
+    if "pipeline" in wanted:
+        asyncio.run(pipeline.measure(report, "embedded"))
+        bootstrap = os.environ.get("GPUFLEET_BENCH_KAFKA", "")
+        if bootstrap:
+            asyncio.run(pipeline.measure(report, "Kafka", bootstrap))
+    report.write(Path("build") / "bench.json")
+
+
+if __name__ == "__main__":
+    main()
