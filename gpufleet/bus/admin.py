@@ -163,7 +163,7 @@ def _refusal(topic: Topic, found: int) -> str:
     )
     return (
         f"{topic.name} has {found} partitions, the registry wants {topic.partitions}: {why}. "
-        f"Save what it holds (a consumer that reads it from the beginning), delete the topic, and run `gpufleet topics apply` again"
+        "Save what it holds (read it from the beginning), delete the topic, and run `gpufleet topics apply` again"
     )
 
 

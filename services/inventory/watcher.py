@@ -12,7 +12,7 @@ import structlog
 
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
-from gpufleet.kube.errors import AccessError, KubeError
+from gpufleet.kube.errors import AccessError, ApiStatusError, KubeError
 from gpufleet.kube.reflector import Changed, Reflector, Removed, Replaced, decode_json
 from gpufleet.model import kinds
 from gpufleet.model.log import ClusterRegistration

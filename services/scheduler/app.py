@@ -62,7 +62,7 @@ class SchedulerService(Service):
         super().bind(bus)
         self._intake = Intake(bus.registry, bus.dead_letters.reject)
         self._decisions = bus.metrics.histogram("decision_seconds", "Time that one batch of events takes to decide")
-        self._waits = bus.metrics.histogram("placement_seconds", "From the record of a workload to the decision about it")
+        self._waits = bus.metrics.histogram("placement_seconds", "From a workload's record to the decision")
         bus.metrics.counter_of("outcomes", "What became of decisions", lambda: values(self._counters), ("outcome",))
         bus.metrics.gauge_of("queued_events", "Events that wait for a decision", lambda: [((), len(self._queue))])
         bus.metrics.gauge_of("workloads", "Workloads by verdict", lambda: values(self._state.verdicts()), ("verdict",))
