@@ -48,9 +48,8 @@ class View:
                 if self._wanted(self.kind, place) and self.cache.put(self._typed(item)):
                     self._noticed(self.kind, place)
             case Removed(item):
-                place = place_of(item)
-                if self.cache.drop(place, str(item.get("metadata", {}).get("uid", ""))):
-                    self._noticed(self.kind, place)
+                if self.cache.removed(item):
+                    self._noticed(self.kind, place_of(item))
 
     def _typed(self, item: Json) -> Json:
         """The items of a list do not say what they are."""
@@ -103,7 +102,7 @@ class Views:
         except ApiStatusError as error:
             if not error.not_found:
                 raise
-            cache.drop(place)
+            cache.absent(place)
             return None
         obj.setdefault("apiVersion", api_version)
         obj.setdefault("kind", kind)

@@ -124,7 +124,7 @@ async def test_drift_is_taken_back(desk: Desk, apiserver: ApiServer, deployment:
         "our label to be back",
     )
     assert live(apiserver, deployment)["metadata"]["annotations"]["theirs"] == "yes"
-    assert desk.count("drift_corrections") >= 2
+    await eventually(lambda: desk.count("drift_corrections") >= 2, "both corrections to be counted")
 
 
 async def test_what_is_deleted_comes_back(desk: Desk, apiserver: ApiServer, deployment: dict[str, Any]) -> None:

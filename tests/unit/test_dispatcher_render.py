@@ -172,9 +172,31 @@ def test_an_older_event_does_not_undo_the_answer_to_our_write() -> None:
 def test_a_deletion_is_of_one_object() -> None:
     cache = ObjectCache()
     cache.put(obj("9", uid="new"))
-    assert not cache.drop(PLACE, "old")
-    assert cache.drop(PLACE, "new")
-    assert not cache.drop(PLACE)
+    assert not cache.removed(obj("10", uid="old"))
+    assert cache.removed(obj("11", uid="new"))
+    assert not cache.removed(obj("11", uid="new"))
+    assert cache.get(PLACE) is None
+
+
+def test_an_answer_that_comes_after_the_removal_does_not_bring_it_back() -> None:
+    """Our write was answered later than the watch told that somebody took the object (or our label off it)."""
+    cache = ObjectCache()
+    cache.put(obj("9"))
+    assert cache.removed(obj("12"))
+    assert not cache.put(obj("10"))
+    assert cache.get(PLACE) is None
+    assert cache.put(obj("13"))  # the label is back
+    assert not cache.removed(obj("12"))  # told again by a watch that goes on from an old version
+    assert cache.get(PLACE) == obj("13")
+    cache.absent(PLACE)
+    assert not cache.put(obj("14"))
+    assert cache.put(obj("15", uid="another"))
+
+
+def test_a_removal_of_what_is_not_known_yet_counts_too() -> None:
+    cache = ObjectCache()
+    assert not cache.removed(obj("12"))
+    assert not cache.put(obj("10"))
 
 
 def test_a_list_replaces_all_but_what_is_younger() -> None:
