@@ -14,7 +14,7 @@ from gpufleet.bus.settings import KafkaSettings
 from gpufleet.cli import files
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.live import Tables, client, reaching_kafka, tables
-from gpufleet.cli.output import note, out
+from gpufleet.cli.output import interactive, note, out, progress
 from gpufleet.cli.plan import where
 from gpufleet.model.log import Scale
 from gpufleet.model.names import FREEZE_KEY
@@ -76,25 +76,13 @@ def record_of(item: Object) -> tuple[str, str, bytes]:
 async def _follow(view: Tables, offsets: Mapping[str, int], *, wait: bool, timeout: float) -> None:
     """Shows each workload's decision when it is there; raises CliError when the time is over."""
     shown: dict[str, str] = {}
+    with progress("waiting for the scheduler's decision") as say:
 
-    def look() -> bool:
-        done = True
-        for key, offset in offsets.items():
-            placement = view.placement(key)
-            decided = placement is not None and placement.workload_version >= offset
-            if placement is None or not decided:
-                done = False
-                continue
-            ready = _ready(view, placement)
-            text = _line(placement, ready if wait else None)
-            if shown.get(key) != text:
-                shown[key] = text
-                out(text)
-            if wait and ready < placement.replicas and placement.verdict not in _SETTLED:
-                done = False
-        return done
+        def look() -> bool:
+            return _look(view, offsets, shown, say, wait=wait)
 
-    if await view.until(look, timeout):
+        in_time = await view.until(look, timeout)
+    if in_time:
         _explain_unplaced(view, offsets)
         return
     missing = [key for key in offsets if key not in shown]
@@ -105,6 +93,29 @@ async def _follow(view: Tables, offsets: Mapping[str, int], *, wait: bool, timeo
             Exit.FAILED,
         )
     raise CliError(f"not ready within {timeout:g} s; `gpufleet explain {next(iter(offsets))}` says why", Exit.FAILED)
+
+
+def _look(
+    view: Tables, offsets: Mapping[str, int], shown: dict[str, str], say: Callable[[str], None], *, wait: bool
+) -> bool:
+    """Prints what is new; returns whether everything that is waited for is there."""
+    done, ready_pods, wanted_pods = True, 0, 0
+    for key, offset in offsets.items():
+        placement = view.placement(key)
+        if placement is None or placement.workload_version < offset:
+            done = False
+            continue
+        ready = _ready(view, placement)
+        ready_pods, wanted_pods = ready_pods + ready, wanted_pods + placement.replicas
+        waiting = wait and ready < placement.replicas and placement.verdict not in _SETTLED
+        text = _line(placement, ready if wait else None)
+        # A person sees the count move in the progress line, so only what is settled gets a line of its own.
+        if shown.get(key) != text and not (waiting and interactive()):
+            out(text)
+        shown[key] = text
+        done = done and not waiting
+    say(f"{len(shown)} of {len(offsets)} decided" + (f", {ready_pods} of {wanted_pods} pods ready" if wait else ""))
+    return done
 
 
 def _explain_unplaced(view: Tables, keys: Iterable[str]) -> None:

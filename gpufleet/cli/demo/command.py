@@ -12,6 +12,7 @@ from gpufleet.cli.output import out, table
 from gpufleet.cli.plan import where
 from gpufleet.cli.system import System
 from gpufleet.cli.up import default_fleet
+from gpufleet.model.placement import Placement
 
 # Shorter than the defaults, which are those of ACK One, so that the story takes less than two minutes.
 SHORT = {
@@ -67,8 +68,7 @@ def _summary(stage: Stage) -> None:
     out("\nWhat ran where, and why")
     rows: list[list[object]] = []
     for placement in stage.view.placements():
-        reason = placement.reasons[0].message if placement.reasons else "fits"
-        rows.append([placement.workload, f"{placement.placed}/{placement.replicas}", where(placement), reason])
+        rows.append([placement.workload, f"{placement.placed}/{placement.replicas}", where(placement), _why(placement)])
     table(["workload", "placed", "clusters", "why"], rows)
     out()
     rows = [
@@ -76,3 +76,9 @@ def _summary(stage: Stage) -> None:
         for name in CLUSTERS
     ]
     table(["cluster", "nodes", "free gpus"], rows)
+
+
+def _why(placement: Placement) -> str:
+    """Returns the reasons of the clusters that did not get (more of) it; none: the first choice took all."""
+    reasons = [f"{r.cluster or 'fleet'}: {r.code.value}" for r in placement.reasons]
+    return ", ".join(reasons) or "fits where it is wanted first"
