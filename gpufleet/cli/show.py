@@ -13,9 +13,10 @@ from gpufleet.cli.output import Format, age, out, show_documents, table
 from gpufleet.cli.plan import show_placements, where
 from gpufleet.cli.what import What
 from gpufleet.model.cluster import Inventory, NodeClass
+from gpufleet.model.explanations import REASONS
 from gpufleet.model.placement import Placement
 from gpufleet.model.quantity import render
-from gpufleet.model.reasons import Code, Verdict
+from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 
 _TOPICS = ("clusters", "policies", "workloads", "inventory", "placements", "observations")
@@ -262,17 +263,6 @@ def _describe_cluster(view: Tables, name: str) -> None:
         table(["workload", "replicas", "verdict"], [[p.workload, s.replicas, p.verdict.value] for p, s in held])
 
 
-_NEXT_STEP = {
-    Code.NO_MATCHING_POLICY: "write a PropagationPolicy whose resourceSelectors match it, and apply it",
-    Code.NO_CLUSTERS: "register a cluster: gpufleet apply -f cluster.yaml",
-    Code.INVENTORY_STALE: "look at inventory: gpufleet doctor",
-    Code.CLUSTER_UNREACHABLE: "look at the cluster's API; its replicas move by themselves",
-    Code.NAMESPACE_MISSING: "create the namespace there, or set createNamespaces: true in the policy",
-    Code.FROZEN: "gpufleet unfreeze",
-    Code.CONFLICT: "delete the object there, or set conflictResolution: Overwrite in the policy",
-}
-
-
 async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
     """Says why a workload is where it is: verdict first, evidence next, next step last."""
     async with tables(kafka, _TOPICS) as view:
@@ -288,11 +278,13 @@ async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
             table(
                 ["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen]
             )
-        steps = dict.fromkeys(r.needs or _NEXT_STEP.get(r.code, "") for r in placement.reasons)
+        steps = dict.fromkeys(r.needs or REASONS[r.code].remedy for r in placement.reasons)
         steps.pop("", None)
         if steps and (placement.unplaced or seen):
             out()
-            out("Next step: " + "; or ".join(steps))
+            out("Next step")
+            for step in steps:
+                out(f"  {step}")
 
 
 def _sentence(placement: Placement) -> str:

@@ -66,10 +66,8 @@ async def _demo(keep: bool) -> None:
 
 def _summary(stage: Stage) -> None:
     out("\nWhat ran where, and why")
-    rows: list[list[object]] = []
-    for placement in stage.view.placements():
-        rows.append([placement.workload, f"{placement.placed}/{placement.replicas}", where(placement), _why(placement)])
-    table(["workload", "placed", "clusters", "why"], rows)
+    placed = [[p.workload, f"{p.placed}/{p.replicas}", where(p), _why(p)] for p in stage.view.placements()]
+    table(["workload", "placed", "clusters", "why"], placed)
     out()
     rows = [
         [name, sum(c.nodes for c in stage.view.inventories[name].node_classes), stage.free_gpus(name)]
