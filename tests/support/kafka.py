@@ -99,6 +99,11 @@ class ApacheKafka:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def version(self) -> str:
+        """Version of the broker, from the recipe."""
+        return _version()
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
@@ -206,10 +211,12 @@ class ApacheKafka:
 def fetch() -> Path:
     """Folder with the libraries in ``lib/``, fetched once. Raises ToolMissing or KafkaFailed."""
     pom = RECIPE / "pom.xml"
-    text = pom.read_text(encoding="utf-8")
-    found = re.search(r"<kafka\.version>(.*?)<", text)
-    version = found[1] if found else "unknown"
-    return build_once(cache_dir() / "kafka" / f"{version}-{digest([pom.read_bytes()])}", _fetch)
+    return build_once(cache_dir() / "kafka" / f"{_version()}-{digest([pom.read_bytes()])}", _fetch)
+
+
+def _version() -> str:
+    found = re.search(r"<kafka\.version>(.*?)<", (RECIPE / "pom.xml").read_text(encoding="utf-8"))
+    return found[1] if found else "unknown"
 
 
 def _fetch(folder: Path) -> None:

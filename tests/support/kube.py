@@ -110,6 +110,12 @@ class ControlPlane:
         return f"https://127.0.0.1:{self.ports[0]}"
 
     @property
+    def version(self) -> str:
+        """Version of the API server, as it says itself."""
+        body = self.api.request("GET", "/version").body
+        return str(body["gitVersion"])
+
+    @property
     def kubeconfig(self) -> Path:
         return self.kubeconfig_of("admin")
 
