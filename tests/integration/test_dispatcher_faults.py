@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -157,3 +158,55 @@ async def test_a_dead_cluster_delays_only_its_own_work() -> None:
             await dead.saying(waiting, phase=ObservedPhase.PENDING, code=Code.CLUSTER_UNREACHABLE)
             fleet.disturb("c")
             await dead.saying(waiting, phase=ObservedPhase.APPLIED)
+
+
+async def test_a_write_under_way_is_finished_when_the_service_stops(desk: Desk, clusters: SimFleet) -> None:
+    clusters.server.clusters["c"].faults.delay = 0.2
+    first = desk.assign(assigned(manifests.deployment(1)))
+    worker = desk.worker
+    assert worker is not None
+    await eventually(lambda: worker.busy and len(worker.queue) == 0, "the write to be under way", every=0.001)
+    stopping = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0)
+    other = manifests.deployment(1)
+    other["metadata"]["name"] = "y"
+    desk.assign(assigned(other))
+    await stopping
+    assert [(o.workload, o.phase) for o in desk.said] == [(first.workload, ObservedPhase.APPLIED)]
+    assert clusters.get("c", *TYPE, "x") is not None
+    assert clusters.get("c", *TYPE, "y") is None
+
+
+async def test_counts_are_not_told_more_often_than_asked_for(clusters: SimFleet) -> None:
+    access = {"inline": clusters.server.kubeconfig(["c"])}
+    async with at_work(access, status_interval=0.3, coalesce=0.0) as desk:
+        assignment = desk.assign(assigned(manifests.deployment(2)))
+        await desk.saying(assignment, health=WorkloadHealth.HEALTHY)
+        await desk.idle()
+        begun, before = time.monotonic(), len(desk.said)
+        ref = Ref(*TYPE, "test", "x")
+        for number in range(30):
+            clusters.write("c", Patch(ref, {"status": {"collisionCount": number}}, subresource="status"))
+            await asyncio.sleep(0.01)
+        # The last one is told nevertheless.
+        await eventually(lambda: desk.said[-1].status.get("collisionCount") == 29, "the last count")
+        assert len(desk.said) - before <= 2 + (time.monotonic() - begun) / 0.3
+
+
+async def test_an_agent_that_changes_what_we_want_is_not_fought_in_a_tight_loop(desk: Desk, clusters: SimFleet) -> None:
+    """Somebody sets the replicas again after each correction: each change costs one request, no more."""
+    assignment = desk.assign(assigned(manifests.deployment(2)))
+    await desk.saying(assignment, health=WorkloadHealth.HEALTHY)
+    await desk.idle()
+    before = desk.count("applies")
+    for number in range(5):
+        clusters.write("c", Patch(Ref(*TYPE, "test", "x"), {"spec": {"replicas": 10 + number}}))
+        await eventually(lambda: _replicas(clusters) == 2, "our replicas to be back")
+    await desk.idle()
+    assert desk.count("applies") - before == 5
+
+
+def _replicas(clusters: SimFleet) -> int:
+    live = clusters.get("c", *TYPE, "x")
+    assert live is not None
+    return int(live["spec"]["replicas"])
