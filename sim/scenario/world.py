@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import Health, Inventory
 from gpufleet.model.placement import Placement, Version
-from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import Parsed, PlacementDocument
 from gpufleet.wire.documents_scenario import Delete, Pods, Reschedule, Scale
@@ -20,12 +19,11 @@ from services.rescheduler.core import events as rev
 from services.scheduler.core import assign
 from services.scheduler.core import events as ev
 from services.scheduler.core.decide import decide
-from services.scheduler.core.inputs import inputs_of
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.place import whole
 from services.scheduler.core.state import State
 from sim.api.resources import NAMESPACES
 from sim.model.api import Json
+from sim.placed import as_decided, bound_pods
 from sim.scenario.bound import Wanted
 from sim.scenario.change import namespace
 from sim.scenario.member import EPOCH, LOG, Member, build_member
@@ -60,6 +58,7 @@ class World:
     _scheduler_wakes: float | None = None
     _rescheduler_wakes: float | None = None
     _records: int = 0
+    _given: dict[str, Placement] = field(default_factory=dict)
     _namespaces: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -87,6 +86,7 @@ class World:
         self._inventories()
         self._decide()
         for key, item in sorted(placements.items()):
+            self._given[key] = item.placement
             placement = as_decided(self.state, item.placement, self.now)
             self._events.append(ev.PlacementRead(key, placement.version, placement))
             self._moves.append(rev.PlacementChanged(key, placement))
@@ -229,8 +229,11 @@ class World:
         return None if found is None else max(found, self.now + _SOON)
 
     def placements(self) -> list[Placement]:
-        """Every placement, ordered by workload."""
-        return list(self.state.placements())
+        """Every placement, ordered by workload. One of the start whose workload was never submitted is as given."""
+        return [
+            self._given[p.workload] if p.verdict is Verdict.ORPHANED and p.workload in self._given else p
+            for p in self.state.placements()
+        ]
 
     def _inventories(self) -> bool:
         busy = False
@@ -307,48 +310,7 @@ class World:
         return [self.members[name] for name in sorted(self.members)]
 
 
-def as_decided(state: State, placement: Placement, now: float) -> Placement:
-    """Returns a placement from a document as if it had been decided on the submission and the policy of now.
-
-    So nothing is moved that is where it should be. Where the workload asks for something else by now, or has no
-    submission, it is left as it is, and decided anew.
-    """
-    verdict = placement.verdict
-    if verdict is Verdict.SCHEDULED and placement.unplaced:
-        verdict = Verdict.PARTIALLY_SCHEDULED
-    placement = replace(placement, version=Version(0, 1), verdict=verdict, decided_at=now)
-    entry = state.entries.get(placement.workload)
-    workload = entry.current if entry is not None else None
-    if entry is None or workload is None:
-        return placement
-    policy, _ = state.policies.select(workload, placement.policy)
-    wanted = workload.replicas
-    whole_copies = bool(placement.shares) and all(share.replicas == wanted for share in placement.shares)
-    if policy is None or not (placement.replicas == wanted or whole_copies):
-        return placement
-    division = policy.placement.division
-    return replace(
-        placement,
-        inputs=inputs_of(state, entry, workload, policy, placement),
-        policy=policy.key,
-        uid=workload.uid,
-        arrival=entry.arrival or 0,
-        job=workload.job,
-        movable=division in (DivisionType.DYNAMIC, DivisionType.AGGREGATED)
-        or whole(workload, division, is_gang=policy.placement.gang),
-        redispatch_user_failures=policy.redispatch_user_failures,
-    )
-
-
 def _bound(placements: Mapping[str, PlacementDocument], cluster: str) -> Wanted:
     """Returns the pods that are bound in a cluster, by workload and component."""
-    wanted: Wanted = {}
-    for key, item in sorted(placements.items()):
-        share = item.placement.share(cluster)
-        left = item.bound_in(cluster) if share is not None else 0
-        for name, count in share.components if share is not None else ():
-            bound = min(left, count)
-            left -= bound
-            if bound:
-                wanted.setdefault(key, {})[name] = bound
-    return wanted
+    found = {key: bound_pods(item, cluster) for key, item in sorted(placements.items())}
+    return {key: components for key, components in found.items() if any(components.values())}
