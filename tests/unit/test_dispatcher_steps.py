@@ -135,7 +135,7 @@ ROWS = [
         Live(object_of(DEPLOYMENT, stamp(9, 9, "old"))),
         REFUSED,
         code="Conflict",
-        says="another log (old); gpufleet adopt",
+        says="another log (old)",
     ),
     Row("somebody's, to be overwritten", changed(DEPLOYMENT, conflict_overwrite=True), Live(FOREIGN), Update),
     Row(
