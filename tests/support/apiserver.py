@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import secrets
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class RealApiServer:
         return self._cluster.api
 
     def access(self, token: str | None = None) -> dict[str, Any]:
-        config = read_kubeconfig(self.name, self._cluster.kubeconfig)
+        config = copy.deepcopy(read_kubeconfig(self.name, self._cluster.kubeconfig))
         if token is not None:
             config["users"][0]["user"]["token"] = token
         return {"inline": config}
