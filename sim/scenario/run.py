@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from gpufleet.model.placement import Placement
 from gpufleet.wire.yaml import load
 from sim.model.api import Json
 from sim.scenario.expect import failures
-from sim.scenario.steps import Script
+from sim.scenario.steps import Instant, Script
 from sim.scenario.world import START, World
 
 CRDS = Path(__file__).parents[1] / "crds"
@@ -30,10 +31,11 @@ def custom_resources() -> list[Json]:
     return [dict(document.manifest) for path in paths for document in load(path.read_bytes(), path.name)]
 
 
-def run(script: Script) -> Outcome:
-    """Returns what became of everything. Raises `sim.scenario.world.Restless` where an instant has no end."""
-    world = World(script.settings, custom_resources())
-    outcome = Outcome(warnings=list(script.warnings))
+def play(script: Script, world: World) -> Iterator[Instant]:
+    """Lets a script happen in a world, and yields each of its instants once everything that is due then is done.
+
+    Raises `sim.scenario.world.Restless` where an instant has no end.
+    """
     world.start(script.start)
     for instant in script.instants:
         until = START + instant.at
@@ -46,6 +48,14 @@ def run(script: Script) -> Outcome:
         for deed in instant.deeds:
             world.do(deed)
         world.settle()
+        yield instant
+
+
+def run(script: Script) -> Outcome:
+    """Returns what became of everything. Raises `sim.scenario.world.Restless`."""
+    world = World(script.settings, custom_resources())
+    outcome = Outcome(warnings=list(script.warnings))
+    for instant in play(script, world):
         placements = world.placements()
         outcome.steps.append((instant.at, placements))
         outcome.failures += failures(instant.checks, {p.workload: p for p in placements}, instant.at)
