@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet.cli import main
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.files import load_documents
 from gpufleet.cli.output import Format
@@ -229,15 +229,17 @@ def test_the_command_prints_every_state_and_fails(written: Path, capsys: pytest.
     ]
 
 
-def test_the_process_exits_as_documented(written: Path) -> None:
-    command = [sys.executable, "-m", "gpufleet.cli.main", "simulate"]
-    done = subprocess.run([*command, str(written), "-o", "json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["steps"]
-    assert "expectations failed" in done.stderr
-    done = subprocess.run([*command, str(written.parent / "none.yaml")], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "No such file" in done.stderr
+def test_the_exit_code_is_as_documented(
+    written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, code in (("scenario.yaml", 1), ("none.yaml", 2)):
+        monkeypatch.setattr(sys, "argv", ["gpufleet", "simulate", str(written.parent / name), "-o", "json"])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        assert ended.value.code == code
+        printed = capsys.readouterr()
+        assert bool(printed.out) is (code == 1)
+        assert ("expectations failed" if code == 1 else "No such file") in printed.err
 
 
 @pytest.mark.parametrize("documents", [[], [cluster("c1", 8)]])
