@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final
 
 import aiokafka
@@ -14,9 +15,11 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from faststream import AckPolicy
+from faststream._internal.endpoint.subscriber.usecase import SubscriberUsecase
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from gpufleet.bus.ends import Ends
 from gpufleet.bus.settings import KafkaSettings
 
 log = structlog.get_logger("gpufleet.bus")
@@ -41,6 +44,8 @@ class FleetBroker(KafkaBroker):
     def __init__(self, settings: KafkaSettings, *, client_id: str, middlewares: Any = ()) -> None:
         self.settings = settings
         self.idempotent: bool | None = None  # None: not known before the first connection
+        self.ends = Ends(client_options(settings, client_id))
+        self._started: list[tuple[SubscriberUsecase[Any], Callable[[], None]]] = []
         super().__init__(
             settings.servers,
             client_id=client_id,
@@ -62,7 +67,21 @@ class FleetBroker(KafkaBroker):
     async def _connect(self) -> Callable[..., aiokafka.AIOKafkaConsumer]:
         self.idempotent = await reach(self.settings, str(self._connection_kwargs["client_id"]))
         self._connection_kwargs["enable_idempotence"] = self.idempotent
+        await self.ends.open()
         return await super()._connect()
+
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> None:
+        await super().stop(exc_type, exc_val, exc_tb)
+        await self.ends.close()
+
+    def on_subscriber_started(self, subscriber: SubscriberUsecase[Any], callback: Callable[[], None]) -> None:
+        """Call `callback` when the subscriber's consumer is started, before it has read anything."""
+        self._started.append((subscriber, callback))
 
     async def start(self) -> None:
         """Connect and start all subscribers at once.
@@ -71,7 +90,14 @@ class FleetBroker(KafkaBroker):
         joined, which takes seconds, and the tables could come after it.
         """
         await self.connect()
-        await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
+        callbacks = dict(self._started)
+
+        async def start(subscriber: SubscriberUsecase[Any]) -> None:
+            await subscriber.start()
+            if (callback := callbacks.get(subscriber)) is not None:
+                callback()
+
+        await asyncio.gather(*map(start, self.subscribers))
         self.running = True
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiokafka import TopicPartition
-from faststream.kafka import KafkaBroker
 
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.leadership import Leadership
 from gpufleet.bus.owned import OwnedFeed
 from gpufleet.bus.reader import FeedFailed, Reader, Sink
@@ -30,7 +30,7 @@ class TableFeed(Reader):
     records at a time, in offset order per partition; between topics there is no order.
     """
 
-    def __init__(self, broker: KafkaBroker, topics: Sequence[str], sink: Sink, settings: KafkaSettings) -> None:
+    def __init__(self, broker: FleetBroker, topics: Sequence[str], sink: Sink, settings: KafkaSettings) -> None:
         super().__init__(broker, topics, sink, settings)
         self._begun = False
         self._caught_up = False

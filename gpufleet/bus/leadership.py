@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiokafka import TopicPartition
-from faststream.kafka import KafkaBroker
 
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.epochs import EpochTable, claim_key
 from gpufleet.bus.ownership import Claimer, Ownership
 from gpufleet.bus.records import Record
@@ -35,7 +35,7 @@ class Leadership(Ownership):
 
     def __init__(
         self,
-        broker: KafkaBroker,
+        broker: FleetBroker,
         epochs_topic: str,
         sink: LeaderSink,
         settings: KafkaSettings,

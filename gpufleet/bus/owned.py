@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from aiokafka import TopicPartition
-from faststream.kafka import KafkaBroker
 
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.epochs import EpochTable, claim_key
 from gpufleet.bus.ownership import Claimer, Ownership
 from gpufleet.bus.records import Record
@@ -39,7 +39,7 @@ class OwnedFeed(Ownership):
 
     def __init__(
         self,
-        broker: KafkaBroker,
+        broker: FleetBroker,
         topics: Sequence[str],
         sink: ShardSink,
         settings: KafkaSettings,
@@ -75,9 +75,7 @@ class OwnedFeed(Ownership):
 
     async def _prepare(self, shards: Sequence[int], *, fresh: bool) -> None:
         partitions = [TopicPartition(topic, shard) for topic in self.topics for shard in shards]
-        if not fresh:  # after a rebalance aiokafka starts at the beginning by itself, as nothing is committed
-            await self.consumer.seek_to_beginning(*partitions)
-        for partition in partitions:
-            self.next_offsets.pop(partition, None)
+        if not fresh:  # else the rebalance has rewound them
+            self.rewind(partitions)
         await self.reach(await self.end_offsets(partitions))
         await self._barrier()

@@ -10,8 +10,8 @@ from typing import Any, Final
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
-from faststream.kafka import KafkaBroker
 
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.epochs import EpochTable
 from gpufleet.bus.lease import Lease
 from gpufleet.bus.publisher import PublishError
@@ -39,7 +39,7 @@ class Ownership(Reader):
 
     def __init__(
         self,
-        broker: KafkaBroker,
+        broker: FleetBroker,
         topics: Sequence[str],
         settings: KafkaSettings,
         *,
@@ -133,6 +133,7 @@ class Ownership(Reader):
         self.assigned = frozenset(partition.partition for partition in assigned)
         log.debug("bus.assigned", group=self.group, shards=sorted(self.assigned))
         if assigned:
+            self.rewind(assigned)  # before anything is fetched, which is after this
             self._assigned_now()
         for shard in sorted(set(self.held) - self.assigned):
             self._drop(shard, "given to another instance")

@@ -10,12 +10,12 @@ from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError
 from faststream import AckPolicy
 from faststream._internal.endpoint.subscriber.utils import MultiLock
-from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from faststream.message import StreamMessage
 
 from gpufleet.bus.assignor import ShardAssignor
+from gpufleet.bus.broker import FleetBroker
 from gpufleet.bus.records import Record, from_consumer
 from gpufleet.bus.settings import KafkaSettings
 
@@ -41,7 +41,7 @@ class Reader:
 
     def __init__(
         self,
-        broker: KafkaBroker,
+        broker: FleetBroker,
         topics: Sequence[str],
         sink: Sink,
         settings: KafkaSettings,
@@ -55,8 +55,8 @@ class Reader:
         self._failure: BaseException | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._stops_on_reset = group is None
-        self._isolation = settings.isolation
-        self._ends: dict[TopicPartition, int] = {}
+        self._committed = settings.isolation == "read_committed"
+        self._broker = broker
         membership: dict[str, Any] = {}
         if group is not None:
             membership = {
@@ -83,6 +83,8 @@ class Reader:
             **membership,
         )
         self.subscriber(self._handle)
+        if group is None:
+            broker.on_subscriber_started(self.subscriber, lambda: self.rewind(self.consumer.assignment()))
 
     @property
     def consumer(self) -> Any:
@@ -92,6 +94,17 @@ class Reader:
     @property
     def failure(self) -> BaseException | None:
         return self._failure
+
+    def rewind(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read these partitions from the beginning.
+
+        From offset 0, which the log may not have any more: then the consumer is told so and goes to the first one by
+        `auto_offset_reset`. Not by asking for the first one: of two batches that were written at the same time the
+        embedded broker may take the second for it.
+        """
+        for partition in partitions:
+            self.consumer.seek(partition, 0)
+            self.next_offsets.pop(partition, None)
 
     async def _handle(self, records: list[Record]) -> None:
         if self._failure is not None:
@@ -140,14 +153,25 @@ class Reader:
             await self._wait(None)
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The end offsets now, for `reach`; waits for a broker that is away.
+        """The end offsets now (under read_committed the last stable ones); waits for a broker that is away.
 
-        Under read_committed they are the last stable ones. The embedded broker answers with the first offset of the
-        last batch plus one; `reach` knows. Raises FeedFailed where an end is lower than in an earlier answer.
+        Raises FeedFailed where the log ends before what was read.
         """
-        while partitions:
+        self.check()
+        known = {partition: self.next_offsets.get(partition, 0) for partition in partitions}
+        answers = await self._broker.ends.ask(known, committed=self._committed)
+        ends = {partition: end for partition, end in answers.items() if end is not None}
+        # Not at all at our offset: the begin of the log was deleted (a topic with a retention), or the log was lost.
+        if strange := [partition for partition, end in answers.items() if end is None]:
+            ends |= await self._listed_ends(strange)
+        if self._stops_on_reset:
+            for partition, end in ends.items():
+                _check_not_before(partition, end, known[partition])
+        return ends
+
+    async def _listed_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        while True:
             self.check()
-            known = dict(self._ends)  # before the question: another one may be answered meanwhile
             try:
                 ends: dict[TopicPartition, int] = await self.consumer.end_offsets(list(partitions))
             except KafkaError as error:
@@ -156,28 +180,16 @@ class Reader:
                     raise
                 await asyncio.sleep(_RETRY)
             else:
-                for partition, end in ends.items():
-                    if self._stops_on_reset:
-                        _check_not_before(partition, end, known.get(partition, 0))
-                    self._ends[partition] = max(end, self._ends.get(partition, 0))
                 return ends
-        return {}
 
     async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Wait until the sink has every record below `ends`, which `end_offsets` gave. Raises FeedFailed."""
+        """Wait until the sink has every record below `ends`. Raises FeedFailed."""
         behind = dict(ends)
-        whole: set[TopicPartition] = set()
         while True:
             self.check()
-            for partition in list(behind):
-                while await self._has_reached(partition, behind[partition]):
-                    # The answer may point into the last batch: what brought its first record told the true end too.
-                    told = self._told_end(partition)
-                    if partition in whole or told is None or told <= behind[partition]:
-                        del behind[partition]
-                        break
-                    whole.add(partition)
-                    behind[partition] = told
+            for partition, end in list(behind.items()):
+                if await self._has_reached(partition, end):
+                    del behind[partition]
             if not behind:
                 return
             await self._wait(_LOOK)
@@ -195,15 +207,6 @@ class Reader:
         # handler works nothing awaits, so with the lock free nothing is between the consumer and the sink.
         lock = cast(MultiLock, self.subscriber.lock)  # one, as the broker has a graceful time-out
         return position >= end and lock.empty
-
-    def _told_end(self, partition: TopicPartition) -> int | None:
-        """The end that the last fetch of the partition told."""
-        consumer = self.consumer
-        if consumer is None or partition not in consumer.assignment():
-            return None
-        committed = self._isolation == "read_committed"
-        end: int | None = (consumer.last_stable_offset if committed else consumer.highwater)(partition)
-        return end
 
     async def _wait(self, seconds: float | None) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -77,6 +77,33 @@ async def test_last_batch_is_read_whole(settings: KafkaSettings) -> None:
         await producer.stop()
 
 
+async def test_begin_and_end_are_right_with_producers_that_race(settings: KafkaSettings) -> None:
+    """The embedded broker's list of offsets can take the wrong one of two batches for the first or the last."""
+    topics = [f"{settings.topic_prefix}race-{number}" for number in range(12)]
+    for topic in topics:
+        await create_topic(settings, topic)
+    producers = [AIOKafkaProducer(**client_options(settings, "p")) for _ in range(2)]
+    for producer in producers:
+        await producer.start()
+    seen: list[Record] = []
+    try:
+        async with reading(settings, topics[:6], seen.extend) as feed:
+            for topic in topics:
+                sends = [p.send_and_wait(topic, b"", key=b"%d" % n) for n in range(40) for p in producers]
+                await asyncio.gather(*sends)
+                if topic in topics[:6]:
+                    await feed.barrier()
+                    assert [r.offset for r in seen if r.topic == topic] == list(range(80))
+    finally:
+        for producer in producers:
+            await producer.stop()
+    late: list[Record] = []
+    async with reading(settings, topics, late.extend) as feed:
+        await feed.caught_up()
+    for topic in topics:
+        assert [record.offset for record in late if record.topic == topic] == list(range(80))
+
+
 async def test_empty_table_is_caught_up_at_once(settings: KafkaSettings, registry: Registry) -> None:
     async with reading(settings, registry.names(["workloads", "inventory", "epochs"]), lambda _: None) as feed:
         async with asyncio.timeout(5):

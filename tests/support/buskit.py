@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from gpufleet.bus.admin import apply, connect_admin
-from gpufleet.bus.broker import FleetBroker, build_broker, client_options
+from gpufleet.bus.broker import FleetBroker, build_broker
 from gpufleet.bus.feed import TableFeed
 from gpufleet.bus.publisher import Publisher
 from gpufleet.bus.reader import Sink
-from gpufleet.bus.records import Record, from_consumer
+from gpufleet.bus.records import Record
 from gpufleet.bus.runner import ServiceRunner
 from gpufleet.bus.service import Service
 from gpufleet.bus.settings import KafkaSettings
@@ -85,20 +84,10 @@ async def reading(settings: KafkaSettings, topics: Sequence[str], sink: Sink) ->
 
 
 async def read_all(settings: KafkaSettings, topic: str) -> list[Record]:
-    """All records of a topic now, in the order of partitions and offsets, read by a plain consumer."""
+    """All records of a topic now, in the order of partitions and offsets."""
     records: list[Record] = []
-    consumer = AIOKafkaConsumer(
-        topic, **client_options(settings, "test"), auto_offset_reset="earliest", fetch_max_wait_ms=20
-    )
-    await consumer.start()
-    try:
-        partitions = consumer.assignment()
-        ends = await consumer.end_offsets(list(partitions))
-        while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
-            for batch in (await consumer.getmany(timeout_ms=200)).values():
-                records.extend(map(from_consumer, batch))
-    finally:
-        await consumer.stop()
+    async with reading(settings, [topic], records.extend) as feed:
+        await feed.caught_up()
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
