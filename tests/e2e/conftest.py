@@ -6,12 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import programme
 from tests.support.clusters import Cluster, open_real
 from tests.support.kafka import ApacheKafka
 from tests.support.kube import gpu_node
 from tests.support.kubeapi import KubeApi
 
 CLUSTERS = ("idc", "ack-a", "ack-b")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    programme.show(report)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    programme.hand_over(item)
+    yield
 
 
 @pytest.fixture(scope="module")
