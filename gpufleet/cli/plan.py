@@ -38,10 +38,14 @@ def simulate(path: str, format_: Format) -> None:
     from sim.scenario.steps import compile_script
     from sim.scenario.world import Restless
 
-    document, scenario = _scenario(path)
+    document, scenario, beside = _scenario(path)
     folder = Path() if path == "-" else Path(path).parent
+
+    def read(name: str) -> list[Document]:
+        return files.load_documents(str(folder / name))
+
     try:
-        outcome = run(compile_script(document, scenario, lambda name: files.load_documents(str(folder / name))))
+        outcome = run(compile_script(document, scenario, read, beside))
     except (DocumentErrors, Restless) as error:
         raise CliError(str(error)) from error
     for warning in outcome.warnings:
@@ -54,20 +58,23 @@ def simulate(path: str, format_: Format) -> None:
         )
 
 
-def _scenario(path: str) -> tuple[Document, Scenario]:
-    """Returns the one Scenario of a file. Raises CliError."""
+def _scenario(path: str) -> tuple[Document, Scenario, list[Document]]:
+    """Returns the one Scenario of a file, and the documents beside it. Raises CliError."""
     from gpufleet.wire.documents import DocumentErrors, parse_documents
 
+    documents = files.load_documents(path)
+    beside = [document for document in documents if document.manifest.get("kind") != "Scenario"]
+    scenarios = [document for document in documents if document.manifest.get("kind") == "Scenario"]
+    if len(scenarios) != 1 and not any(document.errors for document in documents):
+        raise CliError(f"{path}: has {len(scenarios)} Scenario documents; simulate takes one")
     try:
-        parsed = parse_documents(files.load_documents(path))
+        parsed = parse_documents(scenarios or documents)
     except DocumentErrors as error:
         raise CliError(str(error)) from error
     for warning in parsed.warnings:
         note(f"warning: {warning}")
-    found = [item for item in parsed.objects if item.value is parsed.scenario]
-    if parsed.scenario is None or len(parsed.objects) != 1:
-        raise CliError(f"{path}: simulate takes one Scenario document; it names all others in its documents and steps")
-    return found[0].document, parsed.scenario
+    assert parsed.scenario is not None
+    return scenarios[0], parsed.scenario, beside
 
 
 def show_steps(steps: Sequence[tuple[float, Sequence[Placement]]], format_: Format) -> None:

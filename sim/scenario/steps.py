@@ -82,9 +82,12 @@ class Script:
     warnings: tuple[str, ...] = ()
 
 
-def compile_script(document: Document, scenario: Scenario, read: Read) -> Script:
-    """Returns the script of a scenario. Raises DocumentErrors with every problem of all documents."""
-    return _Compiler(document, read).compile(scenario)
+def compile_script(document: Document, scenario: Scenario, read: Read, beside: Sequence[Document] = ()) -> Script:
+    """Returns the script of a scenario; documents ``beside`` it are there at the start.
+
+    Raises DocumentErrors with every problem of all documents.
+    """
+    return _Compiler(document, read).compile(scenario, beside)
 
 
 class _Compiler:
@@ -97,11 +100,11 @@ class _Compiler:
         self._inventories: dict[str, Inventory | None] = {}
         self._workloads: set[str] = set()
 
-    def compile(self, scenario: Scenario) -> Script:
+    def compile(self, scenario: Scenario, beside: Sequence[Document]) -> Script:
         findings = Findings()
         settings = read_settings(scenario.settings, findings)
         self._errors += [self._document.error(*problem) for problem in findings.errors]
-        start = self._parse(scenario.documents, "documents")
+        start = self._parse(scenario.documents, "documents", beside)
         self._learn(start)
         instants: dict[float, Instant] = {0.0: Instant(0.0)}
         for step in sorted(scenario.steps, key=lambda step: step.at):
@@ -179,8 +182,8 @@ class _Compiler:
 
     # -- documents -----------------------------------------------------------------------------------------------
 
-    def _parse(self, sources: Sequence[Source], path: str) -> Parsed:
-        documents: list[Document] = []
+    def _parse(self, sources: Sequence[Source], path: str, beside: Sequence[Document] = ()) -> Parsed:
+        documents: list[Document] = list(beside)
         own = self._document
         for index, source in enumerate(sources):
             here = f"{path}[{index}]"

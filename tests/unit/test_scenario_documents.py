@@ -242,13 +242,36 @@ def test_the_exit_code_is_as_documented(
         assert ("expectations failed" if code == 1 else "No such file") in printed.err
 
 
-@pytest.mark.parametrize("documents", [[], [cluster("c1", 8)]])
-def test_the_command_takes_one_scenario(documents: list[Any], tmp_path: Path) -> None:
+EMPTY = {"apiVersion": "gpufleet.io/v1alpha1", "kind": "Scenario", "metadata": {"name": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has 0 Scenario documents"),
+        (dump([cluster("c1", 8)]), "has 0 Scenario documents"),
+        (dump([EMPTY, EMPTY]), "has 2 Scenario documents"),
+        ("kind: [", "is not YAML"),
+        (dump([EMPTY]) + "---\nkind: [\n", "document 2"),
+        (dump([EMPTY | {"steps": [{"at": 1}]}]), "does nothing"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_its_file(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text(dump(documents) if documents else "")
+    path.write_text(text)
     with pytest.raises(CliError) as caught:
         simulate(str(path), Format.JSON)
     assert caught.value.code is Exit.USAGE
+    assert says in str(caught.value)
+
+
+def test_documents_beside_the_scenario_are_there_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(dump([*FLEET, EMPTY | {"documents": [deployment(2)]}]))
+    simulate(str(path), Format.NAME)
+    assert capsys.readouterr().out == f"{LLM}\n"
 
 
 @pytest.mark.parametrize(
