@@ -20,6 +20,7 @@ from gpufleet.cli.errors import CliError, Exit
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.placement import Observation, Placement
+from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.staging import Staging
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import (
@@ -27,6 +28,7 @@ from gpufleet.wire.records import (
     parse_inventory,
     parse_observation,
     parse_placement,
+    parse_policy,
     policy_manifest,
 )
 from gpufleet.wire.records_workloads import read_manifest
@@ -100,6 +102,10 @@ class Tables:
     def policies(self) -> Iterator[dict[str, object]]:
         """Returns policy documents in order of key."""
         return self._parsed("policies", lambda record: policy_manifest(record)[0])
+
+    def propagation_policies(self) -> dict[str, PropagationPolicy]:
+        """Returns the policies that place workloads, by key."""
+        return {p.key: p for p in self._parsed("policies", parse_policy) if isinstance(p, PropagationPolicy)}
 
     def workloads(self) -> Iterator[dict[str, object]]:
         """Returns manifests in order of key."""

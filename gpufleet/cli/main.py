@@ -326,9 +326,14 @@ def _kafka(bootstrap: str) -> Any:
 
 def _quiet() -> None:
     """Logs are for services; a command speaks for itself."""
+    import logging
+
     from gpufleet.telemetry import logs
 
     logs.configure(level="CRITICAL", format_="console")
+    # Loggers with a level of their own, such as that of the Kafka client, do not ask the root's.
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.CRITICAL)
 
 
 def run() -> None:
@@ -348,7 +353,8 @@ def run() -> None:
         usage = getattr(error, "format_message", None)  # click's own errors, whichever click typer brings
         if usage is None:
             raise
-        note(f"error: {usage()}")
+        # No arguments at all are no error to be told of: what click says then is the help.
+        note(usage() if type(error).__name__ == "NoArgsIsHelpError" else f"error: {usage()}")
         sys.exit(int(Exit.USAGE))
 
 

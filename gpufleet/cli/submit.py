@@ -20,7 +20,7 @@ from gpufleet.model.log import Scale
 from gpufleet.model.names import FREEZE_KEY
 from gpufleet.model.placement import ObservedPhase, Placement, WorkloadHealth
 from gpufleet.model.reasons import Verdict
-from gpufleet.wire.documents import Ignored, Object, dump_freeze
+from gpufleet.wire.documents import Ignored, Object, Parsed, dump_freeze, lint_policies
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump_scale
 
@@ -43,8 +43,9 @@ async def apply(
     workloads = list(parsed.workloads)
     if not records:
         raise CliError("nothing to apply: the documents are of kinds that are not supported yet")
-    topics = ("placements", "observations")
+    topics = ("placements", "observations", "policies")
     async with tables(kafka, topics) as view:
+        _lint(view, parsed)
         offsets: dict[str, int] = {}
         async with publisher_for(kafka) as publisher:
             for topic, key, value in records:
@@ -52,6 +53,15 @@ async def apply(
                 note(f"{_noun(topic)} {key} submitted")
         if workloads and decide:
             await _follow(view, {key: offsets[key] for key in workloads}, wait=wait, timeout=timeout)
+
+
+def _lint(view: Tables, parsed: Parsed) -> None:
+    """Warns of workloads that several policies match: those of the fleet, and of the documents in their place."""
+    from services.scheduler.core.select import select
+
+    policies = view.propagation_policies() | parsed.policies
+    for warning in lint_policies(parsed, lambda workload: select(policies.values(), workload)):
+        note(f"warning: {warning}")
 
 
 def record_of(item: Object) -> tuple[str, str, bytes]:

@@ -258,7 +258,7 @@ def _check_size(manifest: Mapping[str, Any], findings: Findings) -> None:
     if size > MAX_VALUE_BYTES and manifest.get("kind") != "Scenario":
         findings.error(
             "",
-            f"has {size // 1024} KiB, more than the {MAX_VALUE_BYTES // 1024} KiB that a record may have",
+            f"has {-(-size // 1024)} KiB, more than the {MAX_VALUE_BYTES // 1024} KiB that a record may have",
             "keep large data out of the manifest: refer to it by ConfigMap, volume or URL",
         )
 
