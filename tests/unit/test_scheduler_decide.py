@@ -308,6 +308,17 @@ def test_a_job_that_grows_grows_where_it_is_or_stays_as_it_was() -> None:
     assert (placement.verdict, placement.unplaced) == (Verdict.PARTIALLY_SCHEDULED, 2)
 
 
+def test_a_job_that_stays_where_it_is_does_not_say_that_it_would_not_fit_elsewhere() -> None:
+    world = World()
+    world.clusters(a=0, b=gpus_free(8, 8))
+    world.submit(job(components={"Worker": (2, 4)}, digest="1"), policy(["a"], ["b"]))
+    assert world.codes(TRAIN)["a"] != "", "while a has no room it says so"
+    world.observe("a", gpus_free(8, 8))
+    world.submit(job(components={"Worker": (3, 4)}, digest="2", version=1))
+    assert world.assigned(TRAIN) == {"b": 3}
+    assert "a" not in world.codes(TRAIN)
+
+
 # Divisions that do not look at capacity.
 
 

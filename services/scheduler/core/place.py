@@ -235,7 +235,7 @@ def _explain(draft: Draft) -> None:
     missing = draft.replicas - sum(counts.values())
     division = draft.policy.placement.division
     at_once = whole(draft.workload, division, is_gang=draft.policy.placement.gang)
-    if not at_once and (draft.blocked or division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
+    if draft.blocked or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
         return  # capacity was not looked at
     used = {cluster for cluster, count in counts.items() if count}
     last = max((draft.tier_of(cluster) or 0 for cluster in used), default=-1)
@@ -249,10 +249,11 @@ def _explain(draft: Draft) -> None:
             for o in draft.options
             if o.tier < last and o.assigned + o.running + o.stock > counts.get(o.cluster, 0)
         }
+    stays = at_once and missing <= 0 and any(draft.before.get(cluster) is not None for cluster in used)
     budget = draft.state.settings.reason_clusters
     for number, tier in enumerate(draft.candidates.tiers):
         for member in tier.members:
-            if member.name in spoken or (missing <= 0 and number == last):
+            if member.name in spoken or (missing <= 0 and number == last) or (stays and number < last):
                 continue
             if missing <= 0 and number > last:
                 reason = _not_needed(draft, member.name, last)
