@@ -26,7 +26,7 @@ test: $(STAMP)  ## Run every test that needs nothing but this machine
 
 .PHONY: e2e
 e2e: $(STAMP)  ## The same story on Apache Kafka and real Kubernetes control planes (first build: some 10 minutes)
-	@GPUFLEET_E2E=1 $(BIN)/pytest -m e2e tests/e2e tests/conformance
+	@GPUFLEET_E2E=1 $(BIN)/pytest -m e2e -n 2 --dist loadfile tests/e2e tests/conformance
 
 .PHONY: lint
 lint: $(STAMP)  ## ruff, mypy strict, import-linter
