@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpufleet.bus.admin import TopicsMissing
 from gpufleet.bus.broker import BusUnavailable
@@ -17,11 +17,13 @@ from gpufleet.bus.records import Record
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import Registry, load_registry
 from gpufleet.cli.errors import CliError, Exit
+from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.staging import Staging
+from gpufleet.model.workload import Division, Workload
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import (
     parse_cluster,
@@ -29,9 +31,10 @@ from gpufleet.wire.records import (
     parse_observation,
     parse_placement,
     parse_policy,
+    parse_scale,
+    parse_workload,
     policy_manifest,
 )
-from gpufleet.wire.records_workloads import read_manifest
 
 T = TypeVar("T")
 
@@ -107,9 +110,20 @@ class Tables:
         """Returns the policies that place workloads, by key."""
         return {p.key: p for p in self._parsed("policies", parse_policy) if isinstance(p, PropagationPolicy)}
 
-    def workloads(self) -> Iterator[dict[str, object]]:
-        """Returns manifests in order of key."""
-        return self._parsed("workloads", _manifest)
+    def workloads(self) -> Iterator[dict[str, Any]]:
+        """Returns manifests in order of key, with the uid and the replicas that count."""
+        for workload in self._parsed("workloads", parse_workload):
+            yield _manifest(workload, self._scale(workload.key))
+
+    def _scale(self, workload: str) -> int | None:
+        record = self.records.get("scales", {}).get(workload)
+        with contextlib.suppress(RecordError):
+            return None if record is None else parse_scale(record).replicas
+        return None
+
+    def unreadable_workloads(self) -> list[str]:
+        """Returns the keys of submissions that are left out because they cannot be read."""
+        return [key for key, record in sorted(self.records.get("workloads", {}).items()) if not _readable(record)]
 
     def placement(self, workload: str) -> Placement | None:
         """Returns one placement."""
@@ -150,10 +164,22 @@ class Tables:
         await self._changed.wait()
 
 
-def _manifest(record: Record) -> dict[str, object]:
-    value = read_manifest(record.value or b"")
-    manifest = value.get("manifest", value)
-    return manifest if isinstance(manifest, dict) else {}
+def _manifest(workload: Workload, scale: int | None) -> dict[str, Any]:
+    """Returns a manifest that says by itself what the envelope and a scale say about it."""
+    manifest = dict(workload.manifest)
+    if workload.uid:
+        manifest["metadata"] = {**manifest["metadata"], "uid": workload.uid}
+    if scale is not None and len(workload.components) == 1 and workload.division is not Division.WHOLE:
+        manifest = kinds.with_replicas(manifest, {workload.components[0].name: scale})
+    return manifest
+
+
+def _readable(record: Record) -> bool:
+    try:
+        parse_workload(record)
+    except RecordError:
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager

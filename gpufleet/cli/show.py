@@ -9,7 +9,7 @@ from typing import Any
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.cli.errors import CliError
 from gpufleet.cli.live import Tables, tables
-from gpufleet.cli.output import Format, age, out, show_documents, table
+from gpufleet.cli.output import Format, age, note, out, show_documents, table
 from gpufleet.cli.plan import show_placements, where
 from gpufleet.cli.what import What
 from gpufleet.model.cluster import Inventory, NodeClass
@@ -19,7 +19,7 @@ from gpufleet.model.quantity import render
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 
-_TOPICS = ("clusters", "policies", "workloads", "inventory", "placements", "observations")
+_TOPICS = ("clusters", "policies", "workloads", "scales", "inventory", "placements", "observations")
 
 
 async def get(kafka: KafkaSettings, what: What, names: Sequence[str], format_: Format, *, watch: bool) -> None:
@@ -55,6 +55,8 @@ def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> Non
             else:
                 table(["kind", "namespace", "name"], [_policy_key(d).split("/", 2) for d in documents])
         case What.FLEET:
+            for key in view.unreadable_workloads():
+                note(f"warning: workload {key} is left out: its submission cannot be read, see `gpufleet dlq list`")
             documents = [
                 *(_cluster_documents(view)),
                 *view.policies(),
