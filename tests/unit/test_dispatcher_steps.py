@@ -395,6 +395,28 @@ def test_done_tells_what_the_object_says() -> None:
     assert seen.status == live["status"]
 
 
+@pytest.mark.parametrize(
+    ("assignment", "live", "facts"),
+    [
+        (DEPLOYMENT, object_of(DEPLOYMENT, stamp(3, 4)), FROZEN),
+        (GONE_DEPLOYMENT, object_of(DEPLOYMENT), FROZEN),
+        (DEPLOYMENT, object_of(DEPLOYMENT, **GOING), FACTS),
+    ],
+)
+def test_while_something_waits_the_pods_that_are_there_count(assignment: Assignment, live: Json, facts: Facts) -> None:
+    ready = {"readyReplicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 1}
+    done = next_step(assignment, facts, Live(with_status(live, **ready)))
+    assert isinstance(done, Done)
+    assert (done.phase, done.ready) == (PENDING, 2)
+
+
+def test_a_foreign_objects_pods_are_not_ours() -> None:
+    suspended = changed(DEPLOYMENT, suspended=True)
+    done = next_step(suspended, FACTS, Live(with_status(FOREIGN, readyReplicas=2)))
+    assert isinstance(done, Done)
+    assert (done.phase, done.ready) == (PENDING, 0)
+
+
 def test_a_status_that_is_too_large_loses_its_largest_members() -> None:
     status = {"phase": "Running", "nodes": {str(n): {"x": "y" * 100} for n in range(1000)}, "progress": "1/1000"}
     assert brief(status) == {"phase": "Running", "progress": "1/1000"}

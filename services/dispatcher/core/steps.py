@@ -7,7 +7,7 @@ a race, a crash between two steps, and a first attempt are all the same thing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -136,6 +136,16 @@ _ENDED = (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED)
 
 def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
     """Returns what to do next for an assignment."""
+    step = _next_step(assignment, facts, live)
+    if not isinstance(step, Done) or step.phase is not ObservedPhase.PENDING:
+        return step
+    if live.obj is None or not _ours(live.obj, facts):
+        return step
+    # What waits has not happened: the pods of the copy that is there still run.
+    return replace(step, ready=kinds.status(live.obj).ready)
+
+
+def _next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
     stamp = Stamp(facts.log, assignment.version.epoch, assignment.version.version)
     later = _later(stamp, live)
     if later is not None:
