@@ -86,7 +86,7 @@ async def dlq_show(kafka: KafkaSettings, origin: str) -> None:
     letter = _find(await letters(kafka), origin)
     for name, value in _letter_document(letter).items():
         if name != "value":
-            out(f"{name + ':':12} {value}")
+            out(f"{name + ':':12} {'-' if value in (None, '') else value}")
     out()
     out("(no value: a tombstone)" if letter.value is None else letter.value.decode("utf-8", "backslashreplace"))
 

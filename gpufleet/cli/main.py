@@ -184,6 +184,7 @@ def unfreeze(kafka: Kafka = DEFAULT_KAFKA) -> None:
     from gpufleet.cli import submit
 
     submit.run(lambda: submit.freeze(_kafka(kafka), None))
+    note("no longer frozen: clusters are brought in line with the decisions")
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -315,7 +316,10 @@ def _kafka(bootstrap: str) -> Any:
     try:
         settings = KafkaSettings(bootstrap=bootstrap)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            ": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")]))
+            for e in error.errors()
+        )
         raise CliError(f"Kafka settings: {problems}") from error
     if "connect_timeout" not in settings.model_fields_set:
         settings = settings.model_copy(update={"connect_timeout": 5.0})
@@ -354,7 +358,8 @@ def run() -> None:
         if usage is None:
             raise
         # No arguments at all are no error to be told of: what click says then is the help.
-        note(usage() if type(error).__name__ == "NoArgsIsHelpError" else f"error: {usage()}")
+        text = usage().replace("Value error, ", "")
+        note(text if type(error).__name__ == "NoArgsIsHelpError" else f"error: {text}")
         sys.exit(int(Exit.USAGE))
 
 

@@ -171,7 +171,7 @@ async def delete(
             if key not in view.records.get(topic, {}) and key not in view.records.get("placements", {})
         ]
         if unknown:
-            raise CliError(f"not found: {', '.join(unknown)}; `gpufleet get workloads -A -o name` lists what is there")
+            raise CliError(f"not found: {', '.join(unknown)}; `gpufleet get workloads -o name` lists what is there")
         async with publisher_for(kafka) as publisher:
             for topic, key in targets:
                 await confirm(publisher, topic, key, None)
@@ -186,8 +186,13 @@ async def scale(kafka: KafkaSettings, key: str, replicas: int | None) -> None:
     """Overrides the total of a workload; None gives the manifest its say again."""
     workload = _workload_key(key)
     value = None if replicas is None else dump_scale(Scale(workload, replicas, _user(), time.time()))
+    async with tables(kafka, ("workloads",)) as view:
+        known = workload in view.records.get("workloads", {})
     async with publisher_for(kafka) as publisher:
         await confirm(publisher, "scales", workload, value)
+    if not known:
+        note(f"warning: {workload} is not submitted (yet); the scale counts when it is")
+    note(f"workload {workload} {'as its manifest says' if replicas is None else f'scaled to {replicas}'}")
 
 
 async def freeze(kafka: KafkaSettings, reason: str | None) -> None:
