@@ -262,6 +262,15 @@ def test_requests_of_init_containers_sidecars_and_overhead() -> None:
     assert dict(pod_requests(spec)) == {"cpu": 4100, "pods": 1}
 
 
+def test_what_a_pod_asks_for_as_a_whole_takes_the_place_of_its_containers() -> None:
+    spec = {
+        "containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
+        "resources": {"requests": {"cpu": "3"}},
+        "overhead": {"cpu": "100m"},
+    }
+    assert dict(pod_requests(spec)) == {"cpu": 3100, "memory": 2**30, "pods": 1}
+
+
 def test_an_unreadable_quantity_does_not_hide_the_others() -> None:
     manifest = node()
     manifest["status"]["allocatable"] = {"cpu": "8Gx", GPU: "8"}

@@ -9,10 +9,11 @@ from typing import Any
 from gpufleet.model import quantity
 from gpufleet.model.kinds import conditions
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Pods, PodTemplate
-from gpufleet.model.kinds.pods import node_constraints, with_pod
+from gpufleet.model.kinds.pods import node_constraints
 from gpufleet.model.kinds.reading import View
 from gpufleet.model.names import MAIN
 from gpufleet.model.placement import WorkloadHealth
+from gpufleet.model.requests import one_pod
 from gpufleet.model.workload import Component, Division, PodShape
 
 # A map of resources as YAML or JSON; the second name is the open-source one.
@@ -35,7 +36,7 @@ def _read(manifest: View) -> Pods:
     component = Component(
         name=MAIN,
         replicas=1,
-        shape=PodShape(with_pod(_min_resources(manifest)), *node_constraints(spec)),
+        shape=PodShape(one_pod(_min_resources(manifest)), *node_constraints(spec)),
         labels=spec.map("podMetadata").labels("labels"),
         priority_class=entry_class or spec.text("podPriorityClassName"),
         priority=spec.optional_integer("priority"),

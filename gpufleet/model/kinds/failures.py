@@ -12,6 +12,20 @@ _INFRASTRUCTURE = re.compile(
     r"|disruptiontarget|taint ?manager|pod (was )?(deleted|not found|terminated)|imminent node",
     re.IGNORECASE,
 )
+# Reasons that the kubelet, the node lifecycle controller and the scheduler give to pods that they end.
+TAKEN_AWAY = frozenset(
+    {
+        "Evicted",
+        "NodeAffinity",
+        "NodeLost",
+        "NodeShutdown",
+        "Preempted",
+        "Preempting",
+        "Shutdown",
+        "Terminated",
+        "UnexpectedAdmissionError",
+    }
+)
 # There was no room to start in.
 _START = re.compile(
     r"outof(cpu|memory|pods|nvidia|[a-z.-]+/)|unexpectedadmissionerror|insufficient|unschedulable|exceeded quota"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
+from gpufleet.model import requests
 from gpufleet.model.kinds.base import Pods
 from gpufleet.model.kinds.reading import View
-from gpufleet.model.resources import Labels, Resources, resources
+from gpufleet.model.resources import Labels, Resources
 from gpufleet.model.selectors import NodeSelectorTerm, Requirement, Toleration
 from gpufleet.model.workload import Component, PodShape
 
@@ -60,49 +59,23 @@ def node_constraints(spec: View) -> tuple[Labels, tuple[NodeSelectorTerm, ...], 
 def container_requests(container: View) -> dict[str, int]:
     """Returns a container's requests; a resource that has only a limit requests that."""
     wanted = container.map("resources")
-    limits, requests = wanted.quantities("limits"), wanted.quantities("requests")
-    for name, amount in requests.items():
+    limits, asked = wanted.quantities("limits"), wanted.quantities("requests")
+    for name, amount in asked.items():
         if amount > limits.get(name, amount):
             wanted.map("requests").problem(name, "is more than the limit", f"raise resources.limits for {name}")
-    return {**limits, **requests}
-
-
-def with_pod(amounts: Mapping[str, int]) -> Resources:
-    """Returns requests of one pod, which also takes one of a node's pod places."""
-    return resources({**amounts, "pods": 1})
+    return {**limits, **asked}
 
 
 def _pod_requests(spec: View) -> Resources:
-    """Returns what the kubelet reserves for a pod.
-
-    As Kubernetes computes it: the sum of the containers and of the init containers that keep running (restartPolicy
-    Always), or the largest moment of initialisation if that is more; plus the overhead. Requests of the pod itself
-    (`spec.resources`) take the place of the sum.
-    """
     containers = spec.items("containers")
     if not containers:
         spec.problem("containers", "is missing or empty", "a pod needs at least one container")
-    running = _sum(container_requests(container) for container in containers)
-    sidecars: dict[str, int] = {}
-    highest: dict[str, int] = {}
-    for container in spec.items("initContainers"):
-        amounts = container_requests(container)
-        moment = _sum((sidecars, amounts))
-        if container.text("restartPolicy") == "Always":
-            sidecars = moment
-        highest = {name: max(highest.get(name, 0), moment.get(name, 0)) for name in {**highest, **moment}}
-    running = _sum((running, sidecars))
-    total = {name: max(running.get(name, 0), highest.get(name, 0)) for name in {**running, **highest}}
-    total.update(container_requests(spec))
-    return with_pod(_sum((total, spec.quantities("overhead"))))
-
-
-def _sum(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for amounts in many:
-        for name, amount in amounts.items():
-            total[name] = total.get(name, 0) + amount
-    return total
+    return requests.of_pod(
+        [container_requests(container) for container in containers],
+        [(container_requests(c), c.text("restartPolicy") == "Always") for c in spec.items("initContainers")],
+        pod=container_requests(spec),
+        overhead=spec.quantities("overhead"),
+    )
 
 
 def _affinity(spec: View) -> tuple[NodeSelectorTerm, ...]:

@@ -11,8 +11,9 @@ from gpufleet.model import quantity
 from gpufleet.model.kinds import conditions
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Path, Pods, PodTemplate
 from gpufleet.model.kinds.edit import editable
-from gpufleet.model.kinds.pods import node_constraints, with_pod
+from gpufleet.model.kinds.pods import node_constraints
 from gpufleet.model.kinds.reading import View
+from gpufleet.model.requests import one_pod
 from gpufleet.model.workload import Component, Division, PodShape
 
 DRIVER, EXECUTOR = "driver", "executor"
@@ -75,7 +76,7 @@ def _component(spec: View, name: str, replicas: int, *, java: bool) -> Component
     return Component(
         name=name,
         replicas=replicas,
-        shape=PodShape(with_pod(amounts), selector or spec.labels("nodeSelector"), affinity, tolerations),
+        shape=PodShape(one_pod(amounts), selector or spec.labels("nodeSelector"), affinity, tolerations),
         labels=part.labels("labels"),
         priority_class=part.text("priorityClassName"),
         scheduler_name=part.text("schedulerName") or spec.text("batchScheduler"),

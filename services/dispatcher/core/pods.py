@@ -6,24 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufleet.model.kinds import conditions
+from gpufleet.model.kinds.failures import TAKEN_AWAY
 from gpufleet.model.placement import FailureClass
 
 Json = Mapping[str, Any]
-
-# Reasons that the kubelet, the node lifecycle controller and the scheduler give to pods that they end.
-_TAKEN_AWAY = frozenset(
-    {
-        "Evicted",
-        "NodeAffinity",
-        "NodeLost",
-        "NodeShutdown",
-        "Preempted",
-        "Preempting",
-        "Shutdown",
-        "Terminated",
-        "UnexpectedAdmissionError",
-    }
-)
 
 
 def live(pods: Iterable[Json]) -> int:
@@ -40,7 +26,7 @@ def blame(pods: Iterable[Json], otherwise: FailureClass) -> FailureClass:
     failed = False
     for pod in pods:
         status = conditions.sub(pod, "status")
-        taken = conditions.text(status, "reason") in _TAKEN_AWAY
+        taken = conditions.text(status, "reason") in TAKEN_AWAY
         if taken or conditions.find(status, "DisruptionTarget") is not None:
             return FailureClass.INFRASTRUCTURE
         failed = failed or any(conditions.count(ended, "exitCode") for ended in _terminated(status))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gpufleet.model import names
+from gpufleet.model import names, requests
 from gpufleet.model.cluster import ElasticStock, ModelStock
+from gpufleet.model.kinds.failures import TAKEN_AWAY
 from gpufleet.model.quantity import QuantityError
 from gpufleet.model.resources import Labels, Resources, labels, parse_resources, resources
 from gpufleet.model.selectors import Taint
@@ -30,18 +31,6 @@ NODE_IDENTITY_LABELS = frozenset(
 )
 # Put on and off by Kubernetes itself as a node's condition changes; they say "full", not "another class".
 _CONDITION_TAINTS = "node.kubernetes.io/"
-_INFRASTRUCTURE_REASONS = frozenset(
-    {
-        "Evicted",
-        "NodeLost",
-        "NodeShutdown",
-        "Terminated",
-        "Preempting",
-        "Preempted",
-        "Shutdown",
-        "UnexpectedAdmissionError",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,38 +124,18 @@ def _amounts(quantities: Mapping[str, Any] | None, *, round_up: bool) -> Resourc
 
 
 def pod_requests(spec: Mapping[str, Any]) -> Resources:
-    """Returns what a pod asks of its node, ``pods: 1`` included.
-
-    Containers and sidecars (init containers that restart always) add up; other init containers count as a maximum
-    on top of the sidecars started before them; overhead is added. As in Kubernetes' `PodRequests`.
-    """
-    running: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    sidecars: dict[str, int] = {}
-    for container in spec.get("containers") or ():
-        for name, amount in _container(container):
-            running[name] = running.get(name, 0) + amount
-    for container in spec.get("initContainers") or ():
-        asked = _container(container)
-        if container.get("restartPolicy") == "Always":
-            for name, amount in asked:
-                sidecars[name] = sidecars.get(name, 0) + amount
-                running[name] = running.get(name, 0) + amount
-            for name, amount in sidecars.items():
-                peak[name] = max(peak.get(name, 0), amount)
-        else:
-            for name, amount in asked:
-                peak[name] = max(peak.get(name, 0), amount + sidecars.get(name, 0))
-    total = {name: max(running.get(name, 0), peak.get(name, 0)) for name in {*running, *peak}}
-    for name, amount in _amounts(spec.get("overhead"), round_up=True):
-        total[name] = total.get(name, 0) + amount
-    total["pods"] = 1
-    return resources(total)
+    """Returns what a pod asks of its node, ``pods: 1`` included; a quantity that cannot be read does not count."""
+    return requests.of_pod(
+        [_asked(container) for container in spec.get("containers") or ()],
+        [(_asked(c), c.get("restartPolicy") == "Always") for c in spec.get("initContainers") or ()],
+        pod=_asked(spec),
+        overhead=dict(_amounts(spec.get("overhead"), round_up=True)),
+    )
 
 
-def _container(container: Mapping[str, Any]) -> Resources:
+def _asked(container: Mapping[str, Any]) -> dict[str, int]:
     asked = container.get("resources") or {}
-    return _amounts({**(asked.get("limits") or {}), **(asked.get("requests") or {})}, round_up=True)
+    return dict(_amounts({**(asked.get("limits") or {}), **(asked.get("requests") or {})}, round_up=True))
 
 
 def node_from(manifest: Mapping[str, Any]) -> Node:
@@ -220,7 +189,7 @@ def pod_from(manifest: Mapping[str, Any]) -> Pod:
         created=created,
         terminating=bool(meta.get("deletionTimestamp")),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
-        infrastructure_failure=phase == "Failed" and (disrupted or status.get("reason") in _INFRASTRUCTURE_REASONS),
+        infrastructure_failure=phase == "Failed" and (disrupted or status.get("reason") in TAKEN_AWAY),
         unschedulable_since=(epoch_seconds(scheduled.get("lastTransitionTime")) or created) if unschedulable else None,
         message=scheduled.get("message") or "" if unschedulable else "",
         workload=(meta.get("annotations") or {}).get(names.WORKLOAD_ANNOTATION, ""),
