@@ -1,6 +1,6 @@
-"""OpenAPI v3 documents, as small as kubectl can work with: the kinds, and for custom resources their schemas.
+"""OpenAPI v3 documents: the fields of the builtin kinds with their types, and for custom resources their schemas.
 
-The builtin kinds are described as objects whose fields may be anything. The paths are there because kubectl looks
+Enough for `kubectl explain`; there are no descriptions of the builtin fields. The paths are there because kubectl looks
 into them for the parameters `dryRun`, `fieldManager` and `fieldValidation` before it leaves validation to the server.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.api.fieldnames import Field, fields_of_type, type_of
 from sim.api.resources import Registry, Resource
 
 Json = dict[str, Any]
@@ -25,14 +26,19 @@ _PARAMETERS = [
 _METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _FREE: Json = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
-# Top-level fields of builtin kinds that have no spec and status.
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "ConfigMap": ("data", "binaryData", "immutable"),
-    "Secret": ("data", "stringData", "type", "immutable"),
-    "ServiceAccount": ("secrets", "imagePullSecrets", "automountServiceAccountToken"),
-    "PriorityClass": ("value", "globalDefault", "description", "preemptionPolicy"),
-    "Event": ("involvedObject", "reason", "message", "type", "count"),
+_ANYTHING: Json = {"x-kubernetes-preserve-unknown-fields": True}
+# By the letters of `fieldnames.TYPES`.
+_SIMPLE: dict[str, Json] = {
+    "s": {"type": "string"},
+    "i": {"type": "integer"},
+    "n": {"type": "number"},
+    "b": {"type": "boolean"},
+    "q": {"type": "string", "format": "quantity"},
+    "x": {"type": "string", "format": "int-or-string"},
+    "o": _FREE,
+    "": _ANYTHING,
 }
+_TYPE_PREFIX = "io.k8s.types"
 
 
 def index(registry: Registry, prefix: str) -> Json:
@@ -51,11 +57,16 @@ def document(registry: Registry, group: str, version: str) -> Json | None:
     resources = [r for r in registry if r.group == group and r.version == version]
     if not resources:
         return None
-    schemas: Json = {_METADATA: {"description": "Standard object metadata.", **_FREE}}
+    schemas: Json = {}
+    schemas[_METADATA] = {
+        "description": "Standard object metadata.",
+        "type": "object",
+        "properties": _properties("ObjectMeta", schemas),
+    }
     paths: Json = {}
     for resource in sorted(resources, key=lambda r: r.plural):
         name = schema_name(resource)
-        schemas[name] = _schema(registry, resource)
+        schemas[name] = _schema(registry, resource, schemas)
         _add_paths(paths, resource, name)
     return {
         "openapi": "3.0.0",
@@ -91,12 +102,17 @@ def _gvk(resource: Resource) -> Json:
     return {"group": resource.group, "version": resource.version, "kind": resource.kind}
 
 
-def _schema(registry: Registry, resource: Resource) -> Json:
+def _schema(registry: Registry, resource: Resource, schemas: Json) -> Json:
+    """The schema of a kind; those of the types that its fields have are added to `schemas`."""
     version = registry.crd_version(resource)
     schema = dict(((version or {}).get("schema") or {}).get("openAPIV3Schema") or {})
     properties: Json = dict(schema.get("properties") or {})
-    for name in _FIELDS.get(resource.kind, ("spec", "status")):
-        properties.setdefault(name, {"x-kubernetes-preserve-unknown-fields": True})
+    known = type_of(resource)
+    if known is not None:
+        properties.update(_properties(known, schemas))
+    else:
+        for name in ("spec", "status"):
+            properties.setdefault(name, _ANYTHING)
     properties["apiVersion"] = {"type": "string", "description": "The version of the representation."}
     properties["kind"] = {"type": "string", "description": "The kind of the object."}
     properties["metadata"] = {"allOf": [{"$ref": f"#/components/schemas/{_METADATA}"}], "default": {}}
@@ -108,6 +124,33 @@ def _schema(registry: Registry, resource: Resource) -> Json:
         "x-kubernetes-group-version-kind": [_gvk(resource)],
         "x-kubernetes-preserve-unknown-fields": True,
     }
+
+
+def _properties(type_name: str, schemas: Json) -> Json:
+    return {name: _field(field, schemas) for name, field in fields_of_type(type_name).items()}
+
+
+def _field(field: Field, schemas: Json) -> Json:
+    match field.shape:
+        case ">":
+            return {"allOf": [_reference(field.type, schemas)], "default": {}}
+        case "*":
+            return {"type": "array", "items": {"allOf": [_reference(field.type, schemas)], "default": {}}}
+        case "[":
+            return {"type": "array", "items": _SIMPLE[field.type]}
+        case "{":
+            return {"type": "object", "additionalProperties": _SIMPLE[field.type]}
+        case _:
+            return _SIMPLE[field.type]
+
+
+def _reference(type_name: str, schemas: Json) -> Json:
+    """A reference to a type's schema, which is added, with those that it refers to in turn."""
+    name = _METADATA if type_name == "ObjectMeta" else f"{_TYPE_PREFIX}.{type_name}"
+    if name not in schemas:
+        schemas[name] = {}  # a type may refer to itself
+        schemas[name] = {"type": "object", "properties": _properties(type_name, schemas)}
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _add_paths(paths: Json, resource: Resource, schema: str) -> None:

@@ -179,6 +179,9 @@ async def test_looking_around(api: Api, kubectl: Kubectl) -> None:
     assert "apps/v1" in await kubectl("api-versions")
     assert "Server Version: v1." in await kubectl("version")
     assert "KIND:       Deployment" in await kubectl("explain", "deployment.spec")
+    assert "FIELD: replicas <integer>" in await kubectl("explain", "deployment.spec.replicas")
+    assert "limits" in await kubectl("explain", "pod.spec.initContainers.resources")
+    assert "involvedObject" in await kubectl("explain", "events")
     assert "KIND:       Workflow" in await kubectl("explain", "workflow")
     assert "is running at" in await kubectl("cluster-info")
     assert (await kubectl("auth", "can-i", "create", "pods")).strip() == "yes"
