@@ -1,4 +1,7 @@
-"""`python -m benchmarks [plan] [idle] [pipeline]`: all by default. GPUFLEET_BENCH_KAFKA=host:port adds that broker."""
+"""`python -m benchmarks [plan] [simulation] [idle] [pipeline]`: all by default.
+
+GPUFLEET_BENCH_KAFKA=host:port measures the pipeline on that broker too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import idle, pipeline, planning
+from benchmarks import idle, pipeline, planning, simulation
 from benchmarks.report import Report
 from gpufleet.telemetry import logs
 
-NAMES = ("plan", "idle", "pipeline")
+NAMES = ("plan", "simulation", "idle", "pipeline")
 
 
 def main() -> None:
@@ -24,6 +27,8 @@ def main() -> None:
     report = Report()
     if "plan" in wanted:
         planning.measure(report)
+    if "simulation" in wanted:
+        asyncio.run(simulation.measure(report))
     if "idle" in wanted:
         asyncio.run(idle.measure(report))
     if "pipeline" in wanted:

@@ -22,21 +22,23 @@ async def measure(report: Report) -> None:
         await asyncio.sleep(5.0)
         assert system.broker is not None
         pids = {name: child.pid for name, child in system.children.items()} | {"broker": system.broker.pid}
-        before = {name: _cpu_seconds(pid) for name, pid in pids.items()}
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         await asyncio.sleep(SECONDS)
         total = 0.0
         for name, pid in sorted(pids.items()):
-            share = (_cpu_seconds(pid) - before[name]) / SECONDS * 100
+            share = (cpu_seconds(pid) - before[name]) / SECONDS * 100
             total += share
             report.add(f"gpufleet up, idle: CPU of {name}", share, "% of core")
         report.add("gpufleet up, idle: CPU of all", total, "% of core")
-        report.add("gpufleet up, idle: memory of all", sum(map(_memory, pids.values())) / 2**20, "MiB")
+        report.add("gpufleet up, idle: memory of all", sum(map(memory, pids.values())) / 2**20, "MiB")
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory(pid: int) -> int:
+def memory(pid: int) -> int:
+    """Returns the resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
