@@ -211,7 +211,9 @@ def _action(doc: StepDoc, path: str, findings: Findings) -> Action | None:
     if doc.pods is not None:
         pods = doc.pods
         workload = _workload(pods.workload, f"{path}.pods.workload", findings)
-        return Pods(workload, pods.cluster, pods.unschedulable, pods.failed, pods.finished, pods.component, pods.evicted)
+        return Pods(
+            workload, pods.cluster, pods.unschedulable, pods.failed, pods.finished, pods.component, pods.evicted
+        )
     if doc.reschedule is not None:
         return Reschedule(_workload(doc.reschedule, f"{path}.reschedule", findings))
     if doc.delete is not None:
