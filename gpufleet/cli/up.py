@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ def up(
         described = read_fleet(fleet)
     elif not real:
         described = default_fleet()
+    token = secrets.token_hex(8)
     system = System(
         fleet=described,
         kubeconfigs=real,
@@ -57,12 +59,13 @@ def up(
         broker_port=port,
         single_process=single_process,
         folder=folder,
+        simulation=(("namespace", "test"), ("control-token", token)),
         say=note,
     )
-    asyncio.run(_up(system))
+    asyncio.run(_up(system, token))
 
 
-async def _up(system: System) -> None:
+async def _up(system: System, token: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,7 +78,7 @@ async def _up(system: System) -> None:
         if not starting.done():
             return
         starting.result()
-        _announce(system, time.monotonic() - begun)
+        _announce(system, time.monotonic() - begun, token)
         while not stop.is_set():
             failed = system.failed()
             if failed:
@@ -93,7 +96,7 @@ async def _up(system: System) -> None:
         await system.stop()
 
 
-def _announce(system: System, seconds: float) -> None:
+def _announce(system: System, seconds: float, token: str) -> None:
     out(f"gpufleet is up after {seconds:.1f} s. Ctrl-C stops everything.")
     out(f"  Kafka          {system.bootstrap}")
     simulated = system.simulated
@@ -101,6 +104,8 @@ def _announce(system: System, seconds: float) -> None:
         out(f"  kubeconfig     {system.kubeconfig}")
         names = ", ".join(str(d["metadata"]["name"]) for d in simulated)
         out(f"  clusters       {names} (kubectl --kubeconfig … --context NAME)")
+        control = f"https://127.0.0.1:{system.ports['sim']}/control/clusters"
+        out(f"  faults         {control}, bearer token {token} (docs/simulation.md)")
     for name in SERVICES:
         out(f"  {name:<14} {system.url(name)}/metrics, /livez, /readyz")
     out(f"  logs           {system.root / 'logs'}")
