@@ -175,14 +175,14 @@ def test_a_job_is_given_up_after_three_redispatches() -> None:
     now = 0.0
     for attempt in range(1, 5):
         now += 1000.0
-        events = [
+        events: list[ev.Event] = [
             placed(placement(JOB, attempt, job=True, a=2)),
             failed(JOB, "a", FailureClass.INFRASTRUCTURE, attempt),
         ]
         [eviction] = decide(state, events, now).evictions
         assert eviction.attempts == attempt
         assert eviction.give_up is (attempt == 4)
-    again = [placed(placement(JOB, 5, job=True, a=2)), failed(JOB, "a", FailureClass.INFRASTRUCTURE, 5)]
+    again: list[ev.Event] = [placed(placement(JOB, 5, job=True, a=2)), failed(JOB, "a", FailureClass.INFRASTRUCTURE, 5)]
     assert decide(state, again, now + 1000).evictions == []
 
 
@@ -192,7 +192,7 @@ def test_the_back_off_of_a_job_doubles_up_to_five_minutes() -> None:
     now = 0.0
     for attempt in range(1, 9):
         now += 1000.0
-        events = [
+        events: list[ev.Event] = [
             placed(placement(JOB, attempt, job=True, a=2)),
             failed(JOB, "a", FailureClass.INFRASTRUCTURE, attempt),
         ]
