@@ -20,9 +20,17 @@ from gpufleet.cli.reference.settings import settings, variables
 from gpufleet.cli.system import SERVICES
 from gpufleet.model.reasons import Code
 from gpufleet.wire.documents import parse_text
+from tests.support.commands import gpufleet
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")])
+README = ROOT / "README.md"
+PAGES = sorted(
+    [
+        *(p for p in ROOT.glob("*.md") if p.name != "CHANGELOG.md"),
+        *(p for room in ("docs", "services", "proto", "benchmarks") for p in ROOT.glob(f"{room}/**/*.md")),
+    ]
+)
+PROGRAM = ".venv/bin/"
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 pages = pytest.mark.parametrize("page", PAGES, ids=IDS)
 
@@ -72,8 +80,8 @@ def test_metrics_exist(page: Path) -> None:
 def _commands(page: Path) -> Iterator[str]:
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("gpufleet "):
-                yield line.partition("#")[0]
+            if line.removeprefix(PROGRAM).startswith("gpufleet "):
+                yield line.removeprefix(PROGRAM).partition("#")[0]
     yield from re.findall(r"`(gpufleet [a-z][^`]*)`", re.sub(r"```.*?```", "", text(page), flags=re.DOTALL))
 
 
@@ -82,6 +90,38 @@ def test_commands_are_commands_of_the_command_line(page: Path) -> None:
     for line in _commands(page):
         for part in line.split(" | "):
             _parse(shlex.split(part)[1:])
+
+
+@pages
+def test_files_of_commands_exist(page: Path) -> None:
+    for line in _commands(page):
+        for path in re.findall(r"\bdocs/examples/\S+", line):
+            assert (ROOT / path).exists(), line
+
+
+def test_the_what_ifs_of_the_readme_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = [line for line in _commands(README) if line.startswith(("gpufleet plan ", "gpufleet simulate "))]
+    assert len(lines) == 2
+    for line in lines:
+        done = gpufleet(*shlex.split(line)[1:])
+        assert (done.code, done.err) == (0, ""), line
+
+
+def test_the_workload_that_the_readme_explains_is_the_one_that_it_applies() -> None:
+    line = next(line for line in _commands(README) if line.startswith("gpufleet explain"))
+    (applied,) = (line for line in _commands(README) if line.startswith("gpufleet apply -f"))
+    paths = re.findall(r"-f (\S+)", applied)
+    keys = {item.key for path in paths for item in parse_text(text(ROOT / path), path).objects}
+    assert shlex.split(line)[2] in keys
+
+
+@pages
+def test_targets_of_make_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", text(ROOT / "Makefile"), re.MULTILINE))
+    named = re.findall(r"^make ([a-z0-9- ]+)", "\n".join(blocks(page, "sh")), re.MULTILINE)
+    named += re.findall(r"`make ([a-z0-9- ]+)`", text(page))
+    assert {target for words in named for target in words.split()} <= targets
 
 
 def _parse(arguments: list[str]) -> None:
