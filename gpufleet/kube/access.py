@@ -32,6 +32,7 @@ from gpufleet.kube.client import REQUEST_SECONDS, KubeClient
 from gpufleet.kube.errors import AccessError
 from gpufleet.kube.transport import Transport, describe
 from gpufleet.model.log import ClusterAccess
+from gpufleet.wire.yaml import plain
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -120,7 +121,7 @@ def read_kubeconfig(cluster: str, path: Path) -> Any:
 @lru_cache(maxsize=4)
 def _parse(text: str) -> Any:
     """Parsed once: a file may hold the contexts of a hundred clusters. Callers do not change the result."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return plain(text)
 
 
 def select_context(cluster: str, config: Any, context: str | None, base_dir: Path, source: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gpufleet.wire.yaml import plain
+
 CONFIG_VARIABLE = "GPUFLEET_CONFIG"
 
 
@@ -61,7 +63,7 @@ def _section(name: str, settings_cls: type[BaseSettings]) -> Mapping[str, Any]:
     if not path or not name:
         return {}
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        document = plain(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}={path}: cannot be read: {error}") from error
     values = document.get(name) or {} if isinstance(document, dict) else None

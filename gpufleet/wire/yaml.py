@@ -22,6 +22,8 @@ from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, Docume
 
 # More values in one document than any manifest has: aliases of aliases can stand for billions.
 MAX_VALUES = 1_000_000
+# libyaml's where it is there: ten times as fast.
+_PLAIN_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 100
 _PREFIX = "tag:yaml.org,2002:"
 _COLLECTIONS = (_PREFIX + "map", _PREFIX + "seq")
@@ -68,6 +70,14 @@ except ImportError:  # pragma: no cover - wheels of PyYAML have libyaml
             Parser.__init__(self)
             Composer.__init__(self)
             _Resolver.__init__(self)
+
+
+def plain(text: str | bytes) -> Any:
+    """Returns the value of one document by the rules of YAML 1.1 alone, for files that are no documents of users.
+
+    Raises yaml.YAMLError.
+    """
+    return yaml.load(text, Loader=_PLAIN_LOADER)  # a safe loader
 
 
 @dataclass(frozen=True, slots=True)

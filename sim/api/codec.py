@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from gpufleet.wire.yaml import plain
 from sim.api import errors, protobuf
 
 Json = dict[str, Any]
@@ -20,7 +21,6 @@ PATCH_TYPES = {
     APPLY: "apply",
 }
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _encoder = msgspec.json.Encoder()
 
 
@@ -50,7 +50,7 @@ def _decode_yaml(body: bytes) -> Any:
     except msgspec.DecodeError:
         pass
     try:
-        return yaml.load(body, Loader=_Loader)
+        return plain(body)
     except yaml.YAMLError as error:
         raise errors.bad_request(f"error decoding YAML: {error}") from None
 

@@ -6,8 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gpufleet.wire.yaml import plain
 from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS
 from sim.api.store import Store
 
@@ -19,10 +18,7 @@ CRD_FOLDER = Path(__file__).resolve().parent.parent / "crds"
 @cache
 def crd_documents() -> tuple[Json, ...]:
     """All definitions, ordered by file name. Do not change them."""
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(
-        yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in sorted(CRD_FOLDER.glob("*.yaml"))
-    )
+    return tuple(plain(path.read_text(encoding="utf-8")) for path in sorted(CRD_FOLDER.glob("*.yaml")))
 
 
 def install_crds(store: Store, *, now: float) -> None:
