@@ -288,7 +288,7 @@ def test_selectors_must_not_name_labels_that_schedulers_rewrite() -> None:
 def test_a_manifest_that_is_too_large() -> None:
     large = deployment()
     large["metadata"]["annotations"] = {"a": "x" * 600 * 1024}
-    with pytest.raises(DocumentErrors, match="has 600 KiB, more than the 512 KiB that a record may have"):
+    with pytest.raises(DocumentErrors, match="has 601 KiB, more than the 512 KiB that a record may have"):
         documents.parse_text(yaml.dump([large]))
 
 
