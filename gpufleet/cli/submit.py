@@ -7,6 +7,7 @@ import getpass
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from gpufleet.bus.publisher import Publisher, PublishError, RecordTooLarge
@@ -16,10 +17,12 @@ from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.live import Tables, client, reaching_kafka, tables
 from gpufleet.cli.output import interactive, note, out, progress
 from gpufleet.cli.plan import where
+from gpufleet.model import kinds
 from gpufleet.model.log import Scale
 from gpufleet.model.names import FREEZE_KEY
 from gpufleet.model.placement import ObservedPhase, Placement, WorkloadHealth
 from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Workload
 from gpufleet.wire.documents import Ignored, Object, Parsed, dump_freeze, lint_policies
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump_scale
@@ -52,7 +55,7 @@ async def apply(
                 offsets[key] = (await confirm(publisher, topic, key, value)).offset
                 note(f"{_noun(topic)} {key} submitted")
         if workloads and decide:
-            await _follow(view, {key: offsets[key] for key in workloads}, wait=wait, timeout=timeout)
+            await _follow(view, _submissions(parsed, offsets), wait=wait, timeout=timeout)
 
 
 def _lint(view: Tables, parsed: Parsed) -> None:
@@ -83,36 +86,58 @@ def record_of(item: Object) -> tuple[str, str, bytes]:
         raise CliError(f"{item.document.source}, document {item.document.index}: {error}") from error
 
 
-async def _follow(view: Tables, offsets: Mapping[str, int], *, wait: bool, timeout: float) -> None:
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """The offset of a workload's record, and the digest that tells submissions apart."""
+
+    offset: int
+    digest: str
+
+    def decided(self, placement: Placement) -> bool:
+        """Whether a decision is about this. A submission that says the same again is not decided on anew."""
+        if placement.workload_version >= self.offset:
+            return True
+        same = bool(self.digest) and dict(placement.inputs).get("workload") == self.digest
+        return same and placement.verdict is not Verdict.DELETING
+
+
+def _submissions(parsed: Parsed, offsets: Mapping[str, int]) -> dict[str, _Submission]:
+    """By workload. The digest is that of what was sent: a uid in the metadata is not the envelope's."""
+    found = (item.document.manifest for item in parsed.objects if isinstance(item.value, Workload))
+    workloads = (kinds.interpret(manifest, uid="", version=0, arrival=0) for manifest in found)
+    return {workload.key: _Submission(offsets[workload.key], workload.digest) for workload in workloads}
+
+
+async def _follow(view: Tables, submitted: Mapping[str, _Submission], *, wait: bool, timeout: float) -> None:
     """Shows each workload's decision when it is there; raises CliError when the time is over."""
     shown: dict[str, str] = {}
     with progress("waiting for the scheduler's decision") as say:
 
         def look() -> bool:
-            return _look(view, offsets, shown, say, wait=wait)
+            return _look(view, submitted, shown, say, wait=wait)
 
         in_time = await view.until(look, timeout)
     if in_time:
-        _explain_unplaced(view, offsets)
+        _explain_unplaced(view, submitted)
         return
-    missing = [key for key in offsets if key not in shown]
+    missing = [key for key in submitted if key not in shown]
     if missing:
         raise CliError(
             f"no decision about {', '.join(missing)} within {timeout:g} s: is the scheduler running? "
             "(`gpufleet doctor`; a record that cannot be read is in `gpufleet dlq list`)",
             Exit.FAILED,
         )
-    raise CliError(f"not ready within {timeout:g} s; `gpufleet explain {next(iter(offsets))}` says why", Exit.FAILED)
+    raise CliError(f"not ready within {timeout:g} s; `gpufleet explain {next(iter(submitted))}` says why", Exit.FAILED)
 
 
 def _look(
-    view: Tables, offsets: Mapping[str, int], shown: dict[str, str], say: Callable[[str], None], *, wait: bool
+    view: Tables, submitted: Mapping[str, _Submission], shown: dict[str, str], say: Callable[[str], None], *, wait: bool
 ) -> bool:
     """Prints what is new; returns whether everything that is waited for is there."""
     done, ready_pods, wanted_pods = True, 0, 0
-    for key, offset in offsets.items():
+    for key, submission in submitted.items():
         placement = view.placement(key)
-        if placement is None or placement.workload_version < offset:
+        if placement is None or not submission.decided(placement):
             done = False
             continue
         ready = _ready(view, placement)
@@ -124,7 +149,7 @@ def _look(
             out(text)
         shown[key] = text
         done = done and not waiting
-    say(f"{len(shown)} of {len(offsets)} decided" + (f", {ready_pods} of {wanted_pods} pods ready" if wait else ""))
+    say(f"{len(shown)} of {len(submitted)} decided" + (f", {ready_pods} of {wanted_pods} pods ready" if wait else ""))
     return done
 
 
