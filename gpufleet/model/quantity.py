@@ -53,7 +53,9 @@ def parse(text: str | int | float, resource: str = "", *, round_up: bool = True)
     written = str(text).strip()
     match = _QUANTITY.match(written) if len(written) <= _LONGEST else None
     if match is None or isinstance(text, bool):
-        raise QuantityError(f"{written[:_LONGEST]!r} is not a quantity; write a number such as 500m, 2, 1.5 or 16Gi")
+        # Cut after quoting: a control character is written as up to ten.
+        shown = repr(written[:_LONGEST])[: _LONGEST + 2]
+        raise QuantityError(f"{shown} is not a quantity; write a number such as 500m, 2, 1.5 or 16Gi")
     sign, digits, suffix, exponent = match.groups()
     value = Fraction(digits) * (Fraction(10) ** int(exponent) if exponent else _FACTORS[suffix or ""])
     if sign == "-" and value:

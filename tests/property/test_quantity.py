@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpufleet.model import quantity
@@ -42,6 +42,7 @@ def test_rounding_is_by_less_than_one(whole: int, part: int, suffix: str, name: 
 
 
 @given(st.text(max_size=80) | st.integers() | st.floats() | st.booleans())
+@example("\U0001005e" * 40)
 def test_anything_else_is_a_quantity_error(value: str | float) -> None:
     message, amount = "", -1
     try:
