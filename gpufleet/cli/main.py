@@ -343,7 +343,9 @@ def _quiet() -> None:
 def run() -> None:
     """The console script: errors as one message, exit codes as documented."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # that of Ctrl-C, among others, is returned and not raised
+        if isinstance(code, int):
+            sys.exit(code)
     except CliError as error:
         note(f"error: {error}")
         sys.exit(int(error.code))

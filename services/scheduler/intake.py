@@ -23,6 +23,7 @@ from gpufleet.wire.records import (
     parse_workload,
     split_assignment_key,
 )
+from gpufleet.wire.records_base import check_key_present
 from services.scheduler.core import events as ev
 
 Reject = Callable[[Record, RecordError], None]
@@ -40,11 +41,7 @@ class Intake:
         """Returns what a record means; nothing for one that cannot be read and says nothing about a workload."""
         topic = self._registry[record.topic].short
         try:
-            if record.key is None:
-                raise RecordError(
-                    RecordReason.MISSING_KEY, "", "the record has no key", "the key is the identity of the record"
-                )
-            return self._read(topic, record, record.key)
+            return self._read(topic, record, check_key_present(record))
         except RecordError as error:
             self._reject(record, error)
             if topic == "workloads" and record.key:
