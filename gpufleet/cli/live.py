@@ -104,7 +104,7 @@ class Tables:
 
     def policies(self) -> Iterator[dict[str, object]]:
         """Returns policy documents in order of key."""
-        return self._parsed("policies", lambda record: policy_manifest(record)[0])
+        return self._parsed("policies", _policy)
 
     def propagation_policies(self) -> dict[str, PropagationPolicy]:
         """Returns the policies that place workloads, by key."""
@@ -180,6 +180,11 @@ def _readable(record: Record) -> bool:
     except RecordError:
         return False
     return True
+
+
+def _policy(record: Record) -> dict[str, object]:
+    parse_policy(record)  # what `plan` would refuse is not in force either
+    return policy_manifest(record)[0]
 
 
 @contextlib.asynccontextmanager

@@ -50,14 +50,14 @@ async def test_a_deployment_from_submission_to_its_last_trace(fleet: Fleet) -> N
     await fleet.until_gone(web)
     for name in fleet.clients:
         assert await fleet.objects(name, "apps/v1", "Deployment") == []
-        assert await fleet.pods(name, "web-") == []
+        assert await fleet.pods(name, web) == []
 
 
 async def test_a_job_runs_whole_in_one_cluster_and_leaves_nothing(fleet: Fleet) -> None:
     (train,) = await fleet.submit(job("train", workers=3, gpus=2))
     await fleet.until_ready(train)
     (name,) = fleet.shares(train)
-    assert len(await fleet.pods(name, "train-")) == 4
+    assert len(await fleet.pods(name, train)) == 4
     await fleet.delete(train)
     await fleet.until_gone(train)
     assert [await fleet.objects(c, "kubeflow.org/v1", "PyTorchJob") for c in fleet.clients] == [[], []]
@@ -67,12 +67,12 @@ async def test_a_manifest_submitted_again_changes_nothing(fleet: Fleet) -> None:
     manifest = deployment("again", 3)
     (again,) = await fleet.submit(manifest)
     before = await fleet.until_ready(again)
-    marks = await fleet.marks("again")
+    marks = await fleet.marks(again)
     begun = len(fleet.journal)
     await fleet.submit(manifest)
     await fleet.settled()
     assert [p.shares for p in fleet.decisions(again, begun)] in ([], [before.shares])
-    assert await fleet.marks("again") == marks
+    assert await fleet.marks(again) == marks
 
 
 async def test_records_that_come_twice_or_late_change_nothing(fleet: Fleet) -> None:
@@ -84,12 +84,12 @@ async def test_records_that_come_twice_or_late_change_nothing(fleet: Fleet) -> N
     second = await fleet.until_ready(web)
     assert second.version > first.version
     late = {t: fleet.newest(t, web) for t in ("placements", "assignments", "observations")}
-    marks, begun = await fleet.marks("twice"), len(fleet.journal)
+    marks, begun = await fleet.marks(web), len(fleet.journal)
     for topic, records in late.items():  # each as it is: a producer that did not hear the answer sends again
         for record in records:
             await fleet.again(topic, record)
     await fleet.settled()
-    assert await fleet.marks("twice") == marks
+    assert await fleet.marks(web) == marks
     assert {p.version for p in fleet.decisions(web, begun)} == {second.version}
     for topic in ("assignments", "observations"):  # what was true before: a member that was away sends its last words
         for record in early[topic]:
@@ -100,7 +100,7 @@ async def test_records_that_come_twice_or_late_change_nothing(fleet: Fleet) -> N
         lambda: {r.key: r.value for r in fleet.newest("observations", web)} == wanted, "the last words to be back"
     )
     await fleet.settled()
-    assert await fleet.marks("twice") == marks
+    assert await fleet.marks(web) == marks
     assert fleet.placement(web) == second
 
 
@@ -108,7 +108,7 @@ async def test_a_frozen_fleet_decides_and_writes_when_it_is_let_go(fleet: Fleet)
     up, away = await fleet.submit(deployment("up", 2), deployment("away", 2))
     await fleet.until_ready(up)
     await fleet.until_ready(away)
-    marks = await fleet.marks("up"), await fleet.marks("away")
+    marks = await fleet.marks(up), await fleet.marks(away)
     await fleet.produce("policies", FREEZE_KEY, dump_freeze("maintenance"))
     await fleet.until(lambda: "fleet.frozen" in _log(fleet, "dispatcher"), "the dispatcher to hear of it")
     (new,) = await fleet.submit(deployment("new", 4))
@@ -124,8 +124,8 @@ async def test_a_frozen_fleet_decides_and_writes_when_it_is_let_go(fleet: Fleet)
         lambda: any(key.endswith(f"/{new}") for key in fleet.keys("assignments")), "the assignment to be written"
     )
     # Another cluster write could only have come before this one.
-    assert (await fleet.marks("up"), await fleet.marks("away")) == marks
-    assert await fleet.marks("new") == {}
+    assert (await fleet.marks(up), await fleet.marks(away)) == marks
+    assert await fleet.marks(new) == {}
     await fleet.produce("policies", FREEZE_KEY, None)
     await fleet.until_ready(new)
     await fleet.until_ready(up)

@@ -27,6 +27,7 @@ from gpufleet.cli.system import System
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.errors import KubeError
+from gpufleet.model.names import WORKLOAD_LABEL, workload_label
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.wire.records import parse_placement
 from tests.support.waiting import eventually
@@ -229,19 +230,20 @@ class Fleet:
         """Dead letters by the origin of the record."""
         return {letter.origin: letter for letter in fold(r for r in self.journal if r.topic.endswith(DLQ_SUFFIX))}
 
-    async def pods(self, name: str, prefix: str, namespace: str = "test") -> list[Json]:
-        """Pods of a cluster that are not on their way out, as its API says."""
-        client = self.clients[name]
-        listing = await client.list(await client.resource_for("v1", "Pod"), namespace)
+    async def pods(self, name: str, workload: str) -> list[Json]:
+        """The metadata of a workload's pods in a cluster that are not on their way out, with `ready`."""
+        client, label = self.clients[name], workload_label(workload)
+        listing = await client.list(await client.resource_for("v1", "Pod"), workload.split("/", maxsplit=1)[0])
         return [
-            item
+            item["metadata"] | {"ready": is_ready(item)}
             for item in listing.items
-            if item["metadata"]["name"].startswith(prefix) and not item["metadata"].get("deletionTimestamp")
+            if item["metadata"].get("labels", {}).get(WORKLOAD_LABEL) == label
+            and not item["metadata"].get("deletionTimestamp")
         ]
 
-    async def ready_pods(self, prefix: str, namespace: str = "test") -> dict[str, int]:
-        """Ready pods by cluster, as their APIs say."""
-        found = {name: sum(map(is_ready, await self.pods(name, prefix, namespace))) for name in self.clients}
+    async def ready_pods(self, workload: str) -> dict[str, int]:
+        """A workload's ready pods by cluster, as their APIs say."""
+        found = {name: sum(pod["ready"] for pod in await self.pods(name, workload)) for name in self.clients}
         return {name: count for name, count in found.items() if count}
 
     async def objects(self, name: str, api_version: str, kind: str, namespace: str = "test") -> list[Json]:
@@ -254,14 +256,14 @@ class Fleet:
         found = self.view.records.get(topic, {})
         return [found[key] for key in sorted(found) if key == workload or key.endswith(f"/{workload}")]
 
-    async def marks(self, name: str) -> dict[str, tuple[str, str, frozenset[str]]]:
+    async def marks(self, workload: str) -> dict[str, tuple[str, str, frozenset[str]]]:
         """By cluster what any write to a Deployment would change, and its pods."""
         marks = {}
         for place in self.clients:
             for found in await self.objects(place, "apps/v1", "Deployment"):
                 metadata = found["metadata"]
-                if metadata["name"] == name:
-                    pods = frozenset(p["metadata"]["uid"] for p in await self.pods(place, f"{name}-"))
+                if key_of(found) == workload:
+                    pods = frozenset(pod["uid"] for pod in await self.pods(place, workload))
                     marks[place] = (metadata["uid"], metadata["resourceVersion"], pods)
         return marks
 
@@ -289,14 +291,13 @@ class Fleet:
 
     async def until_ready(self, workload: str, shares: Mapping[str, int] | None = None) -> Placement:
         """Waits until a workload is placed (so divided, if given), and the clusters' APIs show just that many pods."""
-        prefix = workload.rpartition("/")[2] + "-"
 
         async def look() -> bool:
             wanted = self.shares(workload)
             placed = bool(wanted) and (shares is None or wanted == dict(shares))
             if not placed or self.ready(workload) != sum(wanted.values()):
                 return False
-            return await self.ready_pods(prefix) == wanted
+            return await self.ready_pods(workload) == wanted
 
         with self._explained(workload):
             await self.until(look, f"{workload} to be ready{'' if shares is None else f' as {dict(shares)}'}")
@@ -306,11 +307,10 @@ class Fleet:
 
     async def until_ready_in(self, name: str, workload: str) -> None:
         """Waits until one cluster's part of a workload is ready, whatever the others do."""
-        prefix = workload.rpartition("/")[2] + "-"
 
         async def look() -> bool:
             wanted = self.shares(workload).get(name, 0)
-            return wanted > 0 and sum(map(is_ready, await self.pods(name, prefix))) == wanted
+            return wanted > 0 and sum(pod["ready"] for pod in await self.pods(name, workload)) == wanted
 
         with self._explained(workload):
             await self.until(look, f"{workload} to be ready in {name}")
@@ -333,7 +333,7 @@ class Fleet:
             raise AssertionError(f"{error}; left are {traces()}") from None
 
         async def no_pods() -> bool:
-            return not any([await self.ready_pods(workload.rpartition("/")[2] + "-") for workload in workloads])
+            return not any([await self.ready_pods(workload) for workload in workloads])
 
         await self.until(no_pods, f"the pods of {', '.join(workloads)} to be gone")
 
