@@ -42,7 +42,7 @@ async def _empty(fleet: Fleet) -> AsyncIterator[None]:
     await fleet.clear()
 
 
-@pytest.mark.parametrize("service", ["scheduler", "dispatcher", "inventory", "rescheduler"])
+@pytest.mark.parametrize("service", ["scheduler", "dispatcher", "inventory"])
 async def test_a_service_is_killed_in_the_middle_of_work(fleet: Fleet, service: str) -> None:
     standing = await fleet.submit(deployment("standing", 4), job("standing-job", workers=2))
     for workload in standing:
@@ -80,48 +80,45 @@ async def test_pods_that_turned_pending_while_the_rescheduler_was_dead_move(flee
         assert await fleet.pods("alpha", web) == []
 
 
-async def test_a_second_scheduler_takes_over_from_one_that_is_killed(fleet: Fleet) -> None:
-    standing, epoch = (await fleet.submit(deployment("standing", 4)))[0], _epoch(fleet)
+async def test_two_schedulers_one_is_paused_wakes_up_and_takes_over_when_the_other_is_killed(fleet: Fleet) -> None:
+    (standing,) = await fleet.submit(deployment("standing", 4))
     await fleet.until_ready(standing)
+    untouched = fleet.placement(standing)
     async with _second_scheduler(fleet):
-        active = await fleet.until(lambda: _leader(fleet), "one of them to lead")
-        begun, decided = len(fleet.journal), fleet.placement(standing)
-        keys = await fleet.submit(*(job(f"train-{i}") for i in range(8)))
-        await fleet.kill(active)
-        keys += await fleet.submit(*(deployment(f"web-{i}", 2) for i in range(8)))
-        for key in keys:
-            await fleet.until_ready(key)
-        assert _epoch(fleet) > epoch
-        assert fleet.placement(standing) == decided
-        for i in range(8):
-            await _assert_whole(fleet, job(f"train-{i}"), begun)
-        _assert_versions_rise(fleet, begun)
-        await fleet.clear()
-
-
-async def test_a_leader_that_was_paused_does_not_write_when_it_wakes_up(fleet: Fleet) -> None:
-    async with _second_scheduler(fleet):
-        paused = fleet.system.children[await fleet.until(lambda: _leader(fleet), "one of them to lead")]
+        first = await fleet.until(lambda: _leader(fleet), "one of them to lead")
+        paused = fleet.system.children[first]
         old, begun = _epoch(fleet), len(fleet.journal)
-        early = [deployment(f"early-{i}", 2) for i in range(20)]
-        await fleet.submit(*early)
+        await fleet.submit(*(deployment(f"web-{i}", 2) for i in range(20)))
         paused.signal(signal.SIGSTOP)
         try:
             await fleet.until(lambda: _epoch(fleet) > old, "the other one to claim")
             new = _epoch(fleet)
-            keys = await fleet.submit(*(deployment(f"early-{i}", 3) for i in range(20)))
+            keys = await fleet.submit(*(deployment(f"web-{i}", 3) for i in range(20)))
+            await fleet.until(lambda: all(sum(fleet.shares(key).values()) == 3 for key in keys), "all to grow")
             for key in keys:
-                await fleet.until(lambda key=key: sum(fleet.shares(key).values()) == 3, f"{key} to grow")
                 await fleet.until_ready(key)
             decided = {key: fleet.placement(key) for key in keys}
             assert {placement.version.epoch for placement in decided.values() if placement} == {new}
         finally:
             woken = len(fleet.journal)
             paused.signal(signal.SIGCONT)
-        await fleet.until(lambda: _deactivated(fleet, paused), "the woken one to see that it was replaced")
+        await fleet.until(lambda: _deactivated(paused), "the woken one to see that it was replaced")
         await fleet.settled()
         assert _writes_of(fleet, old, woken) == []
         assert {key: fleet.placement(key) for key in keys} == decided
+        # The leader is killed with work under way, and more comes while nobody leads.
+        last = await fleet.until(lambda: _leader(fleet), "one of them to lead")
+        epoch = _epoch(fleet)
+        more = await fleet.submit(*(job(f"train-{i}") for i in range(8)))
+        await fleet.kill(last)
+        more += await fleet.submit(*(deployment(f"late-{i}", 2) for i in range(8)))
+        for key in more:
+            await fleet.until_ready(key)
+        assert _epoch(fleet) > epoch
+        assert {key: fleet.placement(key) for key in keys} == decided
+        assert fleet.placement(standing) == untouched
+        for i in range(8):
+            await _assert_whole(fleet, job(f"train-{i}"), begun)
         _assert_versions_rise(fleet, begun)
         await fleet.clear()
 
@@ -235,7 +232,7 @@ def _leader(fleet: Fleet) -> str | None:
     return next((name for name, child in fleet.system.children.items() if f"-{child.pid}-" in instance), None)
 
 
-def _deactivated(fleet: Fleet, child: SupervisedProcess) -> bool:
+def _deactivated(child: SupervisedProcess) -> bool:
     assert child.log is not None
     return "scheduler.deactivated" in child.log.read_text(encoding="utf-8")
 
