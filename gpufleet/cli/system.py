@@ -177,7 +177,6 @@ class System:
             "GPUFLEET_HTTP_PORT": str(self.ports.get(name, 0)),
             "GPUFLEET_LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
-            **self.settings,
         }
         if self.broker is not None:
             wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
@@ -185,6 +184,7 @@ class System:
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
             environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "8"
+        environment |= self.settings
         # -P: a folder called `sim` or `services` where the user happens to be is not ours.
         child = SupervisedProcess(
             [sys.executable, "-P", "-m", *module], env=environment, log=self.root / "logs" / f"{name}.log"
