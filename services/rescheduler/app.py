@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import structlog
 
+from gpufleet.bus.alarm import Alarm
 from gpufleet.bus.publisher import Failure
 from gpufleet.bus.records import Record
 from gpufleet.bus.service import Bus, Service
@@ -48,7 +48,7 @@ class ReschedulerService(Service):
         self._events: list[ev.Event] = []
         self._state = State(limits=settings.limits())
         self._epoch: int | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._decide)
         self._moved: dict[str, float] = {}
         self._held_back = 0
 
@@ -74,7 +74,7 @@ class ReschedulerService(Service):
             events, self._events = self._events, []
             decide(self._state, events, self._clock(), active=False)
         elif self._events:
-            self._wake_in(_COALESCE)
+            self._alarm.within(_COALESCE)
 
     def _take(self, record: Record) -> None:
         topic, key, value = self.bus.registry[record.topic].short, record.key, record.value
@@ -113,16 +113,15 @@ class ReschedulerService(Service):
     def activated(self, epoch: int) -> None:
         """The tables are read to their end: act from here on."""
         self._epoch = epoch
-        self._wake_in(0.0)
+        self._alarm.within(0.0)
 
     def deactivated(self, reason: str) -> None:
         """Stops deciding; the tables stay warm."""
         log.info("rescheduler.deactivated", reason=reason)
         self._epoch = None
-        self._cancel_timer()
+        self._alarm.cancel()
 
     def _decide(self) -> None:
-        self._timer = None
         if self._epoch is None:
             return
         events, self._events = self._events, []
@@ -144,7 +143,7 @@ class ReschedulerService(Service):
             self._moved[reason] = self._moved.get(reason, 0) + count
         self._held_back += out.held_back
         if out.wake_at is not None:
-            self._wake_in(max(0.0, out.wake_at - now))
+            self._alarm.within(max(0.0, out.wake_at - now))
 
     def _send(self, workload: str, eviction: Eviction | None) -> None:
         value = None if eviction is None else dump_eviction(eviction)
@@ -158,23 +157,10 @@ class ReschedulerService(Service):
         tracked = self._state.tracked.get(failure.key)
         self._send(failure.key, tracked.eviction if tracked else None)
 
-    def _wake_in(self, seconds: float) -> None:
-        at = asyncio.get_running_loop().time() + seconds
-        if self._timer is not None:
-            if self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at, self._decide)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     async def stopping(self) -> None:
         """Decides nothing more."""
         self._epoch = None
-        self._cancel_timer()
+        self._alarm.cancel()
 
 
 def _split(key: str) -> tuple[str, str]:

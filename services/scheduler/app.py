@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import structlog
 
+from gpufleet.bus.alarm import Alarm
 from gpufleet.bus.publisher import Failure
 from gpufleet.bus.records import Record, trace_of
 from gpufleet.bus.service import Bus, Service
@@ -52,7 +53,7 @@ class SchedulerService(Service):
         self._state = State(settings.core())
         self._queue: deque[list[ev.Event]] = deque()  # what one record means stays together
         self._epoch: int | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._decide)
         self._traces: dict[str, dict[str, str]] = {}  # workload: trace headers of its newest record
         self._arrived: dict[str, float] = {}  # submitted, not decided yet: the record's time
         self._counters: dict[str, float] = {}
@@ -82,7 +83,7 @@ class SchedulerService(Service):
         if self._epoch is None:
             self._absorb()
         elif self._queue:
-            self._wake_in(self.settings.coalesce)
+            self._alarm.within(self.settings.coalesce)
 
     def _submitted(self, record: Record, key: str) -> None:
         """Remembers what the decision carries along, and when its clock began."""
@@ -104,25 +105,24 @@ class SchedulerService(Service):
         self._epoch = epoch
         log.info("scheduler.activated", epoch=epoch)
         self._queue.append([ev.Started(epoch, self.bus.epochs.log_id or "")])
-        self._wake_in(0.0)
+        self._alarm.within(0.0)
 
     def deactivated(self, reason: str) -> None:
         """Stops deciding; the tables stay warm."""
         log.info("scheduler.deactivated", reason=reason)
         self._epoch = None
-        self._cancel_timer()
+        self._alarm.cancel()
         self._queue.append([ev.Stopped()])
         self._absorb()
 
     async def stopping(self) -> None:
         """Decides nothing more."""
         self._epoch = None
-        self._cancel_timer()
+        self._alarm.cancel()
 
     # -- decisions out -------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        self._timer = None
         if self._epoch is None:
             return
         events: list[ev.Event] = []
@@ -134,9 +134,9 @@ class SchedulerService(Service):
         self._decisions.observe(time.perf_counter() - begun)
         self._write(out)
         if self._queue:
-            self._wake_in(0.0)
+            self._alarm.within(0.0)
         elif out.wake_at is not None:
-            self._wake_in(max(0.001, out.wake_at - now))
+            self._alarm.within(max(0.001, out.wake_at - now))
 
     def _write(self, out: Outputs) -> None:
         """Placements first, then assignments: a crash between the two is healed on start."""
@@ -211,19 +211,3 @@ class SchedulerService(Service):
         else:
             cluster, workload = split_assignment_key(key)
             self._send_assignment(self._state.assignment_write(workload, cluster))
-
-    # -- the clock -----------------------------------------------------------------------------------------------
-
-    def _wake_in(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
-        if self._timer is not None:
-            if self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(at, self._decide)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
