@@ -7,6 +7,7 @@ is taken into the cache at once, so that a controller sees its own writes, and a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -98,10 +99,10 @@ class RemoteDrive:
                 await self._reconcile(task)
             wake_at = self._queue.next_wake()
             timeout = None if wake_at is None else max(0.0, wake_at - self._clock())
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait()
 
     async def _reconcile(self, task: Task) -> None:
         self.reconciles += 1

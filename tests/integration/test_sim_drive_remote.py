@@ -175,7 +175,7 @@ async def test_virtual_nodes_run_what_they_have_stock_for(place: Place) -> None:
         return int(json.loads(text)[0]["gpus"])
 
     await eventually(lambda: left() == 0, "the stock is shown")
-    assert condition_true(place.get("v1", "Node", "vk", ""), "Ready")
+    await eventually(lambda: condition_true(place.get("v1", "Node", "vk", ""), "Ready"), "the virtual node is ready")
     assert [phase_of(p) for p in place.pods() if not ready(p)] == ["Pending"]
     place.do(Delete(Ref("apps/v1", "Deployment", "default", "web")))
     await eventually(lambda: left() == 2, "the stock comes back")
