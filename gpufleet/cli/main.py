@@ -215,10 +215,19 @@ def describe(
 
 
 @app.command()
-def explain(name: WorkloadName, output: Output = Format.TABLE, kafka: Kafka = DEFAULT_KAFKA) -> None:
-    """Say why a workload is where it is, and what would change that."""
+def explain(
+    name: WorkloadName,
+    filename: Files = [],  # noqa: B006  typer copies it
+    namespace: Namespace = "default",
+    output: Output = Format.TABLE,
+    kafka: Kafka = DEFAULT_KAFKA,
+) -> None:
+    """Say why a workload is where it is, and what would change that; with -f, of documents as `plan` decides them."""
     from gpufleet.cli import show, submit
 
+    if filename:
+        show.explain_documents(filename, name, output, namespace)
+        return
     submit.run(lambda: show.explain(_kafka(kafka), name, output))
 
 

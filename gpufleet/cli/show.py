@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpufleet.bus.settings import KafkaSettings
+from gpufleet.cli import files
 from gpufleet.cli.errors import CliError
 from gpufleet.cli.live import Tables, tables
 from gpufleet.cli.output import Format, age, note, out, show_documents, table
@@ -14,11 +15,14 @@ from gpufleet.cli.plan import show_placements, where
 from gpufleet.cli.what import What
 from gpufleet.model.cluster import Inventory, NodeClass
 from gpufleet.model.explanations import REASONS
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import Observation, Placement
 from gpufleet.model.quantity import render
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
+from gpufleet.wire.yaml import Document
 
+# How long `explain` looks for what would place a workload.
+_SEARCH_SECONDS = 10.0
 _TOPICS = ("clusters", "policies", "workloads", "scales", "inventory", "placements", "observations")
 
 
@@ -57,15 +61,20 @@ def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> Non
         case What.FLEET:
             for key in view.unreadable_workloads():
                 note(f"warning: workload {key} is left out: its submission cannot be read, see `gpufleet dlq list`")
-            documents = [
-                *(_cluster_documents(view)),
-                *view.policies(),
-                *view.workloads(),
-                *(dump_placement(p, view.bound(p.workload), slots=True) for p in view.placements() if _standing(p)),
-            ]
+            documents = fleet_documents(view)
             show_documents(documents, format_ if format_ in (Format.JSON, Format.YAML) else Format.YAML)
         case What.QUOTAS:
             raise CliError("quotas are not supported yet: an ElasticQuotaTree has no effect in this version")
+
+
+def fleet_documents(view: Tables) -> list[dict[str, Any]]:
+    """Returns all that `gpufleet plan` needs."""
+    return [
+        *(_cluster_documents(view)),
+        *view.policies(),
+        *view.workloads(),
+        *(dump_placement(p, view.bound(p.workload), slots=True) for p in view.placements() if _standing(p)),
+    ]
 
 
 def _standing(placement: Placement) -> bool:
@@ -269,24 +278,73 @@ async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
     """Says why a workload is where it is: verdict first, evidence next, next step last."""
     async with tables(kafka, _TOPICS) as view:
         placement = _placement(view, name)
-        if format_ in (Format.JSON, Format.YAML):
-            show_documents([dump_placement(placement, view.bound(name), slots=True)], format_)
-            return
-        out(_sentence(placement))
-        _reasons(placement)
-        seen = [o for o in view.observed(name) if o.code]
-        if seen:
-            out()
-            table(
-                ["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen]
-            )
-        steps = dict.fromkeys(r.needs or REASONS[r.code].remedy for r in placement.reasons)
-        steps.pop("", None)
-        if steps and (placement.unplaced or seen):
-            out()
-            out("Next step")
-            for step in steps:
-                out(f"  {step}")
+        fleet = [Document("the fleet", n, 0, manifest) for n, manifest in enumerate(fleet_documents(view), 1)]
+        _explain(placement, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
+
+
+def explain_documents(paths: Sequence[str], name: str, format_: Format, namespace: str) -> None:
+    """Says why `plan` would put a workload of the documents where it does."""
+    from sim.plan import plan
+
+    documents = [document for path in paths for document in files.load_documents(path)]
+    parsed = files.read(paths, namespace=namespace)
+    placement = next((p for p in plan(parsed) if p.workload == name), None)
+    if placement is None:
+        raise CliError(f"no workload {name} in {', '.join(paths)}; `gpufleet plan -o name` lists what is there")
+    _explain(placement, {}, [], documents, format_)
+
+
+def _explain(
+    placement: Placement,
+    bound: Mapping[str, int],
+    seen: Sequence[Observation],
+    fleet: Sequence[Document],
+    format_: Format,
+) -> None:
+    remedies = _remedies(placement, fleet)
+    if format_ in (Format.JSON, Format.YAML):
+        document = dump_placement(placement, bound, slots=True)
+        show_documents([document | ({"remedies": remedies} if remedies else {})], format_)
+        return
+    out(_sentence(placement))
+    _reasons(placement)
+    if seen:
+        out()
+        table(["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen])
+    if remedies:
+        out()
+        out("What would place it (each was tried by itself, without other workloads that wait)")
+        for remedy in remedies:
+            out(f"  {remedy}")
+        return
+    steps = dict.fromkeys(r.needs or REASONS[r.code].remedy for r in placement.reasons)
+    steps.pop("", None)
+    if steps and (placement.unplaced or seen):
+        out()
+        out("Next step")
+        for step in steps:
+            out(f"  {step}")
+
+
+def _remedies(placement: Placement, fleet: Sequence[Document]) -> list[str]:
+    """Returns what would place a workload that waits, as far as it is found in the time that somebody waits for it."""
+    from gpufleet.wire.documents import DocumentErrors, parse_documents
+    from sim.remedy import remedies
+
+    if placement.verdict not in (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED, Verdict.SUSPENDED):
+        return []
+    try:
+        parsed = parse_documents(fleet)
+    except DocumentErrors as error:
+        note(f"warning: what would place it is not known: {error.errors[0]}")
+        return []
+    found, until = [], time.monotonic() + _SEARCH_SECONDS
+    for remedy in remedies(parsed, placement.workload):
+        found.append(remedy)
+        if time.monotonic() > until:
+            note("warning: the search for what would place it was cut short")
+            break
+    return found
 
 
 def _sentence(placement: Placement) -> str:

@@ -1,0 +1,169 @@
+"""What would place a workload: changes that were tried, the smallest of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gpufleet.wire.documents import parse_text
+from gpufleet.wire.yaml import dump
+from sim.remedy import remedies
+
+LLM = "test/Deployment/llm"
+JOB = "test/PyTorchJob/train"
+Json = Mapping[str, Any]
+DYNAMIC = {
+    "replicaSchedulingType": "Divided",
+    "replicaDivisionPreference": "Weighted",
+    "weightPreference": {"dynamicWeight": "AvailableReplicas"},
+}
+
+
+def cluster(name: str, *free: int, full: int = 0, elastic: int | None = None, **status: Any) -> Json:
+    """One node of 8 GPUs for each number of free ones, so many full nodes, and perhaps nodes in stock."""
+    node_class: dict[str, Any] = {
+        "name": "gpu",
+        "allocatable": {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "8"},
+        "nodes": len(free) + full,
+        "free": [{"nodes": 1, "cpu": "64", "memory": "512Gi", "nvidia.com/gpu": str(count)} for count in free],
+    }
+    if elastic is not None:
+        node_class["elastic"] = {"maxNodes": 100, "stock": elastic}
+    taints = status.pop("taints", [])
+    return {
+        "apiVersion": "gpufleet.io/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": name},
+        "spec": {"taints": taints},
+        "status": {"health": "Ready", "nodeClasses": [node_class], **status},
+    }
+
+
+def policy(**spec: Any) -> Json:
+    return {
+        "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
+        "kind": "PropagationPolicy",
+        "metadata": {"name": "all", "namespace": "test"},
+        "spec": {
+            "resourceSelectors": [
+                {"apiVersion": "apps/v1", "kind": "Deployment"},
+                {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"},
+            ],
+            "placement": {"replicaScheduling": DYNAMIC},
+            **spec,
+        },
+    }
+
+
+def template(gpu: int) -> Json:
+    container = {"name": "main", "image": "x", "resources": {"limits": {"cpu": "1", "nvidia.com/gpu": str(gpu)}}}
+    return {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [container]}}
+
+
+def deployment(replicas: int, name: str = "llm", gpu: int = 1) -> Json:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "test"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "x"}}, "template": template(gpu)},
+    }
+
+
+def job(workers: int, gpu: int = 8) -> Json:
+    specs = {"Worker": {"replicas": workers, "template": template(gpu)}}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": "train", "namespace": "test"},
+        "spec": {"pytorchReplicaSpecs": specs},
+    }
+
+
+def found(workload: str, *documents: Json) -> list[str]:
+    return list(remedies(parse_text(dump(documents)), workload))
+
+
+def test_what_is_placed_needs_nothing() -> None:
+    assert found(LLM, cluster("c1", 8), policy(), deployment(3)) == []
+
+
+@pytest.mark.parametrize(("replicas", "nodes"), [(9, "1 more node"), (16, "1 more node"), (17, "2 more nodes")])
+def test_the_fewest_nodes_that_do(replicas: int, nodes: str) -> None:
+    assert found(LLM, cluster("c1", 8), policy(), deployment(replicas)) == [f"{nodes} of class gpu in c1"]
+
+
+def test_a_job_needs_them_in_one_cluster_and_the_nearest_is_named() -> None:
+    fleet = (cluster("c1", 8, full=3), cluster("c2", 8, 8, full=1), cluster("c3", full=4))
+    assert found(JOB, *fleet, policy(), job(4)) == ["2 more nodes of class gpu in c2"]
+
+
+def test_a_node_that_would_not_do_is_not_named() -> None:
+    assert found(LLM, cluster("c1", 8), policy(), deployment(1, gpu=16)) == []
+
+
+def test_stock_that_the_policy_does_not_use() -> None:
+    assert found(LLM, cluster("c1", 8, elastic=2), policy(), deployment(20)) == [
+        "ecsProvision: true in PropagationPolicy test/all, so that nodes are created",
+        "2 more nodes of class gpu in c1",
+    ]
+    # One node from stock is not enough for these.
+    assert found(LLM, cluster("c1", 8, elastic=1), policy(), deployment(20)) == ["2 more nodes of class gpu in c1"]
+
+
+def test_a_taint_a_namespace_and_a_suspension() -> None:
+    taint = {"key": "team", "value": "a", "effect": "NoSchedule"}
+    assert found(LLM, cluster("c1", 8, taints=[taint]), policy(), deployment(3)) == [
+        "a toleration of team=a:NoSchedule in PropagationPolicy test/all"
+    ]
+    assert found(LLM, cluster("c1", 8, namespaces=["default"]), policy(), deployment(3)) == [
+        "createNamespaces: true in PropagationPolicy test/all"
+    ]
+    assert found(LLM, cluster("c1", 8), policy(suspension={"scheduling": True}), deployment(3)) == [
+        "suspension.scheduling: false in PropagationPolicy test/all"
+    ]
+
+
+def test_a_cluster_that_does_not_answer() -> None:
+    lost = cluster("c1", 8, health="Unreachable")
+    assert found(LLM, lost, policy(), deployment(3)) == ["c1 reachable again"]
+
+
+def test_others_that_wait_do_not_count_but_what_is_placed_does() -> None:
+    fleet = (cluster("c1", 4), policy())
+    first = deployment(9, "first")
+    assert found(LLM, *fleet, first, deployment(6)) == ["1 more node of class gpu in c1"]
+    placed = {
+        "apiVersion": "gpufleet.io/v1alpha1",
+        "kind": "Placement",
+        "workload": "test/Deployment/first",
+        "verdict": "Scheduled",
+        "replicas": 4,
+        "assignments": [{"cluster": "c1", "replicas": 4, "bound": 0}],
+    }
+    assert found(LLM, *fleet, deployment(4, "first"), placed, deployment(9)) == ["2 more nodes of class gpu in c1"]
+
+
+def test_without_a_policy_no_change_of_capacity_is_promised() -> None:
+    assert found(LLM, cluster("c1", 8), deployment(3)) == []
+
+
+def test_gpus_of_a_serverless_region() -> None:
+    virtual = {
+        "name": "vk",
+        "labels": {"type": "virtual-kubelet", "topology.kubernetes.io/region": "r1"},
+        "taints": [{"key": "virtual-kubelet.io/provider", "value": "alibabacloud", "effect": "NoSchedule"}],
+        "stock": [{"gpuModelSeries": "T4", "gpus": 1}],
+    }
+    units = {
+        "apiVersion": "scheduling.alibabacloud.com/v1alpha1",
+        "kind": "ResourcePolicy",
+        "metadata": {"name": "units", "namespace": "test"},
+        "spec": {
+            "selector": {"app": "x"},
+            "units": [{"resource": "acs", "podLabels": {"alibabacloud.com/gpu-model-series": "T4"}}],
+        },
+    }
+    fleet = (cluster("c1", virtualNodes=[virtual]), policy(), units)
+    assert found(LLM, *fleet, deployment(4)) == ["3 more T4 GPUs in stock for vk in c1"]
