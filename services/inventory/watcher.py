@@ -6,34 +6,44 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 import structlog
 
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.errors import AccessError, ApiStatusError, KubeError
-from gpufleet.kube.reflector import Changed, Reflector, Removed, Replaced, decode_json
+from gpufleet.kube.reflector import Change, Changed, Decode, Reflector, Removed, Replaced, decode_json
 from gpufleet.model import kinds
 from gpufleet.model.log import ClusterRegistration
-from services.inventory.core.objects import STOCK_CONFIGMAP, node_from, pod_from, pools_from, provisioning_from
+from services.inventory.core.objects import (
+    STOCK_CONFIGMAP,
+    Node,
+    Pod,
+    Provisioning,
+    node_from,
+    pod_from,
+    pools_from,
+    provisioning_from,
+)
 from services.inventory.core.snapshot import ClusterInventory, Publication
 from services.inventory.settings import InventorySettings
 
 log = structlog.get_logger("gpufleet.inventory")
 
+T = TypeVar("T")
 Json = dict[str, Any]
-Change = Replaced[Json] | Changed[Json] | Removed[Json]
 Publish = Callable[[ClusterInventory, Publication], None]
 
 
-class _Sink:
+class _Sink(Generic[T]):
     """Hands changes of one kind to a function and wakes the publisher."""
 
-    def __init__(self, take: Callable[[Change], None], woken: asyncio.Event) -> None:
+    def __init__(self, take: Callable[[Change[T]], None], woken: asyncio.Event) -> None:
         self._take, self._woken = take, woken
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: Change[T]) -> None:
         self._take(change)
         self._woken.set()
 
@@ -50,7 +60,7 @@ class ClusterWatcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.inventory = inventory
-        self.reflectors: list[Reflector[Json]] = []
+        self.reflectors: list[Reflector[Any]] = []
         self._registration = registration
         self._settings = settings
         self._publish = publish
@@ -100,18 +110,19 @@ class ClusterWatcher:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _make_reflectors(self, client: KubeClient) -> list[Reflector[Json]]:
+    def _make_reflectors(self, client: KubeClient) -> list[Reflector[Any]]:
+        """Nodes, pods and events become what the cache takes as they are read, so that a large list costs little."""
         namespace, name = STOCK_CONFIGMAP
 
-        def reflect(version: str, kind: str, take: Callable[[Change], None], **selection: Any) -> Reflector[Json]:
-            return Reflector(client, version, kind, _Sink(take, self._woken), decode_json, **selection)
+        def reflect(kind: str, take: Callable[[Change[T]], None], decode: Decode[T], **selection: Any) -> Reflector[T]:
+            return Reflector(client, "v1", kind, _Sink(take, self._woken), decode, **selection)
 
         return [
-            reflect("v1", "Node", self._nodes),
-            reflect("v1", "Pod", self._pods),
-            reflect("v1", "Namespace", self._take_namespaces),
-            reflect("v1", "ConfigMap", self._stock, namespace=namespace, field_selector=f"metadata.name={name}"),
-            reflect("v1", "Event", self._events, field_selector=f"source={self._settings.autoscaler}"),
+            reflect("Node", self._nodes, node_from),
+            reflect("Pod", self._pods, pod_from),
+            reflect("Namespace", self._take_namespaces, decode_json),
+            reflect("ConfigMap", self._stock, decode_json, namespace=namespace, field_selector=f"metadata.name={name}"),
+            reflect("Event", self._events, _claim, field_selector=f"source={self._settings.autoscaler}"),
         ]
 
     async def _announce_whole(self) -> None:
@@ -180,35 +191,34 @@ class ClusterWatcher:
 
     # -- what the reflectors tell ----------------------------------------------------------------------------
 
-    def _nodes(self, change: Change) -> None:
+    def _nodes(self, change: Change[Node]) -> None:
         cache = self.inventory.cache
         match change:
             case Replaced(items):
-                cache.replace_nodes(map(node_from, items))
+                cache.replace_nodes(items)
             case Changed(item):
-                cache.put_node(node_from(item))
+                cache.put_node(item)
             case Removed(item):
-                cache.remove_node(item["metadata"]["name"])
+                cache.remove_node(item.name)
 
-    def _pods(self, change: Change) -> None:
+    def _pods(self, change: Change[Pod]) -> None:
         cache = self.inventory.cache
         match change:
             case Replaced(items):
-                cache.replace_pods(map(pod_from, items))
+                cache.replace_pods(items)
             case Changed(item):
-                cache.put_pod(pod_from(item))
+                cache.put_pod(item)
             case Removed(item):
-                cache.remove_pod(item["metadata"]["uid"])
+                cache.remove_pod(item.uid)
 
-    def _events(self, change: Change) -> None:
+    def _events(self, change: Change[tuple[Provisioning, ...]]) -> None:
         if isinstance(change, Removed):
             return
-        for item in change.items if isinstance(change, Replaced) else (change.item,):
-            claim = provisioning_from(item)
-            if claim is not None:
+        for claims in change.items if isinstance(change, Replaced) else (change.item,):
+            for claim in claims:
                 self.inventory.cache.put_provisioning(claim)
 
-    def _stock(self, change: Change) -> None:
+    def _stock(self, change: Change[Json]) -> None:
         match change:
             case Replaced(items):
                 self.inventory.cache.replace_pools(pools_from(items[0] if items else None))
@@ -217,7 +227,7 @@ class ClusterWatcher:
             case Removed():
                 self.inventory.cache.replace_pools(())
 
-    def _take_namespaces(self, change: Change) -> None:
+    def _take_namespaces(self, change: Change[Json]) -> None:
         match change:
             case Replaced(items):
                 self._namespaces = {i["metadata"]["name"] for i in items if not i["metadata"].get("deletionTimestamp")}
@@ -229,3 +239,9 @@ class ClusterWatcher:
         if self.inventory.namespaces != namespaces:
             self.inventory.namespaces = namespaces
             self.inventory.changed = True
+
+
+def _claim(raw: msgspec.Raw) -> tuple[Provisioning, ...]:
+    """Returns what an event says about provisioning: one claim, or nothing."""
+    claim = provisioning_from(raw)
+    return () if claim is None else (claim,)

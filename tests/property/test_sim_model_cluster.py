@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet.model.resources import parse_resources
-from services.inventory.core.objects import pod_requests
+from services.inventory.core.objects import pod_from
 from sim.model.autoscaler import Pool, pools_writes, read_pools
 from sim.model.cluster import Behaviour, simulated
 from sim.model.drive import Drive
@@ -88,7 +88,7 @@ def check_room(sim: Simulation) -> None:
     used: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for entry in sim.drive.view.list("v1", "Pod"):
         if node_of(entry) and not finished(entry):
-            for name, amount in pod_requests(entry["spec"]):
+            for name, amount in pod_from(entry).requests:
                 used[node_of(entry)][name] += amount
     nodes = sim.drive.view.list("v1", "Node")
     for entry in nodes:

@@ -10,7 +10,7 @@ import pytest
 from gpufleet.model import names
 from gpufleet.model.cluster import ElasticStock, FreeBlock, ModelStock
 from services.inventory.core.cache import ClusterCache
-from services.inventory.core.objects import node_from, pod_from, pod_requests, pools_from, provisioning_from
+from services.inventory.core.objects import node_from, pod_from, pools_from, provisioning_from
 
 GPU = "nvidia.com/gpu"
 ALLOCATABLE = {"cpu": "8", "memory": "64Gi", "pods": "10", GPU: "8"}
@@ -250,6 +250,10 @@ def test_virtual_nodes_are_no_class_and_tell_their_stock() -> None:
     assert cache_with(manifest).virtual_nodes()[0].stock == ()
 
 
+def requests(spec: dict[str, Any]) -> dict[str, int]:
+    return dict(pod_from({"metadata": {"name": "p"}, "spec": spec}).requests)
+
+
 def test_requests_of_init_containers_sidecars_and_overhead() -> None:
     spec = {
         "containers": [{"resources": {"requests": {"cpu": "1"}}}, {"resources": {"limits": {"cpu": "500m"}}}],
@@ -259,7 +263,7 @@ def test_requests_of_init_containers_sidecars_and_overhead() -> None:
         ],
         "overhead": {"cpu": "100m"},
     }
-    assert dict(pod_requests(spec)) == {"cpu": 4100, "pods": 1}
+    assert requests(spec) == {"cpu": 4100, "pods": 1}
 
 
 def test_what_a_pod_asks_for_as_a_whole_takes_the_place_of_its_containers() -> None:
@@ -268,7 +272,7 @@ def test_what_a_pod_asks_for_as_a_whole_takes_the_place_of_its_containers() -> N
         "resources": {"requests": {"cpu": "3"}},
         "overhead": {"cpu": "100m"},
     }
-    assert dict(pod_requests(spec)) == {"cpu": 3100, "memory": 2**30, "pods": 1}
+    assert requests(spec) == {"cpu": 3100, "memory": 2**30, "pods": 1}
 
 
 def test_an_unreadable_quantity_does_not_hide_the_others() -> None:

@@ -1,4 +1,8 @@
-"""What inventory keeps of a node, a pod and an event: small values, made from Kubernetes objects as JSON."""
+"""What inventory keeps of a node, a pod and an event: small values, made from Kubernetes objects.
+
+`node_from`, `pod_from` and `provisioning_from` take an object as the server sent it, or as a dict; they raise
+msgspec.DecodeError where it is not one of their kind.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from gpufleet.kube import structs
 from gpufleet.model import names, requests
 from gpufleet.model.cluster import ElasticStock, ModelStock
 from gpufleet.model.kinds.failures import TAKEN_AWAY
@@ -31,6 +36,10 @@ NODE_IDENTITY_LABELS = frozenset(
 )
 # Put on and off by Kubernetes itself as a node's condition changes; they say "full", not "another class".
 _CONDITION_TAINTS = "node.kubernetes.io/"
+
+_NODE_SPEC, _NODE_STATUS = structs.NodeSpec(), structs.NodeStatus()
+_POD_SPEC, _POD_STATUS = structs.PodSpec(), structs.PodStatus()
+_NO_CONDITION = structs.Condition()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +113,11 @@ def epoch_seconds(text: str | None) -> float | None:
 
 
 def taints(items: Iterable[Mapping[str, Any]] | None) -> tuple[Taint, ...]:
-    """Returns a node's taints in a fixed order."""
-    found = [Taint(t.get("key", ""), t.get("effect", ""), t.get("value") or "") for t in items or ()]
+    """Returns a pool's taints in a fixed order."""
+    return _in_order(Taint(t.get("key", ""), t.get("effect", ""), t.get("value") or "") for t in items or ())
+
+
+def _in_order(found: Iterable[Taint]) -> tuple[Taint, ...]:
     return tuple(sorted(found, key=lambda t: (t.key, t.effect, t.value)))
 
 
@@ -123,37 +135,39 @@ def _amounts(quantities: Mapping[str, Any] | None, *, round_up: bool) -> Resourc
         return resources(good)
 
 
-def pod_requests(spec: Mapping[str, Any]) -> Resources:
+def pod_requests(spec: structs.PodSpec) -> Resources:
     """Returns what a pod asks of its node, ``pods: 1`` included; a quantity that cannot be read does not count."""
     return requests.of_pod(
-        [_asked(container) for container in spec.get("containers") or ()],
-        [(_asked(c), c.get("restartPolicy") == "Always") for c in spec.get("initContainers") or ()],
-        pod=_asked(spec),
-        overhead=dict(_amounts(spec.get("overhead"), round_up=True)),
+        [_asked(container.resources) for container in spec.containers or ()],
+        [(_asked(c.resources), c.restart_policy == "Always") for c in spec.init_containers or ()],
+        pod=_asked(spec.resources),
+        overhead=dict(_amounts(spec.overhead, round_up=True)),
     )
 
 
-def _asked(container: Mapping[str, Any]) -> dict[str, int]:
-    asked = container.get("resources") or {}
-    return dict(_amounts({**(asked.get("limits") or {}), **(asked.get("requests") or {})}, round_up=True))
+def _asked(asked: structs.Resources | None) -> dict[str, int]:
+    if asked is None:
+        return {}
+    return dict(_amounts({**(asked.limits or {}), **(asked.requests or {})}, round_up=True))
 
 
-def node_from(manifest: Mapping[str, Any]) -> Node:
+def node_from(source: structs.Source) -> Node:
     """Returns a node from its Kubernetes object."""
-    meta, spec, status = manifest.get("metadata") or {}, manifest.get("spec") or {}, manifest.get("status") or {}
-    marks: Mapping[str, str] = meta.get("labels") or {}
-    all_taints = taints(spec.get("taints"))
-    ready = next((c.get("status") == "True" for c in status.get("conditions") or () if c.get("type") == "Ready"), True)
+    obj = structs.read_node(source)
+    meta, spec, status = obj.metadata, obj.spec or _NODE_SPEC, obj.status or _NODE_STATUS
+    marks = meta.labels or {}
+    all_taints = _in_order(Taint(t.key or "", t.effect or "", t.value or "") for t in spec.taints or ())
+    ready = next((c.status == "True" for c in status.conditions or () if c.type == "Ready"), True)
     condition = any(t.key.startswith(_CONDITION_TAINTS) and t.effect != "PreferNoSchedule" for t in all_taints)
     virtual = marks.get(VIRTUAL_LABEL[0]) == VIRTUAL_LABEL[1]
     return Node(
-        name=meta.get("name", ""),
+        name=meta.name,
         labels=labels((k, v) for k, v in marks.items() if k not in NODE_IDENTITY_LABELS),
         taints=tuple(t for t in all_taints if not t.key.startswith(_CONDITION_TAINTS)),
-        allocatable=_amounts(status.get("allocatable"), round_up=False),
-        usable=ready and not condition and not spec.get("unschedulable") and not meta.get("deletionTimestamp"),
+        allocatable=_amounts(status.allocatable, round_up=False),
+        usable=ready and not condition and not spec.unschedulable and not meta.deletion_timestamp,
         virtual=virtual,
-        stock=_virtual_stock((meta.get("annotations") or {}).get(STOCK_ANNOTATION)) if virtual else None,
+        stock=_virtual_stock((meta.annotations or {}).get(STOCK_ANNOTATION)) if virtual else None,
     )
 
 
@@ -169,49 +183,46 @@ def _virtual_stock(text: str | None) -> tuple[ModelStock, ...] | None:
     return tuple(sorted(found, key=lambda s: s.model))
 
 
-def pod_from(manifest: Mapping[str, Any]) -> Pod:
+def pod_from(source: structs.Source) -> Pod:
     """Returns a pod from its Kubernetes object."""
-    meta, spec, status = manifest.get("metadata") or {}, manifest.get("spec") or {}, manifest.get("status") or {}
-    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
-    scheduled: Mapping[str, Any] = conditions.get("PodScheduled") or {}
-    unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-    created = epoch_seconds(meta.get("creationTimestamp")) or 0.0
-    marks: Mapping[str, str] = meta.get("labels") or {}
-    phase = status.get("phase") or "Pending"
-    disrupted = (conditions.get("DisruptionTarget") or {}).get("status") == "True"
+    obj = structs.read_pod(source)
+    meta, spec, status = obj.metadata, obj.spec or _POD_SPEC, obj.status or _POD_STATUS
+    conditions = {c.type: c for c in status.conditions or ()}
+    scheduled = conditions.get("PodScheduled", _NO_CONDITION)
+    unschedulable = scheduled.status == "False" and scheduled.reason == "Unschedulable"
+    created = epoch_seconds(meta.creation_timestamp) or 0.0
+    marks = meta.labels or {}
+    phase = status.phase or "Pending"
+    disrupted = conditions.get("DisruptionTarget", _NO_CONDITION).status == "True"
     return Pod(
-        uid=meta.get("uid", ""),
-        namespace=meta.get("namespace", ""),
-        name=meta.get("name", ""),
-        node=spec.get("nodeName") or "",
+        uid=meta.uid or "",
+        namespace=meta.namespace or "",
+        name=meta.name,
+        node=spec.node_name or "",
         requests=pod_requests(spec),
         phase=phase,
         created=created,
-        terminating=bool(meta.get("deletionTimestamp")),
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
-        infrastructure_failure=phase == "Failed" and (disrupted or status.get("reason") in TAKEN_AWAY),
-        unschedulable_since=(epoch_seconds(scheduled.get("lastTransitionTime")) or created) if unschedulable else None,
-        message=scheduled.get("message") or "" if unschedulable else "",
-        workload=(meta.get("annotations") or {}).get(names.WORKLOAD_ANNOTATION, ""),
+        terminating=bool(meta.deletion_timestamp),
+        ready=conditions.get("Ready", _NO_CONDITION).status == "True",
+        infrastructure_failure=phase == "Failed" and (disrupted or status.reason in TAKEN_AWAY),
+        unschedulable_since=(epoch_seconds(scheduled.last_transition_time) or created) if unschedulable else None,
+        message=scheduled.message or "" if unschedulable else "",
+        workload=(meta.annotations or {}).get(names.WORKLOAD_ANNOTATION, ""),
         component=marks.get(names.COMPONENT_LABEL, ""),
         revision=marks.get("pod-template-hash") or marks.get("controller-revision-hash") or "",
     )
 
 
-def provisioning_from(manifest: Mapping[str, Any]) -> Provisioning | None:
+def provisioning_from(source: structs.Source) -> Provisioning | None:
     """Returns what an Event says about provisioning for a pod, or None for any other event."""
-    reason = manifest.get("reason")
-    about: Mapping[str, Any] = manifest.get("involvedObject") or manifest.get("regarding") or {}
-    if about.get("kind") != "Pod" or reason not in ("ProvisionNode", "NotTriggerScaleUp"):
+    event = structs.read_event(source)
+    about = event.involved_object
+    if about is None or about.kind != "Pod" or event.reason not in ("ProvisionNode", "NotTriggerScaleUp"):
         return None
-    text = manifest.get("message") or manifest.get("note") or ""
-    if reason == "NotTriggerScaleUp" and "NoStock" not in text:
+    no_stock = event.reason == "NotTriggerScaleUp"
+    if no_stock and "NoStock" not in (event.message or ""):
         return None
-    series: Mapping[str, Any] = manifest.get("series") or {}
-    meta: Mapping[str, Any] = manifest.get("metadata") or {}
-    times = (series.get("lastObservedTime"), manifest.get("lastTimestamp"), manifest.get("eventTime"))
-    at = next((t for t in map(epoch_seconds, (*times, meta.get("creationTimestamp"))) if t is not None), 0.0)
-    return Provisioning(about.get("uid", ""), at, no_stock=reason == "NotTriggerScaleUp")
+    return Provisioning(about.uid or "", epoch_seconds(event.last_seen) or 0.0, no_stock=no_stock)
 
 
 def pools_from(configmap: Mapping[str, Any] | None) -> tuple[Pool, ...]:
