@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -259,9 +258,8 @@ class System:
 
     async def stop(self) -> None:
         """Stops everything, services first; leaves nothing behind."""
+        # All at once, and one signal for each: a second one would end a service in the middle of its graceful stop.
         services = [self.children[name] for name in (*SERVICES, TOGETHER) if name in self.children]
-        for child in services:
-            child.signal(signal.SIGTERM)
         await asyncio.gather(*(asyncio.to_thread(child.stop) for child in services))
         if "sim" in self.children:
             await asyncio.to_thread(self.children["sim"].stop)
