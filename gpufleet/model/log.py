@@ -54,7 +54,8 @@ class ClassInventory:
 class InventorySummary:
     """A cluster's own record. It is written last and closes snapshot ``snapshot.n``.
 
-    ``classes`` and ``pods`` (workload keys) name what belongs to the snapshot; other keys of the cluster do not.
+    ``classes`` and ``pods`` (workload keys) name what belongs to the snapshot; other keys of the cluster do not. Counts
+    would not do: a part too much (a tombstone that was lost, a replaced owner's late record) would never go away.
     ``apis`` None: every kind is served. ``namespaces`` None: not known.
     """
 

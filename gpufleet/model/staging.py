@@ -79,10 +79,11 @@ class Staging:
             node_classes=tuple(node_class for _, (_, node_class) in sorted(classes.items())),
             virtual_nodes=summary.virtual_nodes,
         )
+        changed = (p for w, p in pods.items() if (was := before.get(w)) is not p and was != p)
         return Closed(
             inventory,
-            tuple(p for w, p in sorted(pods.items()) if before.get(w) != p),
-            tuple(sorted(w for w in before if w not in pods)),
+            tuple(sorted(changed, key=lambda p: p.workload)),
+            tuple(sorted(before.keys() - pods.keys())),
         )
 
 

@@ -15,13 +15,14 @@ from gpufleet.bus.service import Bus, Service
 from gpufleet.bus.shards import shard_of
 from gpufleet.kube.access import preload
 from gpufleet.model.cluster import Health
-from gpufleet.model.log import ClassInventory, ClusterRegistration, InventorySummary
+from gpufleet.model.log import ClusterRegistration
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import (
     class_key,
     dump_inventory,
     inventory_key,
     parse_cluster,
+    parse_inventory,
     pods_key,
     split_inventory_key,
 )
@@ -48,6 +49,7 @@ class InventoryService(Service):
         self._registrations: dict[str, ClusterRegistration] = {}
         self._epochs: dict[int, int] = {}  # owned shard: epoch
         self._topic_keys: dict[int, set[str]] = {}  # shard: keys that the topic holds
+        self._closing: dict[str, Record] = {}  # by cluster: its own record, as the topic holds it
         self._watchers: dict[str, tuple[ClusterWatcher, asyncio.Task[None]]] = {}
 
     def bind(self, bus: Bus) -> None:
@@ -130,12 +132,19 @@ class InventoryService(Service):
     # -- shards --------------------------------------------------------------------------------------------------
 
     def on_shard_records(self, records: list[Record]) -> None:
-        """Keeps in mind which keys the topic holds, so that a new owner can tombstone what is gone."""
+        """Keeps in mind what the topic holds, so that a new owner can tombstone what is gone.
+
+        What a replaced owner wrote over our records is written again (rule 5).
+        """
         for record in records:
             if record.key is None:
                 continue
+            if record.epoch is not None and record.epoch < self._epochs.get(record.partition, 0):
+                self._write_again(record.key)
             keys = self._topic_keys.setdefault(record.partition, set())
             (keys.discard if record.value is None else keys.add)(record.key)
+            if "/" not in record.key:
+                self._closing[record.key] = record
 
     def acquired(self, shard: int, epoch: int) -> None:
         """Watches the clusters of the shard."""
@@ -151,6 +160,7 @@ class InventoryService(Service):
         """Stops watching the clusters of the shard."""
         self._epochs.pop(shard, None)
         self._topic_keys.pop(shard, None)
+        self._closing = {c: record for c, record in self._closing.items() if self._shard(c) != shard}
         for cluster in [c for c in self._watchers if self._shard(c) == shard]:
             self._stop(cluster)
         log.info("shard.lost", shard=shard, reason=reason)
@@ -181,10 +191,21 @@ class InventoryService(Service):
         if before is not None and before[0].inventory.epoch == epoch:
             inventory.n = before[0].inventory.n  # the count goes on within an epoch
         parts = [split_inventory_key(k) for k in self._topic_keys.get(shard, ()) if self._cluster_of(k) == cluster]
-        inventory.adopt((n for _, p, n in parts if p == "class"), (n for _, p, n in parts if p == "pods"))
+        classes, pods = ([name for _, part, name in parts if part == wanted] for wanted in ("class", "pods"))
+        inventory.adopt(classes, pods, self._incarnation(cluster))
         watcher = ClusterWatcher(self._registrations[cluster], inventory, self.settings, self._publish)
         task = asyncio.create_task(watcher.run(), name=f"watch {cluster}")
         self._watchers[cluster] = (watcher, task)
+
+    def _incarnation(self, cluster: str) -> str:
+        """Returns which cluster the topic's records are about; empty where it does not say."""
+        record = self._closing.get(cluster)
+        if record is None or record.value is None:
+            return ""
+        try:
+            return parse_inventory(record).snapshot.incarnation
+        except RecordError:
+            return ""
 
     def _stop(self, cluster: str) -> None:
         watcher = self._watchers.pop(cluster, None)
@@ -199,24 +220,8 @@ class InventoryService(Service):
             self._send(shard, class_key(cluster, name), None, epoch, n)
         for workload in publication.removed_pods:
             self._send(shard, pods_key(cluster, workload), None, epoch, n)
-        for node_class in publication.classes:
-            part = ClassInventory(cluster, closing.snapshot, node_class)
+        for part in publication.parts:
             self._send(shard, inventory_key(part), dump_inventory(part), epoch, n)
-        for pods in publication.pods:
-            self._send(shard, inventory_key(pods), dump_inventory(pods), epoch, n)
-        summary = InventorySummary(
-            cluster=cluster,
-            snapshot=closing.snapshot,
-            observed_at=closing.observed_at,
-            health=closing.health,
-            message=closing.message,
-            apis=closing.apis,
-            namespaces=closing.namespaces,
-            virtual_nodes=closing.virtual_nodes,
-            classes=tuple(sorted(inventory.published_classes)),
-            pods=tuple(sorted(inventory.published_pods)),
-        )
-        self._send(shard, cluster, dump_inventory(summary), epoch, n)
         self._published.inc()
 
     def _send(self, shard: int, key: str, value: bytes | None, epoch: int, n: int | None) -> None:
@@ -224,7 +229,10 @@ class InventoryService(Service):
 
     def publish_failed(self, failure: Failure) -> None:
         """A part may be missing: the next snapshot of that cluster is a whole one."""
-        watcher = self._watchers.get(self._cluster_of(failure.key))
+        self._write_again(failure.key)
+
+    def _write_again(self, key: str) -> None:
+        watcher = self._watchers.get(self._cluster_of(key))
         if watcher is not None:
             watcher[0].inventory.publish_all()
 

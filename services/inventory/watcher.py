@@ -181,7 +181,13 @@ class ClusterWatcher:
                 if self._settings.coalesce:
                     await asyncio.sleep(self._settings.coalesce)
                 self._woken.clear()
-                self._publish(self.inventory, self.inventory.publish(self._clock()))
+                try:
+                    self._publish(self.inventory, self.inventory.publish(self._clock()))
+                except Exception as error:
+                    # Readers find the cluster stale until it works again; the others go on.
+                    log.exception("snapshot.failed", cluster=self.inventory.cluster, error=str(error))
+                    self.inventory.publish_all()
+                    await asyncio.sleep(self._settings.heartbeat)
                 continue
             self._woken.clear()
             due = self.inventory.next_due(now)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet.model import names
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory
-from gpufleet.model.log import ClassInventory, InventorySummary
 from gpufleet.model.placement import Assignment, Observation
-from gpufleet.model.staging import Closed, InventoryPart, Staging
+from gpufleet.model.staging import Closed, Staging
 from services.dispatcher.core.steps import Facts, observation
 from services.dispatcher.core.table import ClusterTable
 from services.inventory.core.cache import ClusterCache
@@ -82,25 +81,11 @@ class Member:
         if not inventory.due(now):
             return None
         publication = inventory.publish(now)
-        closing = publication.closing
-        parts: list[InventoryPart] = [ClassInventory(self.name, closing.snapshot, c) for c in publication.classes]
-        parts += publication.pods
-        parts.append(
-            InventorySummary(
-                cluster=self.name,
-                snapshot=closing.snapshot,
-                observed_at=closing.observed_at - (self.aged if self.silent else 0.0),
-                health=closing.health,
-                message=closing.message,
-                apis=closing.apis,
-                namespaces=closing.namespaces,
-                virtual_nodes=closing.virtual_nodes,
-                classes=tuple(sorted(inventory.published_classes)),
-                pods=tuple(sorted(inventory.published_pods)),
-            )
-        )
+        if self.silent:
+            closing = publication.closing
+            publication = replace(publication, closing=replace(closing, observed_at=closing.observed_at - self.aged))
         closed = None
-        for part in parts:
+        for part in publication.parts:
             closed = self._staging.take(part)
         return closed
 

@@ -130,7 +130,7 @@ async def test_inventory_sees_everything_with_its_account(member: Cluster, tmp_p
     watching = asyncio.create_task(watcher.run())
     try:
         await eventually(lambda: inventory.whole and published, "a whole snapshot: every list was read")
-        assert sum(c.nodes for c in published[0].classes) == 4
+        assert sum(c.node_class.nodes for c in published[0].classes) == 4
         await eventually(lambda: inventory.apis, "the served kinds")
         assert {"apps/v1/Deployment", "kubeflow.org/v1/PyTorchJob"} <= (inventory.apis or frozenset())
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpufleet.model.cluster import Health, Inventory, NodeClass, SnapshotId, WorkloadPods
+from gpufleet.model.cluster import Health, SnapshotId, WorkloadPods
+from gpufleet.model.log import ClassInventory, InventorySummary
 from services.inventory.core.cache import ClusterCache
 
 
@@ -20,13 +21,18 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The records of snapshot n: what changed, what is gone, and the closing record, to be written last."""
+    """The records of snapshot n: what is gone, what changed, and the closing record, in the order of writing."""
 
-    classes: tuple[NodeClass, ...]
-    pods: tuple[WorkloadPods, ...]
     removed_classes: tuple[str, ...]
     removed_pods: tuple[str, ...]
-    closing: Inventory
+    classes: tuple[ClassInventory, ...]
+    pods: tuple[WorkloadPods, ...]
+    closing: InventorySummary
+
+    @property
+    def parts(self) -> tuple[ClassInventory | WorkloadPods | InventorySummary, ...]:
+        """What is written besides tombstones; the closing record is the last."""
+        return (*self.classes, *self.pods, self.closing)
 
 
 @dataclass(slots=True)
@@ -55,10 +61,11 @@ class ClusterInventory:
     changed: bool = True
     everything: bool = True  # the next snapshot holds every part
 
-    def adopt(self, classes: Iterable[str], pods: Iterable[str]) -> None:
-        """Takes over what an earlier owner published."""
+    def adopt(self, classes: Iterable[str], pods: Iterable[str], incarnation: str) -> None:
+        """Takes over what an earlier owner published of which cluster, until the cluster itself answers."""
         self.published_classes |= set(classes)
         self.published_pods |= set(pods)
+        self.incarnation = incarnation
 
     def meet(self, incarnation: str) -> None:
         """Notes which cluster answers under this name; of another one than before nothing is known yet."""
@@ -127,7 +134,7 @@ class ClusterInventory:
         removed_classes = tuple(sorted(self.published_classes - names))
         removed_pods = tuple(sorted(self.published_pods - keys))
         found = (self.cache.node_class(name) for name in sorted(dirty_classes))
-        classes = tuple(c for c in found if c is not None)
+        classes = tuple(ClassInventory(self.cluster, snapshot, c) for c in found if c is not None)
         pods = tuple(
             WorkloadPods(self.cluster, key, snapshot, self.cache.pods_of(key, now))
             for key in sorted(dirty_pods)
@@ -136,7 +143,7 @@ class ClusterInventory:
         self.published_classes, self.published_pods = names, keys
         self.changed = False
         self.last_published = now
-        closing = Inventory(
+        closing = InventorySummary(
             cluster=self.cluster,
             snapshot=snapshot,
             observed_at=self.last_contact if self.last_contact is not None else now,
@@ -145,8 +152,10 @@ class ClusterInventory:
             apis=self.apis,
             namespaces=self.namespaces,
             virtual_nodes=self.cache.virtual_nodes(),
+            classes=tuple(sorted(names)),
+            pods=tuple(sorted(keys)),
         )
-        return Publication(classes, pods, removed_classes, removed_pods, closing)
+        return Publication(removed_classes, removed_pods, classes, pods, closing)
 
     def _beats(self, now: float) -> bool:
         """A heartbeat vouches for the cluster, so it needs contact within the last heartbeat."""
