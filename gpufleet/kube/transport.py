@@ -1,17 +1,20 @@
-"""Requests over the aiohttp session of a kubernetes_asyncio ``ApiClient``.
+"""Requests over the connections of a kubernetes_asyncio ``ApiClient``.
 
-The session, its TLS context, proxy and credentials are the library's; its generated methods are not used,
-because they encode, decode and validate in Python, which costs two to four times the CPU of a raw request.
+The connections, their TLS context, proxy and credentials are the library's; its generated methods are not used,
+because they encode, decode and validate in Python, which costs two to four times the CPU of a raw request. Nor is its
+session: that one looks for a netrc file and for a proxy in the environment at each request, both in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from gpufleet.kube.errors import ApiStatusError, BadAnswer, KubeError, Unreachable, parse_retry_after, status_error
 
@@ -23,17 +26,29 @@ CONNECT_SECONDS = 10.0
 MAX_LINE_BYTES = 64 * 1024 * 1024
 USER_AGENT = "gpufleet"
 MAX_STATUS_BYTES = 64 * 1024
+READ_BUFFER_BYTES = 2 * 1024 * 1024  # the library's choice: an object may be as large
 
 
 class Transport:
     """Sends requests to one API server. ``api_client`` is a kubernetes_asyncio ``ApiClient``."""
 
     def __init__(self, api_client: Any) -> None:
+        import aiohttp
+
         self._api_client = api_client
         self._configuration = api_client.configuration
         self._rest = api_client.rest_client
-        self._session: aiohttp.ClientSession = self._rest.pool_manager
         self._base: str = self._configuration.host.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            connector=self._rest.pool_manager.connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=READ_BUFFER_BYTES,
+        )
+        self._fixed = self._fixed_arguments()
+        # A proxy is told through a CONNECT of its own; without TLS it reads the request itself.
+        told = self._fixed.get("proxy_headers", {}) if "proxy" in self._fixed and self._base.startswith("http:") else {}
+        self._headers = {"Accept": JSON, "User-Agent": USER_AGENT, **told}
 
     @property
     def server(self) -> str:
@@ -42,6 +57,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close every connection, watches too."""
+        await self._session.close()
         await self._api_client.close()
 
     async def request(
@@ -136,7 +152,7 @@ class Transport:
     ) -> dict[str, Any]:
         from yarl import URL
 
-        headers = {"Accept": JSON, "User-Agent": USER_AGENT}
+        headers = dict(self._headers)
         # The library calls the token a key; the hook that reads a new one runs in here.
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
         if token:
@@ -144,14 +160,34 @@ class Transport:
         if body is not None:
             headers["Content-Type"] = content_type
         url = self._base + path + ("?" + urlencode(params) if params else "")
-        arguments: dict[str, Any] = {"url": URL(url, encoded=True), "headers": headers, "data": body}
-        if self._rest.proxy:
-            arguments["proxy"] = self._rest.proxy
-        if self._rest.proxy_headers:
-            arguments["proxy_headers"] = self._rest.proxy_headers
+        return {**self._fixed, "url": URL(url, encoded=True), "headers": headers, "data": body}
+
+    def _fixed_arguments(self) -> dict[str, Any]:
+        """What is the same for all requests: the proxy and the name in the server's certificate."""
+        from yarl import URL
+
+        arguments: dict[str, Any] = {}
+        headers = dict(self._rest.proxy_headers or {})
+        proxy = self._rest.proxy or proxy_from_environment(self._base)
+        if proxy:
+            url = URL(proxy)
+            if url.user is not None:
+                credentials = f"{url.user}:{url.password or ''}".encode()
+                headers.setdefault("Proxy-Authorization", f"Basic {base64.b64encode(credentials).decode()}")
+            arguments["proxy"] = url.with_user(None)
+        if headers:
+            arguments["proxy_headers"] = headers
         if self._rest.server_hostname:
             arguments["server_hostname"] = self._rest.server_hostname
         return arguments
+
+
+def proxy_from_environment(server: str) -> str | None:
+    """The proxy that ``HTTPS_PROXY`` or ``HTTP_PROXY`` names for a server's URL, unless ``NO_PROXY`` excepts it."""
+    parts = urlsplit(server)
+    if parts.hostname is None or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def describe(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import yaml
 
 from gpufleet.kube import access as access_module
 from gpufleet.kube.access import connect, select_context
-from gpufleet.kube.errors import AccessError, ApiStatusError
+from gpufleet.kube.errors import AccessError, ApiStatusError, Unreachable
 from gpufleet.kube.resources import NODES
 from gpufleet.model.log import ClusterAccess
 from tests.support.scripted_api import Answer, ScriptedApi, kubeconfig, scripted_api, until
@@ -270,3 +270,29 @@ async def test_a_refusal_is_the_servers(api: ScriptedApi) -> None:
         with pytest.raises(ApiStatusError) as caught:
             await client.get(NODES, "x")
     assert caught.value.unauthorized
+
+
+async def test_a_proxy_is_taken_from_the_environment(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", api.url.replace("://", "://user:word@"))
+    monkeypatch.setenv("no_proxy", "excepted.invalid")
+    assert await token_seen(api, {"inline": kubeconfig("http://cluster.invalid")}) == "Bearer secret"
+    asked = api.asked[-1]
+    assert (asked.path, asked.headers["Host"]) == ("http://cluster.invalid/api/v1/nodes/a", "cluster.invalid")
+    assert asked.headers["Proxy-Authorization"] == f"Basic {base64.b64encode(b'user:word').decode()}"
+    with pytest.raises(Unreachable):
+        await token_seen(api, {"inline": kubeconfig("http://excepted.invalid")})
+
+
+async def test_the_proxy_of_the_kubeconfig_goes_first(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    config = kubeconfig("http://cluster.invalid")
+    config["clusters"][0]["cluster"]["proxy-url"] = api.url
+    assert await token_seen(api, {"inline": config}) == "Bearer secret"
+    assert api.asked[-1].headers["Host"] == "cluster.invalid"
+
+
+async def test_a_netrc_file_is_not_for_clusters(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NETRC", str(write(tmp_path / "netrc", "machine 127.0.0.1 login user password word")))
+    assert await token_seen(api, {"inline": api.kubeconfig}) == "Bearer secret"
