@@ -20,7 +20,7 @@ from gpufleet.cli.errors import CliError, Exit
 from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.log import ClusterRegistration
-from gpufleet.model.placement import Observation, Placement
+from gpufleet.model.placement import Observation, Placement, Version
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.staging import Staging
 from gpufleet.model.workload import Division, Workload
@@ -40,16 +40,23 @@ T = TypeVar("T")
 
 SOURCE = "gpufleet/cli"
 _READ_TIMEOUT = 30.0
+# Written by services only: a record says in its headers of which decision it is. Elsewhere the last record counts.
+_VERSIONED = frozenset({"placements", "assignments", "observations", "evictions"})
 
 
 @dataclass
 class Tables:
-    """The newest record of every key of the topics that were asked for, by short topic name."""
+    """The newest record of every key of the topics that were asked for, by short topic name.
+
+    Newest is the last one; of what services write, the one of the highest (epoch, version), since a record may be
+    delivered again and a replaced service may write late.
+    """
 
     registry: Registry
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
     inventories: dict[str, Inventory] = field(default_factory=dict)
     pods: dict[tuple[str, str], WorkloadPods] = field(default_factory=dict)  # (cluster, workload)
+    _versions: dict[tuple[str, str], Version] = field(default_factory=dict)  # by topic and key, tombstones included
     _staging: Staging = field(default_factory=Staging)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,7 +64,7 @@ class Tables:
         """Takes records in the order of the log."""
         for record in records:
             short = self.registry[record.topic].short
-            if record.key is None:
+            if record.key is None or self._superseded(short, record.key, record):
                 continue
             table = self.records.setdefault(short, {})
             if record.value is None:
@@ -67,6 +74,16 @@ class Tables:
             if short == "inventory":
                 self._take_inventory(record, record.key)
         self._changed.set()
+
+    def _superseded(self, topic: str, key: str, record: Record) -> bool:
+        """Whether a later version of what services write is known. A tombstone without a version is by hand: it counts."""
+        if topic not in _VERSIONED or record.epoch is None or record.version is None:
+            return False
+        version = Version(record.epoch, record.version)
+        if version < self._versions.get((topic, key), version):
+            return True
+        self._versions[topic, key] = version
+        return False
 
     def _take_inventory(self, record: Record, key: str) -> None:
         if record.value is None:

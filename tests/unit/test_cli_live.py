@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from gpufleet.bus.records import Record
+from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER, Record
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.live import Tables
 from gpufleet.model.log import Scale
-from gpufleet.wire.records import dump_manifest, dump_scale
+from gpufleet.model.placement import Observation, ObservedPhase, Placement, Version
+from gpufleet.model.reasons import Verdict
+from gpufleet.wire.records import dump_manifest, dump_observation, dump_placement, dump_scale
 
 DEPLOYMENT: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -60,3 +62,57 @@ def test_a_scale_is_the_manifests_replicas(view: Tables) -> None:
     assert (found["llm"]["replicas"], found["train"]["parallelism"]) == (9, 2)
     give(view, "scales", "test/Deployment/llm", None)
     assert [m["spec"]["replicas"] for m in view.workloads() if m["kind"] == "Deployment"] == [4]
+
+
+LLM = "test/Deployment/llm"
+
+
+def decided(view: Tables, epoch: int, version: int, *, replicas: int | None) -> None:
+    """A record of the placements topic; no replicas: a tombstone."""
+    value = None
+    if replicas is not None:
+        value = dump_placement(Placement(LLM, Version(epoch, version), Verdict.SCHEDULED, replicas))
+    headers = {EPOCH_HEADER: str(epoch), VERSION_HEADER: str(version)}
+    view.take([Record(view.registry["placements"].name, 0, 7, LLM, value, headers, 0.0)])
+
+
+def shown(view: Tables) -> list[int]:
+    return [placement.replicas for placement in view.placements()]
+
+
+@pytest.mark.parametrize("late", [(3, 4), (2, 9)], ids=["the same epoch", "a replaced writer"])
+def test_a_placement_of_a_lower_version_is_not_shown(view: Tables, late: tuple[int, int]) -> None:
+    decided(view, 3, 5, replicas=8)
+    decided(view, *late, replicas=2)
+    assert shown(view) == [8]
+    decided(view, *late, replicas=None)
+    assert shown(view) == [8], "nor does a tombstone of one count"
+    decided(view, 3, 6, replicas=9)
+    assert shown(view) == [9]
+
+
+def test_a_placement_does_not_come_back_after_a_later_tombstone(view: Tables) -> None:
+    decided(view, 3, 5, replicas=8)
+    decided(view, 3, 6, replicas=None)
+    decided(view, 3, 5, replicas=8)
+    assert shown(view) == []
+    decided(view, 4, 1, replicas=3)
+    assert shown(view) == [3]
+
+
+def test_an_observation_of_a_lower_version_is_not_shown_and_one_of_the_same_is(view: Tables) -> None:
+    def observed(version: int, ready: int) -> None:
+        seen = Observation(LLM, "c", Version(3, version), ObservedPhase.APPLIED, ready=ready)
+        headers = {EPOCH_HEADER: "3", VERSION_HEADER: str(version)}
+        topic = view.registry["observations"].name
+        view.take([Record(topic, 0, 7, f"c/{LLM}", dump_observation(seen), headers, 0.0)])
+
+    for version, ready in ((5, 1), (5, 2), (4, 9)):
+        observed(version, ready)
+    assert [o.ready for o in view.observed(LLM)] == [2]
+
+
+def test_a_tombstone_by_hand_counts(view: Tables) -> None:
+    decided(view, 3, 5, replicas=8)
+    give(view, "placements", LLM, None)
+    assert shown(view) == []
