@@ -13,7 +13,7 @@ from gpufleet.bus.publisher import Failure
 from gpufleet.bus.records import Record
 from gpufleet.bus.service import Bus, Service
 from gpufleet.model import names
-from gpufleet.model.placement import Eviction
+from gpufleet.model.placement import Eviction, Version
 from gpufleet.model.staging import Staging
 from gpufleet.telemetry.metrics import values
 from gpufleet.wire.errors import RecordError
@@ -87,7 +87,8 @@ class ReschedulerService(Service):
         if topic == "inventory":
             self._take_inventory(record, key)
         elif topic == "placements":
-            self._events.append(ev.PlacementChanged(key, None if value is None else parse_placement(record)))
+            placement = None if value is None else parse_placement(record)
+            self._events.append(ev.PlacementChanged(key, placement, _version(record)))
         elif topic == "evictions":
             self._events.append(ev.EvictionRead(key, None if value is None else parse_eviction(record)))
         else:
@@ -161,6 +162,10 @@ class ReschedulerService(Service):
         """Decides nothing more."""
         self._epoch = None
         self._alarm.cancel()
+
+
+def _version(record: Record) -> Version | None:
+    return None if record.epoch is None or record.version is None else Version(record.epoch, record.version)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -249,6 +249,14 @@ def test_an_older_placement_record_is_ignored() -> None:
     assert decide(state, [lost("a")], 2.0).evictions == []
 
 
+def test_an_older_tombstone_is_ignored() -> None:
+    state = start(placed(placement(version=2, a=2)))
+    decide(state, [lost("a")], 5.0)
+    assert decide(state, [ev.PlacementChanged(LLM, None, Version(1, 1))], 6.0).forget == []
+    assert state.tracked[LLM].placement is not None
+    assert decide(state, [ev.PlacementChanged(LLM, None, Version(1, 3))], 7.0).forget == [LLM]
+
+
 def test_the_word_about_a_workload_that_is_gone_is_tombstoned() -> None:
     state = start(placed(placement(a=2)))
     decide(state, [lost("a")], 5.0)

@@ -75,9 +75,10 @@ def decide(state: State, events: Sequence[ev.Event], now: float, *, active: bool
 
 def _take(state: State, event: ev.Event, now: float) -> None:
     match event:
-        case ev.PlacementChanged(workload, placement):
+        case ev.PlacementChanged(workload, placement, buried):
             tracked = state.of(workload)
-            if placement is not None and tracked.placement and placement.version < tracked.placement.version:
+            version = placement.version if placement is not None else buried
+            if version is not None and tracked.placement and version < tracked.placement.version:
                 return  # an older record: the log may deliver again
             _index(state, workload, tracked.placement, placement)
             held = {s.cluster for s in placement.shares} if placement else set()

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpufleet.model.cluster import Inventory, WorkloadPods
-from gpufleet.model.placement import Eviction, Observation, Placement
+from gpufleet.model.placement import Eviction, Observation, Placement, Version
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementChanged:
-    """A placement was written, or removed."""
+    """A placement was written, or removed. ``version`` is the tombstone's; None counts always."""
 
     workload: str
     placement: Placement | None
+    version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
