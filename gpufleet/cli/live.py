@@ -76,7 +76,7 @@ class Tables:
         self._changed.set()
 
     def _superseded(self, topic: str, key: str, record: Record) -> bool:
-        """Whether a later version of what services write is known. A tombstone without a version is by hand: it counts."""
+        """Whether a later version of what services write is known. A record without a version is by hand: it counts."""
         if topic not in _VERSIONED or record.epoch is None or record.version is None:
             return False
         version = Version(record.epoch, record.version)
