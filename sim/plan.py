@@ -38,6 +38,7 @@ def _tables(parsed: Parsed) -> Iterator[ev.Event]:
         yield ev.ClusterRegistered(registration.spec)
         yield ev.InventoryChanged(parsed.inventories.get(name) or Inventory(name))
     yield from map(ev.PolicyChanged, parsed.policies.values())
+    yield from map(ev.PolicyChanged, parsed.overrides.values())
     yield from map(ev.PolicyChanged, parsed.resource_policies.values())
     yield from map(ev.PolicyChanged, parsed.priority_classes.values())
     for workload in parsed.workloads.values():

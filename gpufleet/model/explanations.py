@@ -166,6 +166,12 @@ REASONS: Mapping[Code, Explanation] = {
         "The job failed through its own containers, not through a lack of capacity or a lost node.",
         "Read the message and the logs of its pods in the cluster, and submit a corrected job.",
     ),
+    Code.OVERRIDE_FAILED: Explanation(
+        "An override policy that means the workload in this cluster cannot be applied to its object: a path is not "
+        "there, a field is not the JSON or YAML that it should be. Nothing is written half overridden: a copy that "
+        "runs there stays as it is, and no new one is placed there.",
+        "Correct the override policy that the message names, or its targetCluster or resourceSelectors.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

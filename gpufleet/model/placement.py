@@ -123,7 +123,8 @@ class Assignment:
     """One cluster's self-contained work order; the dispatcher needs nothing else.
 
     ``division`` is the whole division that it is part of (cluster to replicas). ``manifest`` is the template as it
-    was submitted, ``patches`` are applied to it in order (JSON patch operations), then replicas are set.
+    was submitted, ``patches`` are applied to it in order (JSON patch operations), then replicas are set, then
+    ``overrides`` applied (JSON patch operations too, of the override policies that mean this cluster).
     """
 
     workload: str
@@ -134,6 +135,7 @@ class Assignment:
     components: tuple[tuple[str, int], ...] = ()
     division: tuple[tuple[str, int], ...] = ()
     patches: tuple[Mapping[str, Any], ...] = ()
+    overrides: tuple[Mapping[str, Any], ...] = ()
     uid: str = ""
     waits_for: tuple[Awaited, ...] = ()
     job: bool = False

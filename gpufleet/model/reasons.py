@@ -52,6 +52,7 @@ class Code(StrEnum):
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     SUBMISSION_MISSING = "SubmissionMissing"
     JOB_FAILED = "JobFailed"
+    OVERRIDE_FAILED = "OverrideFailed"
 
 
 @dataclass(frozen=True, slots=True)

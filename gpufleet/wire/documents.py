@@ -17,9 +17,16 @@ from gpufleet.model.kinds import KindError, describe
 from gpufleet.model.kinds.reading import Problem
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.names import FREEZE_KEY
+from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.workload import Workload
-from gpufleet.wire import documents_cluster, documents_placement, documents_policy, documents_resources
+from gpufleet.wire import (
+    documents_cluster,
+    documents_overrides,
+    documents_placement,
+    documents_policy,
+    documents_resources,
+)
 from gpufleet.wire import documents_scenario as scenarios
 from gpufleet.wire.documents_cluster import ClusterDocument
 from gpufleet.wire.documents_cluster import dump as dump_cluster
@@ -55,7 +62,7 @@ __all__ = [
     "read_policy",
 ]
 
-Policy = PropagationPolicy | ResourcePolicy | PriorityClass | Freeze
+Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | Freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class Parsed:
     clusters: dict[str, ClusterRegistration] = field(default_factory=dict)
     inventories: dict[str, Inventory] = field(default_factory=dict)
     policies: dict[str, PropagationPolicy] = field(default_factory=dict)
+    overrides: dict[str, OverridePolicy] = field(default_factory=dict)
     resource_policies: dict[str, ResourcePolicy] = field(default_factory=dict)
     priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
@@ -148,11 +156,11 @@ def read_policy(manifest: Mapping[str, Any], version: int = 0) -> tuple[Policy |
     value: Value | None = None
     if entry is not None and not isinstance(entry, kinds.KindSpec):
         value = entry.read(manifest, findings, version)
-        if not isinstance(value, PropagationPolicy | ResourcePolicy | PriorityClass | Freeze | Ignored | None):
+        if not isinstance(value, Policy | Ignored | None):
             findings.error("kind", f"{manifest.get('kind')} is not a policy", "it belongs on another topic")
     elif entry is not None:
         findings.error("kind", f"{entry.kind} is not a policy", "workloads belong on the topic gpufleet.workloads")
-    if findings.errors or not isinstance(value, PropagationPolicy | ResourcePolicy | PriorityClass | Freeze | Ignored):
+    if findings.errors or not isinstance(value, Policy | Ignored):
         raise KindError(*(findings.errors or [Problem("", "cannot be read")]))
     return value, tuple(describe(problem) for problem in findings.warnings)
 
@@ -183,7 +191,6 @@ def _read_ignored(manifest: Mapping[str, Any], findings: Findings, _: int) -> Ig
     )
 
 
-_OVERRIDES = documents_policy.API_VERSIONS
 _ENTRIES = {
     entry.kind: entry
     for entry in (
@@ -197,8 +204,8 @@ _ENTRIES = {
         _Entry("Freeze", documents_resources.FREEZE_VERSIONS, documents_resources.read_freeze),
         _Entry("Placement", documents_placement.API_VERSIONS, _without_version(documents_placement.read)),
         _Entry("Scenario", scenarios.API_VERSIONS, _without_version(scenarios.read)),
-        _Entry("OverridePolicy", _OVERRIDES, _read_ignored),
-        _Entry("ClusterOverridePolicy", _OVERRIDES, _read_ignored),
+        _Entry("OverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
+        _Entry("ClusterOverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
         _Entry("ElasticQuotaTree", ("scheduling.sigs.k8s.io/v1beta1",), _read_ignored),
         _Entry(
             "FederatedHPA",
@@ -288,7 +295,7 @@ def _key(value: Value) -> str:
     match value:
         case ClusterDocument():
             return value.registration.name
-        case PropagationPolicy() | Workload():
+        case PropagationPolicy() | OverridePolicy() | Workload():
             return value.key
         case ResourcePolicy():
             return policy_key("ResourcePolicy", value.namespace, value.name)
@@ -314,6 +321,8 @@ def _add(parsed: Parsed, item: Object) -> None:
                 parsed.inventories[key] = value.inventory
         case PropagationPolicy():
             parsed.policies[key] = value
+        case OverridePolicy():
+            parsed.overrides[key] = value
         case ResourcePolicy():
             parsed.resource_policies[key] = value
         case PriorityClass():

@@ -192,7 +192,7 @@ def _policy(
         name=name,
         namespace=namespace,
         selectors=tuple(
-            _selector(selector, namespace, f"spec.resourceSelectors[{index}]", findings)
+            read_resource_selector(selector, namespace, f"spec.resourceSelectors[{index}]", findings)
             for index, selector in enumerate(spec.resource_selectors)
         ),
         placement=_placement(spec.placement, findings),
@@ -216,7 +216,8 @@ def _policy(
     )
 
 
-def _selector(doc: SelectorDoc, namespace: str, path: str, findings: Findings) -> ResourceSelector:
+def read_resource_selector(doc: SelectorDoc, namespace: str, path: str, findings: Findings) -> ResourceSelector:
+    """Returns a selector of templates; ``namespace`` is the policy's own, empty for a cluster-wide one."""
     if namespace and doc.namespace and doc.namespace != namespace:
         findings.error(
             f"{path}.namespace",
@@ -242,7 +243,7 @@ def _placement(doc: PlacementDoc, findings: Findings) -> Placement:
             "keep clusterAffinity for one set of clusters, or clusterAffinities for groups in order of priority",
         )
     groups = tuple(
-        _affinity(group, f"{path}.clusterAffinities[{index}]", findings, group.affinity_name)
+        read_affinity(group, f"{path}.clusterAffinities[{index}]", findings, group.affinity_name)
         for index, group in enumerate(doc.cluster_affinities)
     )
     names = [group.name for group in groups]
@@ -252,7 +253,7 @@ def _placement(doc: PlacementDoc, findings: Findings) -> Placement:
                 f"{path}.clusterAffinities[{index}].affinityName", f"{name!r} occurs twice", "give each group its name"
             )
     if doc.cluster_affinity is not None and not groups:
-        groups = (_affinity(doc.cluster_affinity, f"{path}.clusterAffinity", findings),)
+        groups = (read_affinity(doc.cluster_affinity, f"{path}.clusterAffinity", findings),)
     scheduling = doc.replica_scheduling
     gang = "Gang" in (doc.custom_scheduling_type, scheduling and scheduling.custom_scheduling_type)
     division, weights = _division(scheduling, findings, gang=gang)
@@ -303,7 +304,7 @@ def _division(
         return DivisionType.DYNAMIC, ()
     return DivisionType.STATIC, tuple(
         StaticWeight(
-            _affinity(
+            read_affinity(
                 item.target_cluster,
                 f"{RIGHT_PATH}.weightPreference.staticWeightList[{index}].targetCluster",
                 findings,
@@ -314,7 +315,8 @@ def _division(
     )
 
 
-def _affinity(doc: AffinityDoc, path: str, findings: Findings, name: str = "") -> ClusterAffinity:
+def read_affinity(doc: AffinityDoc, path: str, findings: Findings, name: str = "") -> ClusterAffinity:
+    """Returns a set of clusters."""
     fields = []
     for index, expression in enumerate(doc.field_selector.match_expressions if doc.field_selector else ()):
         here = f"{path}.fieldSelector.matchExpressions[{index}]"

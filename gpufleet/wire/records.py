@@ -16,6 +16,7 @@ from gpufleet.model import kinds
 from gpufleet.model.log import Claim, ClusterRegistration, HistoryEntry, LogId, Scale
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement
 from gpufleet.model.workload import Workload
+from gpufleet.wire.documents import Policy
 from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records_base import (
     MAX_VALUE_BYTES,
@@ -38,7 +39,7 @@ from gpufleet.wire.records_decisions import (
     observation_object,
     placement_object,
 )
-from gpufleet.wire.records_documents import Policy, of_document, policy_identity, read_cluster, read_policy
+from gpufleet.wire.records_documents import of_document, policy_identity, read_cluster, read_policy
 from gpufleet.wire.records_inventory import InventoryMessage, InventoryPart, inventory_key, inventory_object
 from gpufleet.wire.records_keys import (
     ASSIGNMENTS,
@@ -180,7 +181,7 @@ def policy_manifest(record: RecordLike) -> tuple[dict[str, Any], str]:
 def parse_policy(record: RecordLike) -> Policy | None:
     """Returns a policy, from the envelope or from a bare document in JSON or YAML.
 
-    None for a kind that this version decides without (OverridePolicy, ElasticQuotaTree…). Raises RecordError.
+    None for a kind that this version decides without (ElasticQuotaTree, FederatedHPA). Raises RecordError.
     """
     manifest, prefix = policy_manifest(record)
     policy = read_policy(manifest, prefix, record.offset)

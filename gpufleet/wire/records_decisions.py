@@ -199,6 +199,7 @@ class AssignmentMessage(Wire):
     components: Counts = ()
     division: Counts = ()
     patches: tuple[Struct, ...] = ()
+    overrides: tuple[Struct, ...] = ()
     uid: str = ""
     waits_for: tuple[AwaitedMessage, ...] = ()
     job: bool = False
@@ -220,6 +221,7 @@ class AssignmentMessage(Wire):
             components=self.components,
             division=self.division,
             patches=self.patches,
+            overrides=self.overrides,
             uid=self.uid,
             waits_for=tuple(Awaited(a.cluster, Version(a.epoch, a.version), a.incarnation) for a in self.waits_for),
             job=self.job,
@@ -245,6 +247,7 @@ def assignment_object(assignment: Assignment) -> dict[str, Any]:
             "components": dict(assignment.components),
             "division": dict(assignment.division),
             "patches": assignment.patches,
+            "overrides": assignment.overrides,
             "uid": assignment.uid,
             "waitsFor": [
                 compact(

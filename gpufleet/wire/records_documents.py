@@ -11,16 +11,13 @@ from typing import Any
 
 from gpufleet.model.kinds import KindError
 from gpufleet.model.log import ClusterRegistration
-from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.wire import documents, documents_cluster
-from gpufleet.wire.documents import Ignored
-from gpufleet.wire.documents_resources import Freeze
+from gpufleet.wire.documents import Ignored, Policy
 from gpufleet.wire.documents_schema import Findings
 from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records_base import below
 from gpufleet.wire.records_keys import policy_key
 
-Policy = PropagationPolicy | ResourcePolicy | PriorityClass | Freeze
 _WITHOUT_NAMESPACE = ("ClusterPropagationPolicy", "ClusterOverridePolicy", "PriorityClass", "Freeze")
 
 

@@ -167,6 +167,7 @@ class World:
 
     def _submit_rules(self, parsed: Parsed) -> None:
         self._events += [ev.PolicyChanged(policy) for policy in parsed.policies.values()]
+        self._events += [ev.PolicyChanged(policy) for policy in parsed.overrides.values()]
         self._events += [ev.PolicyChanged(policy) for policy in parsed.resource_policies.values()]
         self._events += [ev.PolicyChanged(rank) for rank in parsed.priority_classes.values()]
         if parsed.freeze is not None and not self.frozen:

@@ -201,6 +201,7 @@ assignments = built(
     components=counts,
     division=counts,
     patches=tuples(document),
+    overrides=tuples(document),
     uid=text,
     waits_for=tuples(built(Awaited, word, version, text)),
     job=flag,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpufleet.model import kinds, names
+from gpufleet.model.patch import apply_patch
 from services.dispatcher.core import render
 from services.dispatcher.core.cache import ObjectCache
 from tests.support import manifests
@@ -94,7 +95,7 @@ BASE = {"a": {"b": [1, 2, 3], "x/y": 1, "x~y": 2}}
 )
 def test_patches(patch: dict[str, Any], expected: dict[str, Any]) -> None:
     obj: dict[str, Any] = dict(BASE)
-    render.apply_patch(obj, patch)
+    apply_patch(obj, patch)
     assert obj == expected
     assert BASE == {"a": {"b": [1, 2, 3], "x/y": 1, "x~y": 2}}
 
@@ -115,7 +116,7 @@ def test_patches(patch: dict[str, Any], expected: dict[str, Any]) -> None:
 )
 def test_patches_that_do_not_fit(patch: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=r".*") as caught:
-        render.apply_patch(dict(BASE), patch)
+        apply_patch(dict(BASE), patch)
     assert says in str(caught.value)
 
 

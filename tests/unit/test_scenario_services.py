@@ -164,3 +164,32 @@ def test_nobody_wakes_a_fleet_in_which_nothing_happens() -> None:
     later(world, 1_000)
     wake_at = world.wake_at()
     assert wake_at is None or wake_at > START + 10_000
+
+
+def test_what_is_overridden_is_what_the_cluster_holds() -> None:
+    """From the documents to the objects: each cluster has its own image, and an edit changes the objects in place."""
+
+    def override(tag: str) -> Json:
+        overriders = {"imageOverrider": [{"component": "Tag", "operator": "replace", "value": tag}]}
+        rule = {"targetCluster": {"clusterNames": ["c2"]}, "overriders": overriders}
+        return {
+            "apiVersion": "policy.karmada.io/v1alpha1",
+            "kind": "OverridePolicy",
+            "metadata": {"name": "o", "namespace": "test"},
+            "spec": {"overrideRules": [rule]},
+        }
+
+    def images() -> dict[str, str]:
+        found = {}
+        for name in ("c1", "c2"):
+            [obj] = objects(world, name)
+            found[name] = obj["spec"]["template"]["spec"]["containers"][0]["image"]
+        return found
+
+    world = begun(cluster("c1", 1), cluster("c2", 1), policy(), override("2"), deployment(2))
+    [plain] = {image for name, image in images().items() if name == "c1"}
+    assert images() == {"c1": plain, "c2": f"{plain}:2"}
+    uid = objects(world, "c2")[0]["metadata"]["uid"]
+    later(world, 10, submitted(override("3")))
+    assert images() == {"c1": plain, "c2": f"{plain}:3"}
+    assert objects(world, "c2")[0]["metadata"]["uid"] == uid

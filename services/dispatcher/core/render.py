@@ -1,12 +1,13 @@
-"""From an assignment to the object that is applied: patches, replicas, marks, fence, suspension; in this order."""
+"""From an assignment to the object that is applied: patches, replicas, overrides, marks, fence; in this order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gpufleet.model import kinds, names, quantity
 from gpufleet.model.kinds.edit import editable
+from gpufleet.model.patch import apply_patch
 from gpufleet.model.placement import Assignment
 
 _SERVER_SET = (
@@ -52,6 +53,8 @@ def render(assignment: Assignment, *, suspend: bool | None = None) -> dict[str, 
         for patch in assignment.patches:
             apply_patch(obj, patch)
         obj = kinds.with_replicas(obj, assignment.components)
+        for patch in assignment.overrides:
+            apply_patch(obj, patch)
         metadata = editable(obj, "metadata")
         for field in _SERVER_SET:
             metadata.pop(field, None)
@@ -90,52 +93,6 @@ def suspended(obj: Mapping[str, Any]) -> bool:
     for key in suspend_path(obj):
         here = here.get(key) if isinstance(here, Mapping) else None
     return here is True
-
-
-def apply_patch(obj: dict[str, Any], patch: Mapping[str, Any]) -> None:
-    """Applies one JSON patch operation (RFC 6902: add, replace, remove) in place, copying what it changes.
-
-    Unlike the RFC, maps that are missing on the way of an ``add`` are created. Raises ValueError.
-    """
-    op, path = patch.get("op"), patch.get("path")
-    if op not in ("add", "replace", "remove") or not isinstance(path, str) or not path.startswith("/"):
-        raise ValueError(f"patch {dict(patch)}: op must be add, replace or remove, and path a JSON pointer")
-    keys = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
-    try:
-        _patch(obj, op, keys, patch.get("value"))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"patch {op} {path}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return f"{error.args[0]} does not exist" if isinstance(error, KeyError) and error.args else str(error)
-
-
-def _patch(obj: dict[str, Any], op: str, keys: Sequence[str], value: Any) -> None:
-    parent: Any = obj
-    for key in keys[:-1]:
-        index: Any = int(key) if isinstance(parent, list) else key
-        child = parent[index] if isinstance(parent, list) else parent.get(index)
-        if child is None and op != "add":
-            raise KeyError(key)
-        child = list(child) if isinstance(child, list | tuple) else dict(child or {})
-        parent[index] = child
-        parent = child
-    last = keys[-1]
-    if isinstance(parent, list):
-        at = len(parent) if last == "-" else int(last)
-        if op == "add":
-            parent.insert(at, value)
-        elif op == "replace":
-            parent[at] = value
-        else:
-            del parent[at]
-    elif op == "remove":
-        del parent[last]
-    else:
-        if op == "replace" and last not in parent:
-            raise KeyError(last)
-        parent[last] = value
 
 
 def differs(wanted: Any, live: Any) -> bool:

@@ -28,6 +28,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
+from services.scheduler.core import overrides
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import VIRTUAL_TAINT, applying, written_labels
@@ -117,6 +118,7 @@ def _remove(state: State, entry: Entry, placement: Placement, cluster: str, out:
             components=(),
             division=division(placement),
             patches=(),
+            overrides=(),
             waits_for=(),
             suspended=False,
             preserve_on_deletion=False,
@@ -164,6 +166,7 @@ def _activate(
     if known is not None and alive and (workload.job or not incarnation or not known.incarnation):
         # A job's copy may live on in the cluster that bore the name before; it is not started here a second time.
         incarnation = known.incarnation
+    patches = _patches(state, placement, share, workload, known if alive else None)
     kept = known or Assignment(entry.key, share.cluster, placement.version, AssignmentState.ACTIVE)
     wanted = Assignment(
         workload=entry.key,
@@ -173,7 +176,8 @@ def _activate(
         manifest=workload.manifest,
         components=share.components,
         division=parts,
-        patches=_patches(state, placement, share, workload, known if alive else None),
+        patches=patches,
+        overrides=_overrides(state, share, workload, patches, known if alive else None),
         uid=workload.uid,
         waits_for=awaited,
         job=workload.job,
@@ -248,6 +252,23 @@ def _patches(
                 value = [*tolerations, added]
                 patches.append({"op": "add", "path": pointer(template.tolerations), "value": value})
     return tuple(patches)
+
+
+def _overrides(
+    state: State, share: ClusterShare, workload: Workload, patches: tuple[Patch, ...], known: Assignment | None
+) -> tuple[Patch, ...]:
+    """Returns what the override policies change in a cluster; what cannot be applied leaves the copy as it was."""
+    policies = state.overrides.matching(workload)
+    rules = overrides.rules_for(policies, state.fleet.member(share.cluster).spec) if policies else ()
+    if not rules:
+        return ()
+    try:
+        return overrides.override(workload.manifest, share.components, patches, rules)
+    except overrides.OverrideError as error:
+        if known is not None:
+            return known.overrides
+        # Nothing of it is written half done: the dispatcher refuses an operation that is none, in these words.
+        return ({"op": "test", "path": "", "value": str(error)},)
 
 
 def _at(manifest: Mapping[str, Any], path: tuple[str | int, ...]) -> Any:

@@ -9,6 +9,7 @@ from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import assign, explain, ledger
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
 from services.scheduler.core.place import whole
 from services.scheduler.core.state import Entry, State
@@ -42,6 +43,8 @@ def record(
     before = entry.placement
     if leaves is None:
         leaves = leaving(state, entry, shares)
+    if inputs and entry.current is not None:
+        inputs = with_overrides(state, entry.current, shares, inputs)
     placement = Placement(
         workload=entry.key,
         version=_UNRECORDED,

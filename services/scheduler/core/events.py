@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
+from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.workload import Workload
@@ -85,7 +86,7 @@ class WorkloadUnreadable:
 class PolicyChanged:
     """A policy object was written. Its key on the topic is `policy_key(policy)`."""
 
-    policy: PropagationPolicy | ResourcePolicy | PriorityClass
+    policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +211,10 @@ Event = (
 )
 
 
-def policy_key(policy: PropagationPolicy | ResourcePolicy | PriorityClass) -> str:
+def policy_key(policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass) -> str:
     """Returns ``kind/namespace/name``, the key on the policies topic."""
     match policy:
-        case PropagationPolicy():
+        case PropagationPolicy() | OverridePolicy():
             return policy.key
         case ResourcePolicy():
             return f"ResourcePolicy/{policy.namespace}/{policy.name}"

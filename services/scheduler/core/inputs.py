@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from gpufleet.model.placement import Eviction, Placement
+from collections.abc import Iterable
+
+from gpufleet.model.placement import ClusterShare, Eviction, Placement
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.workload import Workload
 from services.scheduler.core.assign import units_digest
+from services.scheduler.core.overrides import stamp
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying
 
@@ -45,6 +48,18 @@ def inputs_of(
         if known == eviction_id(entry.eviction) or pending_eviction(placement, entry.eviction):
             found.append(("eviction", eviction_id(entry.eviction)))
     return tuple(found)
+
+
+def with_overrides(state: State, workload: Workload, shares: Iterable[ClusterShare], inputs: Inputs) -> Inputs:
+    """Returns the inputs with a digest of what the override policies change in the clusters of some shares."""
+    found = stamp(state.overrides, state.fleet, workload, (share.cluster for share in shares))
+    known = tuple(item for item in inputs if item[0] != "overrides")
+    return (*known, ("overrides", found)) if found else known
+
+
+def overridden_alike(state: State, workload: Workload, placement: Placement) -> bool:
+    """Returns whether the override policies still say what they said when a placement was decided."""
+    return with_overrides(state, workload, placement.shares, placement.inputs) == placement.inputs
 
 
 def submission(inputs: Inputs) -> tuple[str | None, str | None]:

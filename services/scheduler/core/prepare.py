@@ -8,9 +8,10 @@ from gpufleet.model.placement import AssignmentState, ClusterShare, ObservedPhas
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
-from services.scheduler.core import assign, ledger
+from services.scheduler.core import assign, ledger, overrides
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.filter import Candidates
 from services.scheduler.core.place import whole
 from services.scheduler.core.state import Entry, State
 
@@ -44,6 +45,7 @@ def prepare(
             if known.state is AssignmentState.REMOVING and not assign.is_gone(state, entry, cluster):
                 message = "an earlier copy is still being removed there"
                 refused.setdefault(cluster, Reason(Code.WAITING_FOR_REMOVAL, message, cluster))
+    broken = _not_overridden(state, workload, candidates, placement, refused)
     bounds = {c.cluster: c.max_replicas for c in eviction.caps} if applies and eviction is not None else {}
     at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
     before: dict[str, ClusterShare] = {}
@@ -56,7 +58,7 @@ def prepare(
         kept = _bounded(share, bounds.get(cluster), at_once=at_once)
         if kept is not None and not lost and _meant(state, candidates.tier_of, cluster):
             before[cluster] = kept
-    return Draft(
+    draft = Draft(
         state=state,
         entry=entry,
         workload=workload,
@@ -69,6 +71,27 @@ def prepare(
         ways=ledger.ways_of(state, entry),
         candidates=candidates,
     )
+    draft.reasons.extend(broken)
+    return draft
+
+
+def _not_overridden(
+    state: State,
+    workload: Workload,
+    candidates: Candidates,
+    placement: Placement | None,
+    refused: dict[str, Reason],
+) -> list[Reason]:
+    """Refuses clusters for which the object cannot be overridden; a copy that runs already stays as it is."""
+    specs = (m.spec for tier in candidates.tiers for m in tier.members if m.spec is not None)
+    found = overrides.failures(state.overrides, workload, specs)
+    stays = []
+    for cluster, reason in found.items():
+        if placement is not None and placement.share(cluster) is not None:
+            stays.append(reason)
+        else:
+            refused.setdefault(cluster, reason)
+    return stays
 
 
 def _meant(state: State, tier_of: dict[str, int], cluster: str) -> bool:

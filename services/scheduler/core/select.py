@@ -15,16 +15,20 @@ from gpufleet.model.workload import Workload
 
 def specificity(selector: ResourceSelector, policy_namespace: str, workload: Workload) -> int:
     """Returns 3 for a match by name, 2 by label, 1 by kind, 0 for none."""
+    if policy_namespace:
+        if workload.namespace != policy_namespace:
+            return 0
+    elif not selector.namespace and workload.namespace.startswith("kube-"):
+        return 0  # a cluster-wide policy does not reach into system namespaces by itself
+    return selects(selector, workload)
+
+
+def selects(selector: ResourceSelector, workload: Workload) -> int:
+    """Returns how specifically a selector means a workload, whoever has it: 3 by name, 2 by label, 1 by kind, or 0."""
     if selector.api_version != workload.api_version or selector.kind != workload.kind:
         return 0
-    if policy_namespace:
-        if workload.namespace != policy_namespace or selector.namespace not in ("", policy_namespace):
-            return 0
-    elif selector.namespace:
-        if selector.namespace != workload.namespace:
-            return 0
-    elif workload.namespace.startswith("kube-"):
-        return 0  # a cluster-wide policy does not reach into system namespaces by itself
+    if selector.namespace not in ("", workload.namespace):
+        return 0
     if selector.name:
         return 3 if selector.name == workload.name else 0
     if selector.labels is not None:

@@ -24,6 +24,7 @@ from services.scheduler.core.inputs import (
     Inputs,
     eviction_id,
     inputs_of,
+    overridden_alike,
     pending_eviction,
     same,
     submission,
@@ -216,6 +217,8 @@ def _stands(
     if policy.placement.division is DivisionType.DUPLICATED and not workload.job:
         return False  # copies go wherever they may
     if any(assign.is_gone(state, entry, cluster) for cluster in placement.leaving):
+        return False
+    if not overridden_alike(state, workload, placement):
         return False
     unreadable = any(r.code is Code.INVALID_RECORD for r in placement.reasons)
     if bool(entry.unreadable) is not unreadable:

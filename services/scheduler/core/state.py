@@ -14,6 +14,7 @@ from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.filter import CandidateCache
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
+from services.scheduler.core.overrides import Overrides
 from services.scheduler.core.queue import Order, Queue, priority
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
@@ -128,6 +129,7 @@ class State:
         self.settings = settings or Settings()
         self.fleet = Fleet()
         self.policies = PolicyIndex()
+        self.overrides = Overrides()
         self.resource_policies: dict[str, dict[str, ResourcePolicy]] = {}  # namespace, name
         self.priority_classes: dict[str, PriorityClass] = {}
         self.entries: dict[str, Entry] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
 from services.scheduler.core import ledger, records
 from services.scheduler.core.divide import Mode
@@ -35,6 +36,7 @@ from services.scheduler.core.events import (
 )
 from services.scheduler.core.inputs import pending_eviction
 from services.scheduler.core.outputs import Outputs
+from services.scheduler.core.overrides import concerns
 from services.scheduler.core.select import matches
 from services.scheduler.core.state import State
 
@@ -185,6 +187,10 @@ def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
     match policy:
         case PropagationPolicy():
             _propagation_changed(state, policy)
+        case OverridePolicy():
+            before = state.overrides.put(policy)
+            if before != policy:
+                _overrides_changed(state, *(p for p in (before, policy) if p is not None))
         case ResourcePolicy():
             state.resource_policies.setdefault(policy.namespace, {})[policy.name] = policy
             _units_changed(state, policy.namespace, batch.now)
@@ -208,6 +214,16 @@ def _propagation_changed(state: State, policy: PropagationPolicy) -> None:
         for key, entry in sorted(state.entries.items()):
             if entry.current is not None and matches(policy, entry.current):
                 state.ask(key, Mode.FILL)
+
+
+def _overrides_changed(state: State, *policies: OverridePolicy) -> None:
+    """Objects are written anew where an edition of the policy, the last one or this one, means them."""
+    namespace = policies[0].namespace
+    keys = state.in_namespace.get(namespace, ()) if namespace else state.entries
+    for key in sorted(keys):
+        workload = state.entries[key].current
+        if workload is not None and any(concerns(policy, workload) for policy in policies):
+            state.ask(key, Mode.FILL)
 
 
 def _units_changed(state: State, namespace: str, now: float) -> None:
@@ -234,6 +250,10 @@ def _policy_removed(batch: Batch, event: PolicyRemoved) -> None:
     elif kind == "PriorityClass":
         if state.priority_classes.pop(name, None) is not None:
             _ranks_changed(state)
+    elif kind in ("OverridePolicy", "ClusterOverridePolicy"):
+        override = state.overrides.remove(namespace, name)
+        if override is not None:
+            _overrides_changed(state, override)
     elif state.policies.remove(event.key) is not None:
         for key in sorted(state.by_policy.get(event.key, ())):
             state.ask(key, Mode.FILL)
