@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpufleet.bus import dlq
@@ -85,27 +86,47 @@ async def dlq_show(kafka: KafkaSettings, origin: str) -> None:
     """Shows one dead letter with its value."""
     letter = _find(await letters(kafka), origin)
     for name, value in _letter_document(letter).items():
+        text = " ".join(f"{n}={t}" for n, t in value.items()) if name == "headers" else value
         if name != "value":
-            out(f"{name + ':':12} {'-' if value in (None, '') else value}")
+            out(f"{name + ':':12} {'-' if text in (None, '') else text}")
     out()
     out("(no value: a tombstone)" if letter.value is None else letter.value.decode("utf-8", "backslashreplace"))
 
 
 async def dlq_replay(
-    kafka: KafkaSettings, origins: Sequence[str], *, value: bytes | None, key: str | None, everything: bool
+    kafka: KafkaSettings,
+    origins: Sequence[str],
+    *,
+    value: bytes | None,
+    key: str | None,
+    headers: Sequence[str],
+    everything: bool,
 ) -> None:
-    """Produces dead letters to their topics again, repaired where a value or a key is given."""
+    """Produces dead letters to their topics again, repaired where a value, a key or headers (NAME=TEXT) are given."""
+    changed = _headers(headers)
     found = await letters(kafka)
     chosen = [x for x in found if x.state == "open"] if everything else [_find(found, origin) for origin in origins]
-    if (value is not None or key) and len(chosen) != 1:
-        raise CliError("--value and --key repair one record: name one origin")
+    if (value is not None or key or changed) and len(chosen) != 1:
+        raise CliError("--value, --key and --header repair one record: name one origin")
     async with client(kafka) as opened:
         for letter in chosen:
+            kept = {name: text for name, text in {**letter.headers, **changed}.items() if text}
             try:
-                dlq.replay(opened.publisher, letter, value=value, key=key)
+                dlq.replay(opened.publisher, replace(letter, headers=kept), value=value, key=key)
             except dlq.DeadLetterError as error:
                 raise CliError(str(error)) from error
             out(f"{letter.origin} replayed")
+
+
+def _headers(options: Sequence[str]) -> dict[str, str]:
+    """Returns headers by name; one without a text is to be left out."""
+    found: dict[str, str] = {}
+    for option in options:
+        name, sign, text = option.partition("=")
+        if not name or not sign:
+            raise CliError(f"--header {option}: write NAME=TEXT, or NAME= to leave a header out")
+        found[name] = text
+    return found
 
 
 async def dlq_drop(kafka: KafkaSettings, origins: Sequence[str]) -> None:
@@ -134,6 +155,7 @@ def _letter_document(letter: dlq.DeadLetter) -> dict[str, Any]:
         "path": letter.path,
         "state": letter.state,
         "attempts": letter.attempts,
+        "headers": {name: printable(text) for name, text in sorted(letter.headers.items())},
         "value": None if letter.value is None else letter.value.decode("utf-8", "backslashreplace"),
     }
 

@@ -138,9 +138,15 @@ class Tables:
             return None if record is None else parse_scale(record).replicas
         return None
 
-    def unreadable_workloads(self) -> list[str]:
-        """Returns the keys of submissions that are left out because they cannot be read."""
-        return [key for key, record in sorted(self.records.get("workloads", {}).items()) if not _readable(record)]
+    def unreadable(self, topic: str) -> dict[str, str]:
+        """Returns what is wrong with the workloads or policies that are left out, by key."""
+        found = {}
+        for key, record in sorted(self.records.get(topic, {}).items()):
+            try:
+                parse_workload(record) if topic == "workloads" else parse_policy(record)
+            except RecordError as error:
+                found[key] = str(error)
+        return found
 
     def placement(self, workload: str) -> Placement | None:
         """Returns one placement."""
@@ -189,14 +195,6 @@ def _manifest(workload: Workload, scale: int | None) -> dict[str, Any]:
     if scale is not None and len(workload.components) == 1 and workload.division is not Division.WHOLE:
         manifest = kinds.with_replicas(manifest, {workload.components[0].name: scale})
     return manifest
-
-
-def _readable(record: Record) -> bool:
-    try:
-        parse_workload(record)
-    except RecordError:
-        return False
-    return True
 
 
 def _policy(record: Record) -> dict[str, object]:

@@ -275,6 +275,9 @@ def dlq_replay(
     origins: Annotated[list[str] | None, typer.Argument(metavar="TOPIC/PARTITION/OFFSET...")] = None,
     value: Annotated[Path | None, typer.Option("--value", help="File with the repaired value.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="The repaired key.")] = None,
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", metavar="NAME=TEXT", help="A repaired header; NAME= leaves it out.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All open ones, as they are.")] = False,
     kafka: Kafka = DEFAULT_KAFKA,
 ) -> None:
@@ -289,7 +292,11 @@ def dlq_replay(
             repaired = value.read_bytes()
         except OSError as error:
             raise CliError(f"{value}: {error.strerror or error}") from error
-    submit.run(lambda: admin.dlq_replay(_kafka(kafka), origins or [], value=repaired, key=key, everything=everything))
+    submit.run(
+        lambda: admin.dlq_replay(
+            _kafka(kafka), origins or [], value=repaired, key=key, headers=headers or [], everything=everything
+        )
+    )
 
 
 @dlq_app.command("drop")

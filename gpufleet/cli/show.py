@@ -17,7 +17,7 @@ from gpufleet.model.cluster import Inventory, NodeClass
 from gpufleet.model.explanations import REASONS
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.model.quantity import render
-from gpufleet.model.reasons import Verdict
+from gpufleet.model.reasons import Code, Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 from gpufleet.wire.yaml import Document
 
@@ -50,6 +50,7 @@ def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> Non
         case What.CLUSTERS:
             _show_clusters(view, names, format_)
         case What.POLICIES:
+            _warn_of_policies(view)
             documents = [d for d in view.policies() if not names or _policy_key(d) in names]
             if format_ in (Format.JSON, Format.YAML):
                 show_documents(documents, format_)
@@ -59,8 +60,9 @@ def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> Non
             else:
                 table(["kind", "namespace", "name"], [_policy_key(d).split("/", 2) for d in documents])
         case What.FLEET:
-            for key in view.unreadable_workloads():
+            for key in view.unreadable("workloads"):
                 note(f"warning: workload {key} is left out: its submission cannot be read, see `gpufleet dlq list`")
+            _warn_of_policies(view)
             documents = fleet_documents(view)
             show_documents(documents, format_ if format_ in (Format.JSON, Format.YAML) else Format.YAML)
         case What.QUOTAS:
@@ -75,6 +77,17 @@ def fleet_documents(view: Tables) -> list[dict[str, Any]]:
         *view.workloads(),
         *(dump_placement(p, view.bound(p.workload), slots=True) for p in view.placements() if _standing(p)),
     ]
+
+
+def _warn_of_policies(view: Tables, placement: Placement | None = None) -> None:
+    """Names policies that cannot be read; with a placement, only those that may have to do with it."""
+    lacking = placement is None or any(r.code is Code.NO_MATCHING_POLICY for r in placement.reasons)
+    for key, error in view.unreadable("policies").items():
+        if lacking or (placement is not None and placement.policy == key):
+            note(
+                f"warning: policy {key} cannot be read ({error}). The scheduler goes on with the one before it, "
+                "if there was one, but only until it starts anew: apply a correct one, or see `gpufleet dlq list`"
+            )
 
 
 def _standing(placement: Placement) -> bool:
@@ -171,7 +184,9 @@ async def describe(kafka: KafkaSettings, name: str) -> None:
     """Shows everything about a workload (namespace/Kind/name) or a cluster (its name)."""
     async with tables(kafka, _TOPICS) as view:
         if "/" in name:
-            _describe_workload(view, _placement(view, name))
+            placement = _placement(view, name)
+            _warn_of_policies(view, placement)
+            _describe_workload(view, placement)
         else:
             _describe_cluster(view, name)
 
@@ -278,6 +293,7 @@ async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
     """Says why a workload is where it is: verdict first, evidence next, next step last."""
     async with tables(kafka, _TOPICS) as view:
         placement = _placement(view, name)
+        _warn_of_policies(view, placement)
         fleet = [Document("the fleet", n, 0, manifest) for n, manifest in enumerate(fleet_documents(view), 1)]
         _explain(placement, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
 

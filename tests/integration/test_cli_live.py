@@ -23,6 +23,7 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.timeout(180)
 
 Json = dict[str, Any]
+Headers = dict[str, str | bytes | None]
 
 
 class Live:
@@ -41,7 +42,7 @@ class Live:
         assert outcome.code == 0, outcome.err
         return outcome.out
 
-    def produce(self, topic: str, key: str | None, value: bytes | None) -> str:
+    def produce(self, topic: str, key: str | None, value: bytes | None, headers: Headers | None = None) -> str:
         """One record from librdkafka, partition left to it; returns its origin."""
         places: list[str] = []
 
@@ -49,7 +50,7 @@ class Live:
             assert error is None, error
             places.append(f"{message.topic()}/{message.partition()}/{message.offset()}")
 
-        self.producer.produce(f"gpufleet.{topic}", key=key, value=value, on_delivery=delivered)
+        self.producer.produce(f"gpufleet.{topic}", key=key, value=value, headers=headers, on_delivery=delivered)
         assert self.producer.flush(10) == 0
         return places[0]
 
@@ -146,13 +147,25 @@ BAD: dict[str, tuple[str, str | None, Any, str, str, str]] = {
     "cluster": ("clusters", "bad", {"name": "bad", "zones": "none"}, "WrongType", "zones", "list"),
     "scale": ("scales", WORKLOAD_KEY, {"workload": WORKLOAD_KEY, "replicas": -1}, "OutOfRange", "replicas", "-1"),
 }
+# Cases of BAD that are wrong in their headers only.
+HEADERS: dict[str, Headers] = {
+    "type of another version": {"ce_specversion": "1.0", "ce_type": "gpufleet.v2.Workload"},
+    "schema of another version": {"ce_dataschema": "https://gpufleet.io/schemas/gpufleet.v2.Workload"},
+    "type of another topic": {"ce_type": "gpufleet.v1.Scale"},
+}
+for _case, _reason, _path, _right in (
+    ("type of another version", "UnsupportedVersion", "headers.ce_type", "gpufleet.v1"),
+    ("schema of another version", "UnsupportedVersion", "headers.ce_dataschema", "gpufleet.v1"),
+    ("type of another topic", "InvalidValue", "headers.ce_type", "gpufleet.v1.Workload"),
+):
+    BAD[_case] = ("workloads", WORKLOAD_KEY, WEB, _reason, _path, _right)
 
 
 def test_bad_records_go_to_the_dead_letters_and_the_next_is_handled(live: Live) -> None:
     origins = {}
     for case, (topic, key, value, *_) in BAD.items():
         encoded = value if isinstance(value, bytes) else json.dumps(value).encode()
-        origins[case] = live.produce(topic, key, encoded)
+        origins[case] = live.produce(topic, key, encoded, HEADERS.get(case))
     good = deployment("after-bad", 2)
     live.done("apply", "-f", "-", "--wait", stdin=doc(good))
     wait_for(lambda: set(origins.values()) <= live.letters().keys(), "the dead letters")
@@ -199,6 +212,43 @@ def test_a_record_without_a_key_needs_one_to_be_put_back(live: Live) -> None:
     refused = live("dlq", "replay", origin)
     assert refused.code == 2 and "has no key" in refused.err
     live.done("dlq", "replay", origin, "--key", key_of(manifest))
+    live.until_placed(key_of(manifest), 1)
+    live.done("delete", key_of(manifest))
+
+
+def test_a_policy_whose_record_becomes_unreadable_is_named_where_it_is_looked_for(live: Live) -> None:
+    good = policy("named", "alpha")
+    good["spec"]["resourceSelectors"] = [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "governed"}]
+    live.done("apply", "-f", "-", stdin=doc(good))
+    live.done("apply", "-f", "-", "--wait", stdin=doc(deployment("governed", 1), deployment("others", 1)))
+    bad = good | {"spec": good["spec"] | {"placement": 3}}
+    origin = live.produce("policies", key_of(good), json.dumps(bad).encode())
+    wait_for(lambda: live.letters().get(origin), "the dead letter")
+    for command in (
+        ("get", "policies"),
+        ("explain", "test/Deployment/governed"),
+        ("describe", "test/Deployment/governed"),
+    ):
+        said = live(*command)
+        assert said.code == 0 and key_of(good) in said.err and "spec.placement" in said.err, command
+    assert live("explain", "test/Deployment/others").err == ""
+    assert live.until_placed("test/Deployment/governed", 1)["assignments"], "what is placed stays"
+    live.done("apply", "-f", "-", stdin=doc(good))
+    wait_for(lambda: key_of(good) not in live("get", "policies").err, "the warning to go")
+    live.done("dlq", "drop", origin)
+    live.done("delete", "-f", "-", stdin=doc(deployment("governed"), deployment("others"), good))
+
+
+def test_a_record_of_another_version_is_put_back_with_a_header_that_is_right(live: Live) -> None:
+    manifest = deployment("versioned", 1)
+    origin = live.produce(
+        "workloads", key_of(manifest), json.dumps(manifest).encode(), {"ce_type": "gpufleet.v2.Workload"}
+    )
+    letter = wait_for(lambda: live.letters().get(origin), "the dead letter")
+    assert letter is not None and letter["headers"]["ce_type"] == "gpufleet.v2.Workload"
+    refused = live("dlq", "replay", origin, "--header", "ce_type")
+    assert refused.code == 2 and "NAME=TEXT" in refused.err
+    live.done("dlq", "replay", origin, "--header", "ce_type=gpufleet.v1.Workload")
     live.until_placed(key_of(manifest), 1)
     live.done("delete", key_of(manifest))
 

@@ -27,6 +27,15 @@ JOB: dict[str, Any] = {
     "metadata": {"name": "train", "namespace": "test"},
     "spec": {"parallelism": 2, "template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}},
 }
+POLICY: dict[str, Any] = {
+    "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
+    "kind": "PropagationPolicy",
+    "metadata": {"name": "p", "namespace": "test"},
+    "spec": {
+        "resourceSelectors": [{"apiVersion": "apps/v1", "kind": "Deployment"}],
+        "placement": {"clusterAffinity": {"clusterNames": ["a"]}},
+    },
+}
 
 
 @pytest.fixture
@@ -44,7 +53,16 @@ def test_a_submission_that_cannot_be_read_is_left_out_and_named(view: Tables) ->
     give(view, "workloads", "test/Deployment/other", bare)  # the key is not the identity of the value
     give(view, "workloads", "test/Deployment/broken", b"{")
     assert list(view.workloads()) == [DEPLOYMENT]
-    assert view.unreadable_workloads() == ["test/Deployment/broken", "test/Deployment/other"]
+    assert list(view.unreadable("workloads")) == ["test/Deployment/broken", "test/Deployment/other"]
+
+
+def test_a_policy_that_cannot_be_read_is_left_out_and_named(view: Tables) -> None:
+    key = "PropagationPolicy/test/p"
+    give(view, "policies", key, json.dumps(POLICY).encode())
+    assert list(view.policies()) == [POLICY] and view.unreadable("policies") == {}
+    give(view, "policies", key, json.dumps(POLICY | {"spec": POLICY["spec"] | {"placement": 3}}).encode())
+    assert list(view.policies()) == []
+    assert "spec.placement" in view.unreadable("policies")[key]
 
 
 def test_the_envelopes_uid_is_the_manifests(view: Tables) -> None:
