@@ -172,6 +172,18 @@ REASONS: Mapping[Code, Explanation] = {
         "runs there stays as it is, and no new one is placed there.",
         "Correct the override policy that the message names, or its targetCluster or resourceSelectors.",
     ),
+    Code.QUOTA_EXCEEDED: Explanation(
+        "The workload's quota, or one above it in the ElasticQuotaTree, has too little left: of max, or of min for a "
+        "workload that is not preemptible. The message says of what, with numbers.",
+        "None needed: it is tried again as soon as something of that quota is given back. Or raise the quota, or let "
+        "the label quota.scheduling.alibabacloud.com/name name another one.",
+    ),
+    Code.NO_QUOTA: Explanation(
+        "There is an ElasticQuotaTree, and the workload counts in no leaf of it: a job whose namespace no leaf names, "
+        "a label that names no leaf, or a GPU model that its quota does not have.",
+        "Add the namespace to a leaf, or correct the label quota.scheduling.alibabacloud.com/name, or let the pods "
+        "select nodes of a GPU model that the quota has.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

@@ -28,6 +28,14 @@ COMPUTE_CLASS = "alibabacloud.com/compute-class"
 COMPUTE_QOS = "alibabacloud.com/compute-qos"
 GPU_MODEL_SERIES = "alibabacloud.com/gpu-model-series"
 SERVERLESS_REGION = "alibabacloud.com/serverless-region-id"
+# Labels of nodes, and of pods, that say which GPU model there is or should be; the first that is there counts.
+GPU_MODEL_LABELS = (
+    GPU_MODEL_SERIES,
+    "aliyun.accelerator/nvidia_name",
+    "nvidia.com/gpu.product",
+    "cloud.google.com/gke-accelerator",
+    "gpu",
+)
 # The scheduler rewrites these labels of pods, so no selector may name them.
 REWRITTEN_LABELS = frozenset({ACS, COMPUTE_CLASS, COMPUTE_QOS, GPU_MODEL_SERIES, SERVERLESS_REGION})
 

@@ -53,6 +53,8 @@ class Code(StrEnum):
     SUBMISSION_MISSING = "SubmissionMissing"
     JOB_FAILED = "JobFailed"
     OVERRIDE_FAILED = "OverrideFailed"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    NO_QUOTA = "NoQuota"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.names import FREEZE_KEY
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
+from gpufleet.model.quota import ElasticQuotaTree
 from gpufleet.model.workload import Workload
 from gpufleet.wire import (
     documents_cluster,
     documents_overrides,
     documents_placement,
     documents_policy,
+    documents_quota,
     documents_resources,
 )
 from gpufleet.wire import documents_scenario as scenarios
@@ -62,7 +64,7 @@ __all__ = [
     "read_policy",
 ]
 
-Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | Freeze
+Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | Freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Parsed:
     overrides: dict[str, OverridePolicy] = field(default_factory=dict)
     resource_policies: dict[str, ResourcePolicy] = field(default_factory=dict)
     priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
+    quota_trees: dict[str, ElasticQuotaTree] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     placements: dict[str, PlacementDocument] = field(default_factory=dict)
     scenario: scenarios.Scenario | None = None
@@ -141,6 +144,10 @@ def parse_documents(documents: Iterable[Document], *, namespace: str = "default"
                 continue
             seen[identity] = item
             _add(parsed, Object(item, key, value))
+    for key in list(parsed.quota_trees)[1:]:
+        if (second := parsed.document_of(key)) is not None:
+            known = next(iter(parsed.quota_trees))
+            errors.append(second.error("metadata.name", f"{known} is already there", "a fleet has one tree"))
     if errors:
         raise DocumentErrors(errors, parsed.warnings)
     return parsed
@@ -206,7 +213,7 @@ _ENTRIES = {
         _Entry("Scenario", scenarios.API_VERSIONS, _without_version(scenarios.read)),
         _Entry("OverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
         _Entry("ClusterOverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
-        _Entry("ElasticQuotaTree", ("scheduling.sigs.k8s.io/v1beta1",), _read_ignored),
+        _Entry("ElasticQuotaTree", documents_quota.API_VERSIONS, documents_quota.read),
         _Entry(
             "FederatedHPA",
             ("autoscaling.one.alibabacloud.com/v1alpha1", "autoscaling.karmada.io/v1alpha1"),
@@ -295,7 +302,7 @@ def _key(value: Value) -> str:
     match value:
         case ClusterDocument():
             return value.registration.name
-        case PropagationPolicy() | OverridePolicy() | Workload():
+        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree() | Workload():
             return value.key
         case ResourcePolicy():
             return policy_key("ResourcePolicy", value.namespace, value.name)
@@ -327,6 +334,8 @@ def _add(parsed: Parsed, item: Object) -> None:
             parsed.resource_policies[key] = value
         case PriorityClass():
             parsed.priority_classes[value.name] = value
+        case ElasticQuotaTree():
+            parsed.quota_trees[key] = value
         case Workload():
             parsed.workloads[key] = value
         case PlacementDocument():

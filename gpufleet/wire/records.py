@@ -181,7 +181,7 @@ def policy_manifest(record: RecordLike) -> tuple[dict[str, Any], str]:
 def parse_policy(record: RecordLike) -> Policy | None:
     """Returns a policy, from the envelope or from a bare document in JSON or YAML.
 
-    None for a kind that this version decides without (ElasticQuotaTree, FederatedHPA). Raises RecordError.
+    None for a kind that this version decides without (FederatedHPA…). Raises RecordError.
     """
     manifest, prefix = policy_manifest(record)
     policy = read_policy(manifest, prefix, record.offset)

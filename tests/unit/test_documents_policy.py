@@ -448,7 +448,6 @@ def test_freeze() -> None:
 @pytest.mark.parametrize(
     ("api_version", "kind"),
     [
-        ("scheduling.sigs.k8s.io/v1beta1", "ElasticQuotaTree"),
         ("autoscaling.one.alibabacloud.com/v1alpha1", "FederatedHPA"),
     ],
 )

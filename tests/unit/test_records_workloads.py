@@ -201,12 +201,12 @@ def test_freeze() -> None:
 
 def test_a_kind_that_is_not_supported_yet_is_no_error() -> None:
     document = {
-        "apiVersion": "scheduling.sigs.k8s.io/v1beta1",
-        "kind": "ElasticQuotaTree",
-        "metadata": {"name": "tree", "namespace": "kube-system"},
+        "apiVersion": "autoscaling.karmada.io/v1alpha1",
+        "kind": "FederatedHPA",
+        "metadata": {"name": "hpa", "namespace": "test"},
         "spec": {},
     }
-    assert records.parse_policy(policy(json.dumps(document), "ElasticQuotaTree/kube-system/tree")) is None
+    assert records.parse_policy(policy(json.dumps(document), "FederatedHPA/test/hpa")) is None
 
 
 def test_a_workload_is_no_policy() -> None:

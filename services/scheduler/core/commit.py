@@ -113,6 +113,8 @@ def put(
         for share in placement.shares:
             state.on_cluster.setdefault(share.cluster, set()).add(entry.key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
+    if state.quotas.root is not None:
+        state.quotas.update(entry.key, entry.current, placement)
     ledger.update(state, entry, now, taken=taken)
 
 

@@ -86,12 +86,21 @@ def _work(state: State, now: float, out: Outputs) -> None:
                 if head is not None and rounds.get(head, 0) < _ROUNDS:
                     state.ask(head, Mode.FILL)
                     heapq.heappush(heap, (state.order(state.entry(head)), head))
-        woken = [key for key in state.queue.woken(state.fleet, _grown(state)) if rounds.get(key, 0) < _ROUNDS]
-        if not woken:
+        for key in _woken(state):
+            if rounds.get(key, 0) < _ROUNDS:
+                state.ask(key, Mode.FILL)
+        if not state.pending:
             return
-        for key in woken:
-            state.ask(key, Mode.FILL)
         push()
+
+
+def _woken(state: State) -> list[str]:
+    """Returns who may fit because of what has become free, of room or of quota."""
+    woken = state.queue.woken(state.fleet, _grown(state))
+    if state.quotas.freed:
+        state.quotas.freed = False
+        woken += state.queue.woken_by_quota(state.quotas)
+    return woken
 
 
 def _grown(state: State) -> list[str]:

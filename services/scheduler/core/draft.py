@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from gpufleet.model.placement import ClusterShare, Slot
 from gpufleet.model.policy import PropagationPolicy
-from gpufleet.model.reasons import Reason
+from gpufleet.model.quota import Amounts
+from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
+from services.scheduler.core.quota import Node
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import Part, Way
 
@@ -22,6 +24,8 @@ class Draft:
     ``caps`` bound replicas by cluster; ``refused`` gives the reason by cluster that refused it for good; ``counts``
     are replicas by cluster as divided (duplicated: of one copy), None while undecided or if nothing may change.
     ``frozen`` names clusters that keep what they have but get no more.
+    ``limit`` bounds the pods in all, because the quota ``leaf`` has no more; ``unit`` is what the least of it uses of
+    quota; ``quota`` says why it is bounded, None if it is not.
     ``slots`` are given only by a packing; ``taken`` names clusters whose pools were taken from for new slots alone.
     """
 
@@ -46,6 +50,10 @@ class Draft:
     reasons: list[Reason] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
+    leaf: Node | None = None
+    unit: Amounts = ()
+    limit: int | None = None
+    quota: Code | None = None
 
     @property
     def stock(self) -> bool:

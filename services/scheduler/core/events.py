@@ -12,6 +12,7 @@ from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
+from gpufleet.model.quota import ElasticQuotaTree
 from gpufleet.model.workload import Workload
 
 
@@ -86,7 +87,7 @@ class WorkloadUnreadable:
 class PolicyChanged:
     """A policy object was written. Its key on the topic is `policy_key(policy)`."""
 
-    policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass
+    policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +212,10 @@ Event = (
 )
 
 
-def policy_key(policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass) -> str:
+def policy_key(policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree) -> str:
     """Returns ``kind/namespace/name``, the key on the policies topic."""
     match policy:
-        case PropagationPolicy() | OverridePolicy():
+        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree():
             return policy.key
         case ResourcePolicy():
             return f"ResourcePolicy/{policy.namespace}/{policy.name}"

@@ -46,8 +46,12 @@ def _divide(draft: Draft) -> None:
     workload = draft.workload
     total = workload.replicas
     draft.replicas = total
+    granted = total if draft.limit is None else min(total, draft.limit)
     if whole(workload, placement.division, is_gang=placement.gang):
-        _divide_whole(draft)
+        if granted < total:
+            _keep(draft)
+        else:
+            _divide_whole(draft)
         return
     measure(draft)
     if placement.prioritized and placement.division is not DivisionType.DYNAMIC:
@@ -63,27 +67,43 @@ def _divide(draft: Draft) -> None:
                 o.cluster: min(total, o.assigned) if o.cluster in draft.frozen else total for o in draft.options
             }
             draft.replicas = total * max(1, len(draft.counts))
+            if draft.limit is not None:
+                _fewer_copies(draft, draft.limit)
             return
         case DivisionType.STATIC:
-            draft.counts = _static(draft, total, last_first)
+            if granted < total:
+                _keep(draft)
+            else:
+                draft.counts = _static(draft, total, last_first)
             return
         case DivisionType.DYNAMIC:
             counts = pour(
                 draft.options,
-                total,
+                granted,
                 draft.mode,
                 last_first=last_first,
                 existing_first=draft.policy.existing_capacity_first,
             )
         case DivisionType.AGGREGATED:
-            counts = aggregated(draft.options, total, draft.mode, last_first=last_first)
-    if sum(counts.values()) < total and not _partial(draft):
+            counts = aggregated(draft.options, granted, draft.mode, last_first=last_first)
+    if sum(counts.values()) < total and not partial(draft):
         _keep(draft)
     else:
         draft.counts = counts
 
 
-def _partial(draft: Draft) -> bool:
+def _fewer_copies(draft: Draft, limit: int) -> None:
+    """Leaves out the copies that the quota has no room for: those that are there stay, then by name."""
+    counts, left = dict(draft.counts or {}), limit
+    for cluster in sorted(counts, key=lambda name: (name not in draft.before, name)):
+        if counts[cluster] > left:
+            before = draft.before.get(cluster)
+            counts[cluster] = min(counts[cluster], before.replicas) if before is not None else 0
+        left -= counts[cluster]
+    draft.counts = counts
+
+
+def partial(draft: Draft) -> bool:
     """Returns whether some replicas may run while others wait (specification 5)."""
     kind = draft.workload.kind
     return kind == "Deployment" or (kind == "StatefulSet" and draft.policy.partial_statefulsets)
@@ -232,6 +252,8 @@ def _explain(draft: Draft) -> None:
     """Adds why clusters did not take (more of) it; costs nothing where everything went where it should."""
     draft.reasons.extend(draft.candidates.reasons)
     counts = draft.counts or {}
+    if draft.limit is not None and sum(counts.values()) >= draft.limit:
+        return  # the quota is what it waits for
     missing = draft.replicas - sum(counts.values())
     division = draft.policy.placement.division
     at_once = whole(draft.workload, division, is_gang=draft.policy.placement.gang)

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gpufleet.model.policy import PriorityClass
+from gpufleet.model.quota import Amounts
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet
+from services.scheduler.core.quota import Quotas
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Part
 
@@ -42,9 +44,19 @@ def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
     return max((c.value for c in classes.values() if c.global_default), default=0)
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaNeed:
+    """The least that would help who waits for its quota: so much more in a leaf, preemptible or not."""
+
+    leaf: str
+    unit: Amounts
+    firm: bool
+
+
 @dataclass(slots=True)
 class WaitClass:
-    """Workloads that wait for the same. ``needs`` are parts with the least count that would help."""
+    """Workloads that wait for the same. ``needs`` are parts with the least count that would help, ``quota`` what would
+    of the quota, if that is what they wait for."""
 
     key: ClassKey
     clusters: tuple[str, ...]
@@ -52,6 +64,7 @@ class WaitClass:
     stock: bool
     back_off: float
     retry_at: float
+    quota: QuotaNeed | None = None
     heap: list[Order] = field(default_factory=list)
     waiting: set[str] = field(default_factory=set)
 
@@ -65,6 +78,7 @@ class Queue:
         self._class_of: dict[str, ClassKey] = {}
         self._order_of: dict[str, Order] = {}
         self._by_cluster: dict[str, dict[ClassKey, None]] = {}
+        self._by_quota: dict[ClassKey, None] = {}
         self._retries: list[tuple[float, int, ClassKey]] = []
         self._counter = 0
         self._line: list[Order] = []
@@ -91,6 +105,7 @@ class Queue:
         needs: tuple[tuple[tuple[Part, int], ...], ...],
         stock: bool,
         now: float,
+        quota: QuotaNeed | None = None,
     ) -> None:
         """Lets a workload wait; it may wait already."""
         workload = order[2]
@@ -103,7 +118,9 @@ class Queue:
         known = self._classes.get(key)
         if known is None:
             first = self._settings.retry_initial
-            known = self._classes[key] = WaitClass(key, (), needs, stock, first, now + first)
+            known = self._classes[key] = WaitClass(key, (), needs, stock, first, now + first, quota)
+            if quota is not None:
+                self._by_quota[key] = None
             self._watch(known, clusters)
             self._schedule(known)
         known.waiting.add(workload)
@@ -123,6 +140,7 @@ class Queue:
         known.waiting.discard(workload)
         if not known.waiting:
             self._watch(known, ())
+            self._by_quota.pop(key, None)
             del self._classes[key]
 
     def head(self, key: ClassKey) -> str | None:
@@ -147,6 +165,20 @@ class Queue:
                 if _helps(fleet, cluster, known) and (head := self.head(key)) is not None:
                     found[head] = None
         return list(found)
+
+    def woken_by_quota(self, quotas: Quotas) -> list[str]:
+        """Returns the heads of the classes whose quota has room for more now."""
+        found: list[str] = []
+        for key in self._by_quota:
+            need = self._classes[key].quota
+            leaf = quotas.leaf(need.leaf) if need is not None else None
+            head = self.head(key)
+            if need is None or leaf is None or head is None:
+                continue
+            room, _ = quotas.room(head, leaf, need.unit, firm=need.firm)
+            if room > quotas.units(head, need.unit):
+                found.append(head)
+        return found
 
     def due(self, now: float) -> list[str]:
         """Returns the heads whose retry is due, and puts their next one off."""

@@ -31,6 +31,7 @@ def start(state: State, epoch: int, log: str, now: float) -> None:
         entry = state.entries[key]
         _recover(state, entry, now)
         ledger.update(state, entry, now)
+        state.quotas.update(key, entry.current, entry.placement)
         state.ask(key, Mode.FILL)
     ledger.rebuild_deadlines(state)
 

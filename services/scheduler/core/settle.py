@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import assign, commit, ending
+from services.scheduler.core import admit, assign, commit, ending
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -32,6 +32,8 @@ from services.scheduler.core.inputs import (
 from services.scheduler.core.outputs import Outputs, PlacementWrite
 from services.scheduler.core.place import place, whole
 from services.scheduler.core.prepare import prepare
+from services.scheduler.core.queue import QuotaNeed
+from services.scheduler.core.quota import preemptible
 from services.scheduler.core.room import clock
 from services.scheduler.core.state import FINAL, Entry, State
 
@@ -163,7 +165,8 @@ def _decide(
         draft.blocked = "given up"
         times = f"after {eviction.attempts} attempts" if eviction.attempts else "by the rescheduler"
         draft.reasons.append(Reason(Code.ATTEMPTS_EXHAUSTED, f"given up {times}; submit it again to try once more"))
-    elif policy.suspend_scheduling:
+    elif policy.suspend_scheduling and not admit.decides(state, workload):
+        # With a quota, a suspension only says that the quota decides when it starts.
         draft.blocked = "suspended"
         draft.reasons.append(Reason(Code.SUSPENDED, f"{policy.key} suspends scheduling"))
     elif backing_off and eviction is not None:
@@ -171,6 +174,8 @@ def _decide(
         message = f"attempt {eviction.attempts + 1} starts at {clock(eviction.not_before)}"
         draft.reasons.append(Reason(Code.BACKING_OFF, message))
     out.count("decisions")
+    if state.quotas.root is not None and not draft.blocked:
+        admit.admit(draft)
     place(draft)
     verdict = _verdict(draft)
     reasons = tuple(draft.reasons)
@@ -196,7 +201,7 @@ def _decide(
         position=state.queue.position(order) if waits or verdict is Verdict.QUEUED else None,
         force=replaced,
     )
-    if waits and not draft.blocked:
+    if (waits or draft.quota is not None) and not draft.blocked:
         _wait(state, draft)
     else:
         state.queue.remove(entry.key)
@@ -290,7 +295,7 @@ def _verdict(draft: Draft) -> Verdict:
         return Verdict.SCHEDULED
     if placed:
         return Verdict.PARTIALLY_SCHEDULED
-    return Verdict.QUEUED if draft.blocked else Verdict.UNSCHEDULABLE
+    return Verdict.QUEUED if draft.blocked or draft.quota is not None else Verdict.UNSCHEDULABLE
 
 
 def _wait(state: State, draft: Draft) -> None:
@@ -309,6 +314,12 @@ def _wait(state: State, draft: Draft) -> None:
             tuple((p.component, p.shape.id, p.virtual) for way in draft.ways for p in way.parts),
             tuple(c.replicas for c in workload.components) if at_once or workload.kind != "Deployment" else (),
         )
+    placed = sum(share.replicas for share in draft.shares)
+    if draft.quota is not None and draft.limit is not None and placed >= draft.limit:
+        # No cluster helps as long as the quota does not.
+        need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None
+        state.queue.add(state.order(entry), (*key, need), (), (), draft.stock, draft.now, need)
+        return
     needs = tuple(tuple(draft.wanted(way, one=not at_once)) for way in draft.ways)
     blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
     if (at_once and draft.shares) or (blind and not at_once):

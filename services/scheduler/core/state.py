@@ -16,6 +16,7 @@ from services.scheduler.core.filter import CandidateCache
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides
 from services.scheduler.core.queue import Order, Queue, priority
+from services.scheduler.core.quota import Quotas
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Way
@@ -132,6 +133,7 @@ class State:
         self.overrides = Overrides()
         self.resource_policies: dict[str, dict[str, ResourcePolicy]] = {}  # namespace, name
         self.priority_classes: dict[str, PriorityClass] = {}
+        self.quotas = Quotas()
         self.entries: dict[str, Entry] = {}
         self.candidates = CandidateCache()
         self.queue = Queue(self.settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
+from gpufleet.model.quota import ElasticQuotaTree
 from services.scheduler.core import ledger, records
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import (
@@ -198,6 +199,9 @@ def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
             if state.priority_classes.get(policy.name) != policy:
                 state.priority_classes[policy.name] = policy
                 _ranks_changed(state)
+        case ElasticQuotaTree():
+            if state.quotas.put(policy):
+                _quotas_changed(state)
 
 
 def _propagation_changed(state: State, policy: PropagationPolicy) -> None:
@@ -235,6 +239,14 @@ def _units_changed(state: State, namespace: str, now: float) -> None:
             state.ask(key, Mode.FILL)
 
 
+def _quotas_changed(state: State) -> None:
+    """Charges everything anew, and tries whatever waits: it may count in another quota now."""
+    for key, entry in state.entries.items():
+        state.quotas.update(key, entry.current, entry.placement)
+    for head in state.queue.heads():
+        state.ask(head, Mode.FILL)
+
+
 def _ranks_changed(state: State) -> None:
     for head in state.queue.heads():
         state.ask(head, Mode.FILL)
@@ -254,6 +266,9 @@ def _policy_removed(batch: Batch, event: PolicyRemoved) -> None:
         override = state.overrides.remove(namespace, name)
         if override is not None:
             _overrides_changed(state, override)
+    elif kind == "ElasticQuotaTree":
+        if state.quotas.remove(event.key):
+            _quotas_changed(state)
     elif state.policies.remove(event.key) is not None:
         for key in sorted(state.by_policy.get(event.key, ())):
             state.ask(key, Mode.FILL)

@@ -1,0 +1,299 @@
+"""Elastic quotas over the whole fleet: what each quota uses, and how much more it may (specification 13.3).
+
+Usage is charged per placement, in the leaf and in everything above it, and follows every change of the placement. A
+preemptible workload may use up to ``max`` here and above; one that is not may use only what ``min`` guarantees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gpufleet.model import names, quantity
+from gpufleet.model.placement import Placement
+from gpufleet.model.quota import (
+    MAX_JOBS,
+    NAME_LABELS,
+    PREEMPTIBLE_LABELS,
+    Amounts,
+    ElasticQuotaTree,
+    Quota,
+    flavored,
+)
+from gpufleet.model.reasons import Verdict
+from gpufleet.model.resources import Labels
+from gpufleet.model.workload import PodShape, Workload
+from services.scheduler.core.shapes import UNBOUNDED, is_gpu
+
+_RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
+
+
+class Node:
+    """One quota with its usage. ``firm`` is the part of ``used`` that cannot be preempted; ``path`` starts here."""
+
+    __slots__ = ("children", "firm", "jobs", "max", "min", "name", "parent", "path", "quota", "used")
+
+    def __init__(self, quota: Quota, parent: Node | None) -> None:
+        self.quota = quota
+        self.name = quota.name
+        self.parent = parent
+        self.min = dict(quota.min)
+        self.max = dict(quota.max)
+        self.used: dict[str, int] = {}
+        self.firm: dict[str, int] = {}
+        self.jobs = 0
+        self.path: tuple[Node, ...] = (self, *(parent.path if parent is not None else ()))
+        self.children = tuple(Node(child, self) for child in quota.children)
+
+    def lent(self, resource: str, path: tuple[Node, ...]) -> int:
+        """Returns what children beside a path keep for themselves though they do not use it (lend limits)."""
+        kept = 0
+        for child in self.children:
+            if child.quota.lend_limit is not None and child not in path:
+                limit = dict(child.quota.lend_limit).get(resource)
+                if limit is not None:
+                    kept += max(0, child.min.get(resource, 0) - limit - child.used.get(resource, 0))
+        return kept
+
+    def borrows(self, taken: Mapping[str, int] | None = None) -> bool:
+        """Returns whether more is used than is guaranteed, once ``taken`` is given back."""
+        given = taken or {}
+        return any(self.used.get(name, 0) - given.get(name, 0) > low for name, low in self.min.items())
+
+    def share(self, taken: Mapping[str, int] | None = None) -> float:
+        """Returns the dominant share: the greatest use against the guarantee; without a guarantee any use is most."""
+        given = taken or {}
+        most = 0.0
+        for name, used in self.used.items():
+            low = self.min.get(name)
+            left = used - given.get(name, 0)
+            if left > 0 and low is not None:
+                most = max(most, left / low if low else float("inf"))
+        return most
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one placement uses."""
+
+    leaf: Node
+    amounts: Amounts
+    firm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """The first limit that is in the way: of which quota, for which resource, and the numbers."""
+
+    quota: str
+    resource: str
+    needed: int
+    used: int
+    limit: int
+    what: str  # max, min or max-jobs
+
+    def message(self) -> str:
+        """Returns what is lacking, in numbers."""
+        if self.resource == MAX_JOBS:
+            return f"Insufficient quota({MAX_JOBS}) in quota {self.quota}: {self.used} of {self.limit} jobs run"
+        needed, used, limit = (quantity.render(x, self.resource) for x in (self.needed, self.used, self.limit))
+        firm = " that is not preemptible" if self.what == "min" else ""
+        return (
+            f"Insufficient quota({self.resource}) in quota {self.quota}: needs {needed}{firm}, "
+            f"{used} of {self.what} {limit} is used"
+        )
+
+    def needs(self) -> str:
+        """Returns the smallest change that would let it pass."""
+        more = self.used + self.needed - self.limit
+        return f"quota {self.quota}: {quantity.render(more, self.resource)} more {self.resource} in {self.what}"
+
+
+class Quotas:
+    """The fleet's quotas. Without a tree nothing is counted and nothing costs anything."""
+
+    def __init__(self) -> None:
+        self.trees: dict[str, ElasticQuotaTree] = {}
+        self.root: Node | None = None
+        self.freed = False  # whether some usage fell, or a limit rose, since somebody asked
+        self._by_name: dict[str, Node] = {}
+        self._by_namespace: dict[str, Node] = {}
+        self._governed: frozenset[str] = frozenset()
+        self._charges: dict[str, Charge] = {}
+
+    def put(self, tree: ElasticQuotaTree) -> bool:
+        """Takes a tree; returns whether anything changes, and then every charge has to be made anew."""
+        if self.trees.get(tree.key) == tree:
+            return False
+        self.trees[tree.key] = tree
+        self._build()
+        return True
+
+    def remove(self, key: str) -> bool:
+        """Takes a tree away; returns whether it was there."""
+        if self.trees.pop(key, None) is None:
+            return False
+        self._build()
+        return True
+
+    def _build(self) -> None:
+        self._by_name, self._by_namespace, self._charges, self.root = {}, {}, {}, None
+        self._governed = frozenset()
+        self.freed = True
+        if not self.trees:
+            return
+        # There should be one; of several the newest counts.
+        tree = max(self.trees.values(), key=lambda t: (t.version, t.name))
+        self.root = Node(tree.root, None)
+        governed: set[str] = set()
+        for node in _walk(self.root):
+            governed |= node.min.keys() | node.max.keys()
+            if not node.children:
+                self._by_name[node.name] = node
+                for namespace in node.quota.namespaces:
+                    self._by_namespace[namespace] = node
+        self._governed = frozenset(governed)
+
+    def leaf(self, name: str) -> Node | None:
+        """Returns a leaf by its name."""
+        return self._by_name.get(name)
+
+    def leaf_of(self, workload: Workload) -> Node | None:
+        """Returns the quota that a workload counts in: its label's, else its namespace's."""
+        named = named_quota(workload)
+        return self._by_name.get(named) if named else self._by_namespace.get(workload.namespace)
+
+    def charge_of(self, key: str) -> Charge | None:
+        """Returns what is charged for a workload now."""
+        return self._charges.get(key)
+
+    def update(self, key: str, workload: Workload | None, placement: Placement | None) -> None:
+        """Charges what a placement uses now in place of what it used."""
+        if self.root is None:
+            return
+        before = self._charges.get(key)
+        after = self._charge(workload, placement)
+        if before == after:
+            return
+        if before is not None:
+            _book(before, -1)
+            del self._charges[key]
+            self.freed = True
+        if after is not None:
+            _book(after, 1)
+            self._charges[key] = after
+
+    def _charge(self, workload: Workload | None, placement: Placement | None) -> Charge | None:
+        if workload is None or placement is None or not placement.shares or placement.verdict in _RELEASED:
+            return None
+        leaf = self.leaf_of(workload)
+        if leaf is None:
+            return None
+        counts: dict[str, int] = {}
+        for share in placement.shares:
+            for name, count in share.components:
+                counts[name] = counts.get(name, 0) + count
+        return Charge(leaf, self.needs(workload, counts), not preemptible(workload))
+
+    def needs(self, workload: Workload, counts: Mapping[str, int]) -> Amounts:
+        """Returns what so many pods by component use of the resources that the tree speaks of."""
+        total: dict[str, int] = {}
+        for component in workload.components:
+            count = counts.get(component.name, 0)
+            if count:
+                for name, amount in requests(component.shape, component.labels):
+                    if name in self._governed:
+                        total[name] = total.get(name, 0) + amount * count
+        return tuple(sorted(total.items()))
+
+    def units(self, key: str, unit: Amounts) -> int:
+        """Returns how many units are charged for a workload now."""
+        own = self._charges.get(key)
+        if own is None:
+            return 0
+        known = dict(own.amounts)
+        return min((known.get(name, 0) // amount for name, amount in unit), default=1)
+
+    def room(self, key: str, leaf: Node, unit: Amounts, *, firm: bool) -> tuple[int, Shortfall | None]:
+        """Returns how many units a workload may use in all, and what bounds them; its own charge counts as free.
+
+        A unit of nothing (no resource that the tree speaks of) is bounded by the number of jobs only.
+        """
+        room, short = UNBOUNDED, None
+        own = self._charges.get(key)
+        for node in leaf.path:
+            mine = dict(own.amounts) if own is not None and node in own.leaf.path else {}
+            jobs = node.max.get(MAX_JOBS)
+            running = node.jobs - (1 if own is not None and node in own.leaf.path else 0)
+            if jobs is not None and running >= jobs:
+                return 0, Shortfall(node.name, MAX_JOBS, 1, running, jobs, "max")
+            for name, amount in unit:
+                if firm:
+                    held = node.firm.get(name, 0) - (mine.get(name, 0) if own is not None and own.firm else 0)
+                    here = max(0, node.min.get(name, 0) - held) // amount
+                    if here < room:
+                        room, short = here, Shortfall(node.name, name, amount, held, node.min.get(name, 0), "min")
+                limit = node.max.get(name)
+                if limit is not None:
+                    used = node.used.get(name, 0) - mine.get(name, 0) + node.lent(name, leaf.path)
+                    here = max(0, limit - used) // amount
+                    if here < room:
+                        room, short = here, Shortfall(node.name, name, amount, used, limit, "max")
+        return room, short
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children:
+        yield from _walk(child)
+
+
+def _book(charge: Charge, sign: int) -> None:
+    for node in charge.leaf.path:
+        node.jobs += sign
+        for name, amount in charge.amounts:
+            node.used[name] = node.used.get(name, 0) + sign * amount
+            if charge.firm:
+                node.firm[name] = node.firm.get(name, 0) + sign * amount
+
+
+def named_quota(workload: Workload) -> str:
+    """Returns the quota that a workload's label names, or nothing."""
+    labels = dict(workload.labels)
+    return next((labels[key] for key in NAME_LABELS if labels.get(key)), "")
+
+
+def preemptible(workload: Workload) -> bool:
+    """Returns whether a workload may use more than is guaranteed, and lose it again; yes, unless its label says no."""
+    labels = dict(workload.labels)
+    return next((labels[key] for key in PREEMPTIBLE_LABELS if key in labels), "true") != "false"
+
+
+@lru_cache(maxsize=4096)
+def requests(shape: PodShape, labels: Labels) -> Amounts:
+    """Returns what one pod counts for: its requests, and its GPUs once more under the model that it asks for."""
+    found = list(shape.requests)
+    model = gpu_model(shape, labels)
+    if model:
+        found += [(flavored(name, model), amount) for name, amount in shape.requests if is_gpu(name)]
+    return tuple(found)
+
+
+def gpu_model(shape: PodShape, labels: Labels) -> str:
+    """Returns the GPU model that a pod asks for by label, node selector or required affinity, or nothing."""
+    asked = {**dict(labels), **dict(shape.node_selector)}
+    for key in names.GPU_MODEL_LABELS:
+        if asked.get(key):
+            return asked[key].lower()
+    found: set[str] = set()
+    for term in shape.affinity:
+        one = {
+            r.values[0].lower()
+            for r in term.expressions
+            if r.key in names.GPU_MODEL_LABELS and r.operator == "In" and len(r.values) == 1
+        }
+        if len(one) != 1:
+            return ""
+        found |= one
+    return found.pop() if len(found) == 1 else ""
