@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,10 @@ from gpufleet.bus.admin import diff as diff_topics
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.records import Record, printable
 from gpufleet.bus.settings import KafkaSettings
-from gpufleet.bus.topics import DLQ_SUFFIX, load_registry
+from gpufleet.bus.topics import DLQ_SUFFIX, Registry, load_registry
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.live import client, tables
-from gpufleet.cli.output import Format, age, out, show_json, table
+from gpufleet.cli.output import Format, age, note, out, show_json, table
 from gpufleet.model.cluster import Health
 
 
@@ -37,6 +38,8 @@ async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
                     out("nothing to do: the broker is in line with the registry")
                 return
             found = await diff_topics(admin, registry)
+            for name in strangers(await admin.list_topics(), registry):
+                note(f"warning: {_nobody_reads(name, registry)}")
         except TopicsRefused as error:
             raise CliError(str(error), Exit.FAILED) from error
     for item in found:
@@ -44,6 +47,19 @@ async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
     if found:
         raise CliError(f"{len(found)} differences; `gpufleet topics apply` makes them", Exit.FAILED)
     out("the broker is in line with the registry")
+
+
+def strangers(there: Iterable[str], registry: Registry) -> list[str]:
+    """Returns topics that are named as ours are and are not in the registry, such as one of another version."""
+    known = {topic.name for topic in registry}
+    return sorted(name for name in there if name.startswith(f"{registry.prefix}gpufleet.") and name not in known)
+
+
+def _nobody_reads(name: str, registry: Registry) -> str:
+    base = re.sub(r"\.v\d+$", "", name)
+    return f"{name} is no topic of this version, nobody reads it" + (
+        f"; produce to {base}" if base in registry else ": delete it, or correct the name in the producer"
+    )
 
 
 # -- dead letters ----------------------------------------------------------------------------------------------------
@@ -171,6 +187,7 @@ async def doctor(kafka: KafkaSettings, services: Sequence[str]) -> None:
             rows.append(["ok", "kafka", f"{kafka.bootstrap} answers"])
             registry = load_registry(prefix=kafka.topic_prefix)
             absent = await missing(admin, registry, [topic.name for topic in registry])
+            unread = strangers(await admin.list_topics(), registry)
     except BusUnavailable as error:
         table(["", "what", "finding"], [["FAIL", "kafka", str(error)]])
         raise CliError("Kafka cannot be reached", Exit.UNREACHABLE) from error
@@ -179,6 +196,7 @@ async def doctor(kafka: KafkaSettings, services: Sequence[str]) -> None:
     else:
         rows.append(["ok", "topics", "all there"])
         rows += await _tables(kafka)
+    rows += [["warn", "topics", _nobody_reads(name, registry)] for name in unread]
     rows += [await asyncio.to_thread(_probe, url) for url in services]
     table(["", "what", "finding"], rows)
     if any(row[0] == "FAIL" for row in rows):

@@ -15,6 +15,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 import yaml
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.support.commands import GPUFLEET, Outcome, Up, gpufleet
 from tests.support.system import cluster, deployment, job, key_of, policy
@@ -418,6 +419,22 @@ def test_a_registered_cluster_without_its_kubeconfig_is_shown_and_does_no_harm(l
 def test_the_topics_are_in_line_with_the_registry(live: Live) -> None:
     assert live.done("topics", "diff") == "the broker is in line with the registry\n"
     assert "nothing to do" in live.done("topics", "apply")
+
+
+def test_a_topic_of_another_version_is_named_because_nobody_reads_it(live: Live) -> None:
+    admin = AdminClient({"bootstrap.servers": live.up.bootstrap})
+    created = admin.create_topics(
+        [NewTopic(name, num_partitions=1) for name in ("gpufleet.workloads.v2", "gpufleet.jobs", "other")]
+    )
+    for future in created.values():
+        future.result(10)
+    said = live("topics", "diff")
+    assert said.code == 0 and said.out == "the broker is in line with the registry\n"
+    assert (
+        "gpufleet.workloads.v2 is no topic of this version, nobody reads it; produce to gpufleet.workloads" in said.err
+    )
+    assert "gpufleet.jobs is no topic" in said.err and "other" not in said.err
+    assert "gpufleet.workloads.v2" in live("doctor").out
 
 
 def test_ctrl_c_leaves_nothing(live: Live) -> None:
