@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gpufleet.model.reasons import Reason, Verdict
+from gpufleet.model.values import value
 
 
 class Version(NamedTuple):
@@ -25,7 +26,7 @@ class Source(StrEnum):
     VIRTUAL = "virtual"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Slot:
     """``count`` pods of a component on a node class (or a virtual node) of a cluster, and where the room came from."""
 
@@ -36,7 +37,7 @@ class Slot:
     unit: int | None = None  # index of the ResourcePolicy unit
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ClusterShare:
     """One cluster's part of a placement. ``components`` gives replicas by component, sorted by name."""
 
@@ -54,7 +55,7 @@ class ClusterShare:
         return sum(slot.count for slot in self.slots if slot.source is source)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Placement:
     """The decision about one workload; the whole truth about it.
 
@@ -118,7 +119,7 @@ class Awaited:
     incarnation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Assignment:
     """One cluster's self-contained work order; the dispatcher needs nothing else.
 
@@ -178,7 +179,7 @@ class FailureClass(StrEnum):
     USER = "User"  # its own containers failed
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Observation:
     """What a cluster made of an assignment. ``version`` is the assignment's that this answers."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from gpufleet.model.values import value
 
 
 class Verdict(StrEnum):
@@ -57,7 +58,7 @@ class Code(StrEnum):
     NO_QUOTA = "NoQuota"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reason:
     """Why, with numbers. ``cluster`` is empty where the reason is the workload's as a whole."""
 
