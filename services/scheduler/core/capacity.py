@@ -1,32 +1,35 @@
-"""How many pods of a shape fit where: members with their pools, and one cached column per shape over the fleet.
-
-A column catches up with the log of changed members when it is read, so a decision pays only for what has changed
-since the shape was last asked for.
-"""
+"""How many pods of a shape fit where: members with their pools, and the columns over all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
+from services.scheduler.core.columns import Column, Grid
 from services.scheduler.core.pool import Pool, VirtualPool
-from services.scheduler.core.reserve import Holding, refit
+from services.scheduler.core.reserve import Holding, enlist, refit, replay
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Shape, selects
 from services.scheduler.core.units import REGION, Part
-
-_COLUMNS = 512
 
 
 class Member:
     """One cluster: its registration, its inventory, and what placements hold of it. Nothing may be known of either."""
 
     __slots__ = (
+        "_named",
+        "_stale",
         "debt",
         "dirty",
         "held",
         "index",
         "inventory",
+        "loose",
         "name",
+        "on_virtual",
+        "other_debt",
         "pools",
         "removed",
         "spec",
@@ -41,15 +44,59 @@ class Member:
         self.removed = False  # its registration was deleted, which is not the same as never seen
         self.pools: list[Pool] = []
         self.virtual: list[VirtualPool] = []
-        self.held: dict[str, Holding] = {}
-        self.debt = 0
-        self.dirty = False
+        self.held: dict[str, Holding] = {}  # by workload; changed by `hold` only
+        self.loose = 0  # holds that may use any pool
+        self.on_virtual = 0  # holds on virtual nodes
+        self.debt = 0  # pods held that do not fit
+        self.other_debt = 0  # of these, those that no pool owes alone
+        self.dirty = False  # every pool has to be refitted
+        self._stale: dict[Pool, None] = {}  # these have to be
+        self._named: dict[str, Pool] = {}
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""
         if self.dirty:
             self.dirty = False
+            self._stale.clear()
             refit(self)
+        elif self._stale:
+            stale = list(self._stale)
+            self._stale.clear()
+            replay(self, stale, virtual=False)
+
+    def pool(self, name: str) -> Pool | None:
+        """Returns a pool by the name of its node class."""
+        return self._named.get(name)
+
+    def set_pools(self, pools: list[Pool]) -> None:
+        """Replaces the pools; they have to be refitted."""
+        self.pools = pools
+        self._named = {pool.name: pool for pool in pools}
+
+    def hold(self, workload: str, held: Holding | None, *, taken: bool) -> list[Pool] | None:
+        """Sets what a workload holds here and returns the pools whose room changes by it; None: all.
+
+        ``taken``: the room was taken from the pools already, last of all.
+        """
+        before = self.held.get(workload)
+        if held is None:
+            del self.held[workload]
+        else:
+            self.held[workload] = held
+        if self.dirty:
+            return None
+        whole = self.loose > 0
+        pools: list[Pool] = []
+        for holding, sign in ((before, -1), (held, 1)):
+            for hold in holding.holds if holding is not None else ():
+                pool = enlist(self, hold, sign)
+                if pool is None:
+                    whole = whole or not taken or self.loose > 0
+                    continue
+                pools.append(pool)
+                if not taken:
+                    self._stale[pool] = None
+        return None if whole else pools
 
     def stale(self, now: float, after: float) -> bool:
         """Returns whether the inventory is too old for new replicas."""
@@ -113,17 +160,6 @@ class Member:
         return any(part.shape.admitted(pool.identity) for pool in self.pools)
 
 
-class Column:
-    """Room for one shape by member index."""
-
-    __slots__ = ("position", "running", "stock")
-
-    def __init__(self) -> None:
-        self.running: list[int] = []
-        self.stock: list[int] = []
-        self.position = -1
-
-
 class Fleet:
     """Every cluster that is registered or was spoken of. ``generation`` counts changes of who is a candidate."""
 
@@ -132,9 +168,8 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.generation = 0
-        self._columns: dict[int, Column] = {}
-        self._log: list[int] = []
-        self._log_start = 0
+        self.seen: npt.NDArray[np.float64] = np.full(16, -np.inf)  # by member index: when its inventory was taken
+        self._grid = Grid(self.by_index)
 
     def member(self, name: str) -> Member:
         """Returns a cluster, which need not be registered."""
@@ -142,44 +177,29 @@ class Fleet:
         if member is None:
             member = self.members[name] = Member(name, len(self.by_index))
             self.by_index.append(member)
+            if member.index >= len(self.seen):
+                self.seen = np.concatenate([self.seen, np.full(len(self.seen), -np.inf)])
         return member
 
-    def touch(self, member: Member, *, refit_needed: bool = True) -> None:
-        """Notes that a member's room has changed."""
-        if refit_needed:
-            if member.dirty:
-                return
+    def touch(self, member: Member) -> None:
+        """Notes that all of a member's room has to be computed afresh."""
+        if not member.dirty:
             member.dirty = True
-        self._log.append(member.index)
-        if len(self._log) > 4 * len(self.by_index) + 4096:
-            drop = len(self._log) // 2
-            del self._log[:drop]
-            self._log_start += drop
+            for pool in member.pools:
+                self._grid.changed(pool)
+
+    def hold(self, member: Member, workload: str, held: Holding | None, *, taken: bool) -> None:
+        """Sets what a workload holds in a cluster; ``taken``: its room was taken from the pools already."""
+        pools = member.hold(workload, held, taken=taken)
+        if pools is None:
+            self.touch(member)
+            return
+        for pool in pools:
+            self._grid.changed(pool)
 
     def column(self, shape: Shape) -> Column:
         """Returns room for a shape by member index, up to date."""
-        column = self._columns.get(shape.id)
-        if column is None:
-            if len(self._columns) >= _COLUMNS:
-                del self._columns[next(iter(self._columns))]
-            column = self._columns[shape.id] = Column()
-        end = self._log_start + len(self._log)
-        if column.position < self._log_start:
-            self._fill(column, shape, range(len(self.by_index)))
-        elif column.position < end:
-            changed = self._log[column.position - self._log_start :]
-            self._fill(column, shape, set(changed) if len(changed) > 8 else changed)
-        # Refitting while filling settles members that were logged as dirty already; the log does not grow.
-        column.position = end
-        return column
-
-    def _fill(self, column: Column, shape: Shape, indexes: Iterable[int]) -> None:
-        missing = len(self.by_index) - len(column.running)
-        if missing > 0:
-            column.running.extend([0] * missing)
-            column.stock.extend([0] * missing)
-        for index in indexes:
-            column.running[index], column.stock[index] = self.by_index[index].counts(shape)
+        return self._grid.column(shape)
 
     def registered(self, spec: ClusterSpec) -> None:
         """Applies a registration."""
@@ -208,19 +228,23 @@ class Fleet:
         if before is not None and _older(inventory, before):
             return False
         member.inventory = inventory
+        self.seen[member.index] = inventory.observed_at
         if before is None or _eligibility(before) != _eligibility(inventory):
             self.generation += 1
         elif before.node_classes == inventory.node_classes and before.virtual_nodes == inventory.virtual_nodes:
             return False
         catalog = self.catalog
         known = {pool.name: pool for pool in member.pools}
-        member.pools = sorted(
-            (
-                known[c.name] if c.name in known and known[c.name].node_class == c else Pool(c, catalog)
-                for c in inventory.node_classes
-            ),
-            key=lambda pool: pool.order,
+        member.set_pools(
+            sorted(
+                (
+                    known[c.name] if c.name in known and known[c.name].node_class == c else Pool(c, catalog)
+                    for c in inventory.node_classes
+                ),
+                key=lambda pool: pool.order,
+            )
         )
+        self._grid.replaced(member)
         member.virtual = sorted((VirtualPool(v, catalog) for v in inventory.virtual_nodes), key=lambda v: v.name)
         member.dirty = False  # so that touch logs it even if it was dirty and unread
         self.touch(member)
@@ -231,7 +255,10 @@ class Fleet:
         member = self.member(name)
         if member.inventory is not None:
             member.inventory = None
-            member.pools, member.virtual = [], []
+            member.set_pools([])
+            member.virtual = []
+            self._grid.replaced(member)
+            self.seen[member.index] = -np.inf
             self.generation += 1
             self.touch(member)
 

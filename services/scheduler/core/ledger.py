@@ -75,16 +75,11 @@ def _set(state: State, entry: Entry, cluster: str, held: Holding | None, *, dire
     before = member.held.get(entry.key)
     if before == held:
         return
+    state.fleet.hold(member, entry.key, held, taken=direct and before is None)
     if held is None:
-        del member.held[entry.key]
         entry.held_in.discard(cluster)
     else:
-        member.held[entry.key] = held
         entry.held_in.add(cluster)
-    if direct and before is None and not member.dirty:
-        state.fleet.touch(member, refit_needed=False)
-        return
-    state.fleet.touch(member)
     if before is not None:
         state.grown[cluster] = None
 

@@ -7,6 +7,8 @@ from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Free, Ide
 
 # How many nodes have exactly these free amounts.
 Blocks = dict[Free, int]
+# For how many kinds of requests a pool remembers its room.
+_KNOWN = 256
 
 
 def take(blocks: Blocks, fitter: Fitter, count: int) -> int:
@@ -46,21 +48,35 @@ def room(blocks: Blocks, fitter: Fitter) -> int:
 
 
 class Pool:
-    """One node class of one cluster. ``running`` and ``stock`` are what is left after the reservations."""
+    """One node class of one cluster, less the reservations.
+
+    Pods of equal requests take the same room in whatever order they come, because the tightest node stays the
+    tightest until it is full. So while only one kind of requests has taken room, a count stands for the blocks, and
+    giving room back is a subtraction; the blocks are computed when somebody asks for them. With several kinds the order
+    matters: what was taken is replayed (`reserve`).
+    """
 
     __slots__ = (
         "_base",
-        "_counts",
+        "_base_rooms",
+        "_mixed",
+        "_rooms",
+        "_running",
+        "_sole",
+        "_stock",
         "_stock_nodes",
+        "_taken",
         "allocatable",
+        "booked",
+        "cell",
+        "debt",
         "identity",
         "layout",
         "name",
         "node_class",
         "order",
+        "ordered",
         "potential_nodes",
-        "running",
-        "stock",
     )
 
     def __init__(self, node_class: NodeClass, catalog: Catalog) -> None:
@@ -79,42 +95,123 @@ class Pool:
         self.potential_nodes = node_class.nodes + (max(0, elastic.max_nodes) if elastic else 0)
         # Nodes with few GPUs first: what needs none, or few, leaves the large ones alone.
         self.order = (self.layout.gpus(self.allocatable), self.name)
+        self.cell = -1  # where the fleet's columns have it
+        self._base_rooms: dict[Fitter, int] = {}
+        self.forget()
+
+    @property
+    def elastic(self) -> bool:
+        """Whether there were nodes that could be created when the inventory was taken."""
+        return self._stock_nodes > 0
+
+    def forget(self) -> None:
+        """Forgets every reservation, and what is booked."""
+        self.booked: dict[Fitter, int] = {}  # pods on running nodes, by requests
+        self.ordered = 0  # pods whose order matters even among equals: they may use stock
         self.reset()
 
     def reset(self) -> None:
-        """Forgets every reservation."""
-        self.running: Blocks = dict(self._base)
-        self.stock: Blocks = {self.allocatable: self._stock_nodes} if self._stock_nodes else {}
-        self._counts: dict[int, tuple[int, int]] = {}
+        """Forgets what was taken, but not what is booked."""
+        self._sole: Fitter | None = None
+        self._taken = 0
+        self._mixed = False
+        self._running: Blocks | None = None
+        self._stock: Blocks | None = None
+        self._rooms: dict[Fitter, tuple[int, int]] = {}
+        self.debt = 0
+
+    @property
+    def running(self) -> Blocks:
+        """What is left on running nodes."""
+        if self._running is None:
+            blocks = self._running = dict(self._base)
+            if self._sole is not None:
+                take(blocks, self._sole, self._taken)
+        return self._running
+
+    @property
+    def stock(self) -> Blocks:
+        """What is left of nodes that could be created."""
+        if self._stock is None:
+            self._stock = {self.allocatable: self._stock_nodes} if self._stock_nodes else {}
+        return self._stock
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Returns for how many pods there is room: on running nodes, and on nodes that could be created."""
-        known = self._counts.get(shape.id)
+        if not shape.admitted(self.identity):
+            return (0, 0)
+        return self.rooms(shape.fitter(self.layout))
+
+    def rooms(self, fitter: Fitter) -> tuple[int, int]:
+        """Returns room for pods of some requests, on running nodes and in stock, whatever nodes they select."""
+        known = self._rooms.get(fitter)
         if known is None:
-            if shape.admitted(self.identity):
-                fitter = shape.fitter(self.layout)
-                known = (room(self.running, fitter), room(self.stock, fitter))
+            if len(self._rooms) >= _KNOWN:
+                self._rooms.clear()
+            stock = room(self.stock, fitter) if self._stock_nodes else 0
+            if not self._mixed and fitter is self._sole:
+                running = self._base_room(fitter) - (self._taken if fitter.columns else 0)
             else:
-                known = (0, 0)
-            self._counts[shape.id] = known
+                running = room(self.running, fitter)
+            known = self._rooms[fitter] = (running, stock)
         return known
+
+    def _base_room(self, fitter: Fitter) -> int:
+        known = self._base_rooms.get(fitter)
+        if known is None:
+            if len(self._base_rooms) >= _KNOWN:
+                self._base_rooms.clear()
+            known = self._base_rooms[fitter] = room(self._base, fitter)
+        return known
+
+    def settle(self) -> bool:
+        """Brings the room in step with what is booked, if its order does not matter; returns whether it does not.
+
+        What does not fit is the debt.
+        """
+        if self.ordered or len(self.booked) > 1:
+            return False
+        self.reset()
+        for fitter, count in self.booked.items():
+            self._sole, self._taken = fitter, min(count, self._base_room(fitter))
+            self.debt = count - self._taken
+        return True
+
+    def book(self, fitter: Fitter, count: int) -> None:
+        """Notes pods (a negative count: gives them back) that are placed on running nodes; takes nothing."""
+        total = self.booked.get(fitter, 0) + count
+        if total:
+            self.booked[fitter] = total
+        else:
+            self.booked.pop(fitter, None)
 
     def take_running(self, shape: Shape, count: int) -> int:
         """Takes room on running nodes for up to ``count`` pods; returns for how many there was some."""
         if count <= 0 or not shape.admitted(self.identity):
             return 0
-        taken = take(self.running, shape.fitter(self.layout), count)
+        fitter = shape.fitter(self.layout)
+        if not self._mixed and (self._sole is None or self._sole is fitter):
+            running, stock = self.rooms(fitter)
+            taken = min(count, running)
+            if taken:
+                self._sole = fitter
+                self._taken += taken
+                self._running = None
+                self._rooms = {fitter: (running - taken if fitter.columns else running, stock)}
+            return taken
+        taken = take(self.running, fitter, count)
         if taken:
-            self._counts = {}
+            self._mixed = True
+            self._rooms = {}
         return taken
 
     def take_stock(self, shape: Shape, count: int) -> int:
         """Takes room on nodes that could be created for up to ``count`` pods; returns for how many there was some."""
-        if count <= 0 or not self.stock or not shape.admitted(self.identity):
+        if count <= 0 or not self._stock_nodes or not shape.admitted(self.identity):
             return 0
         taken = take(self.stock, shape.fitter(self.layout), count)
         if taken:
-            self._counts = {}
+            self._rooms = {}
         return taken
 
     def potential(self, shape: Shape) -> int:

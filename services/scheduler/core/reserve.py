@@ -1,23 +1,26 @@
 """The ledger of reservations (rule 3): what placements hold until the inventory shows it.
 
 A placement holds ``assigned - bound - finished`` per component, on the node class and shape recorded in its slots.
-Holds are refitted in (epoch, version) order; what no longer fits is a debt, and a cluster in debt shows no room.
+Holds are refitted in (epoch, version) order; what no longer fits is a debt, and a cluster in debt shows no room. Where
+the order cannot matter (`Pool`) a hold that comes or goes is an addition or a subtraction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import ComponentPods, WorkloadPods
 from gpufleet.model.placement import ClusterShare, Slot, Source, Version
+from gpufleet.model.values import value
+from services.scheduler.core.pool import Pool
 from services.scheduler.core.units import Part, Way
 
 if TYPE_CHECKING:
     from services.scheduler.core.capacity import Member
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hold:
     """Room for ``count`` pods. An empty ``pool`` means any class, without a debt: nothing was promised.
 
@@ -31,7 +34,7 @@ class Hold:
     provisioning: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Holding:
     """What one workload holds in one cluster, in the order in which it was taken."""
 
@@ -80,29 +83,83 @@ def part_of(slot: Slot, ways: tuple[Way, ...]) -> Part | None:
     )
 
 
+def enlist(member: Member, hold: Hold, sign: int) -> Pool | None:
+    """Books a hold with its pool (``sign`` -1: gives it back) and returns the pool, if it has one of its own.
+
+    The pool's room is not touched.
+    """
+    if _on_virtual(hold):
+        member.on_virtual += sign
+        return None
+    pool = member.pool(hold.pool)
+    if pool is None:
+        member.loose += sign  # a class that is gone, or that was never named: any class
+        return None
+    shape = hold.part.shape
+    if hold.source is Source.RUNNING and shape.admitted(pool.identity):
+        pool.book(shape.fitter(pool.layout), sign * hold.count)
+    else:
+        pool.ordered += sign * hold.count
+    return pool
+
+
 def refit(member: Member) -> None:
     """Takes every hold out of a cluster's inventory afresh and counts its debt in pods."""
     for pool in member.pools:
-        pool.reset()
-    for node in member.virtual:
-        node.reset()
-    debt = 0
-    for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
+        pool.forget()
+    member.loose = member.on_virtual = 0
+    for held in member.held.values():
         for hold in held.holds:
-            debt += _book(member, hold)
-    member.debt = debt
+            enlist(member, hold, 1)
+    replay(member, member.pools, virtual=True)
 
 
-def _book(member: Member, hold: Hold) -> int:
-    left = hold.count
-    if hold.source is Source.VIRTUAL and hold.part.virtual is not None:
-        need = hold.part.virtual
+def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
+    """Brings some pools, and the virtual nodes, in step with the holds, and counts the cluster's debt in pods.
+
+    Pools do not depend on each other unless a hold may use any of them (``loose``); then all have to be given.
+    """
+    if member.loose:
+        for pool in pools:
+            pool.reset()
+        replayed = {pool.name: pool for pool in pools}
+    else:
+        replayed = {pool.name: pool for pool in pools if not pool.settle()}
+        for pool in replayed.values():
+            pool.reset()
+    if virtual:
+        member.other_debt = 0
         for node in member.virtual:
-            if left and node.name == hold.pool:
-                left -= node.take(need.model, need.gpus, left)
-        return left
-    named = [pool for pool in member.pools if pool.name == hold.pool]
-    pools = named or member.pools  # a class that is gone, or that was never named: any class
+            node.reset()
+    if replayed or member.loose or (virtual and member.on_virtual):
+        for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
+            for hold in held.holds:
+                if _on_virtual(hold):
+                    if virtual:
+                        member.other_debt += _book_virtual(member, hold)
+                elif (named := replayed.get(hold.pool)) is not None:
+                    named.debt += _book(hold, (named,))
+                elif member.loose:
+                    member.other_debt += _book(hold, member.pools)
+    member.debt = sum(pool.debt for pool in member.pools) + member.other_debt
+
+
+def _on_virtual(hold: Hold) -> bool:
+    return hold.source is Source.VIRTUAL and hold.part.virtual is not None
+
+
+def _book_virtual(member: Member, hold: Hold) -> int:
+    left = hold.count
+    need = hold.part.virtual
+    for node in member.virtual:
+        if need is not None and left and node.name == hold.pool:
+            left -= node.take(need.model, need.gpus, left)
+    return left
+
+
+def _book(hold: Hold, pools: Sequence[Pool]) -> int:
+    """Takes a hold out of pools, and returns for how many of its pods there is no room."""
+    left = hold.count
     for pool in pools:
         left -= pool.take_running(hold.part.shape, left)
     if not hold.pool:

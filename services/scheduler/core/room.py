@@ -69,8 +69,8 @@ def measure(draft: Draft) -> None:
                 continue
             seen.add(name)
             if column is not None and simple is not None:
-                running = column.running[member.index]
-                stock = column.stock[member.index] if stock_counts else 0
+                running = int(column.running[member.index])
+                stock = int(column.stock[member.index]) if stock_counts else 0
             else:
                 way, running, stock = _best(draft, member, before, total)
                 draft.way_of[name] = way

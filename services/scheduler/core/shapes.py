@@ -28,12 +28,20 @@ def gpus(amounts: Resources) -> int:
 class Layout:
     """Which resources the columns of a node class are."""
 
-    __slots__ = ("gpu_columns", "id", "names")
+    __slots__ = ("_fitters", "gpu_columns", "id", "names")
 
     def __init__(self, number: int, names: tuple[str, ...]) -> None:
         self.id = number
         self.names = names
         self.gpu_columns = tuple(i for i, name in enumerate(names) if is_gpu(name))
+        self._fitters: dict[Resources, Fitter] = {}
+
+    def fitter(self, requests: Resources) -> Fitter:
+        """Returns how some requests fit the layout; equal requests share it."""
+        fitter = self._fitters.get(requests)
+        if fitter is None:
+            fitter = self._fitters[requests] = Fitter(requests, self)
+        return fitter
 
     def free(self, amounts: Resources) -> Free:
         """Returns amounts as columns; a resource that is not given is 0."""
@@ -74,7 +82,7 @@ class Fitter:
         if count is None:
             if len(self.memo) > _MEMO_LIMIT:
                 self.memo.clear()
-            count = 0 if self.impossible else min((free[i] // a for i, a in self.columns), default=UNBOUNDED)
+            count = 0 if self.impossible else max(0, min((free[i] // a for i, a in self.columns), default=UNBOUNDED))
             self.memo[free] = count
         return count
 
@@ -89,10 +97,11 @@ class Fitter:
 class Shape:
     """An interned `PodShape` with what is known about it."""
 
-    __slots__ = ("_admitted", "_fitters", "gpus", "id", "pod", "size")
+    __slots__ = ("_admitted", "_fitters", "gpus", "id", "need", "pod", "size")
 
-    def __init__(self, number: int, pod: PodShape) -> None:
+    def __init__(self, number: int, pod: PodShape, need: int) -> None:
         self.id = number
+        self.need = need  # shapes with equal requests have the same, whatever nodes they select
         self.pod = pod
         self.gpus = gpus(pod.requests)
         known = dict(pod.requests)
@@ -105,7 +114,7 @@ class Shape:
         """Returns how the shape fits a layout."""
         fitter = self._fitters.get(layout.id)
         if fitter is None:
-            fitter = self._fitters[layout.id] = Fitter(self.pod.requests, layout)
+            fitter = self._fitters[layout.id] = layout.fitter(self.pod.requests)
         return fitter
 
     def admitted(self, identity: Identity) -> bool:
@@ -130,6 +139,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self._shapes: dict[PodShape, Shape] = {}
+        self._needs: dict[Resources, int] = {}
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._identities: dict[tuple[Labels, tuple[Taint, ...]], Identity] = {}
 
@@ -137,7 +147,8 @@ class Catalog:
         """Returns the interned shape."""
         shape = self._shapes.get(pod)
         if shape is None:
-            shape = self._shapes[pod] = Shape(len(self._shapes), pod)
+            need = self._needs.setdefault(pod.requests, len(self._needs))
+            shape = self._shapes[pod] = Shape(len(self._shapes), pod, need)
         return shape
 
     def layout(self, names: Iterable[str]) -> Layout:

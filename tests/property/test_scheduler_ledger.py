@@ -1,0 +1,189 @@
+"""What the scheduler caches of a fleet's room equals a recomputation from the inventories and the holds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet.model.cluster import Inventory, ModelStock, NodeClass, VirtualNode
+from gpufleet.model.placement import Source, Version
+from gpufleet.model.resources import resources
+from gpufleet.model.workload import PodShape
+from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.pool import Pool, take
+from services.scheduler.core.reserve import Hold, Holding
+from services.scheduler.core.units import Part, VirtualNeed
+from tests.support.scheduling import GPU, amounts, inventory, node_class
+
+SHAPES = (
+    PodShape(resources(amounts(gpu=1, cpu=8_000))),
+    PodShape(resources(amounts(gpu=1, cpu=8_000)), node_selector=(("gpu", "big"),)),
+    PodShape(resources(amounts(gpu=2, cpu=4_000))),
+    PodShape(resources(amounts(cpu=10_000))),
+    PodShape(()),
+)
+NAMES = ("big", "small", "gone")
+
+
+@dataclass(frozen=True)
+class Put:
+    """A workload's holds in a cluster; none: it holds nothing any more. ``forward``: the room was just taken."""
+
+    cluster: str
+    workload: str
+    holds: tuple[tuple[int, str, int, Source, int], ...]
+    forward: bool
+
+
+@dataclass(frozen=True)
+class Observe:
+    """A snapshot of a cluster."""
+
+    inventory: Inventory
+
+
+def _classes() -> st.SearchStrategy[tuple[NodeClass, ...]]:
+    def made(name: str) -> st.SearchStrategy[NodeClass]:
+        free = st.lists(
+            st.fixed_dictionaries({GPU: st.integers(0, 8), "cpu": st.sampled_from([4_000, 96_000])}), max_size=4
+        )
+        stock = st.one_of(st.none(), st.integers(0, 2))
+        return st.builds(
+            lambda free, stock: node_class(name, free=free, stock=stock, node_labels={"gpu": name}), free, stock
+        )
+
+    return st.tuples(made("big"), made("small")).flatmap(lambda both: st.sampled_from([both, both[:1], both[::-1], ()]))
+
+
+def _observe() -> st.SearchStrategy[Observe]:
+    nodes = (VirtualNode("vk", stock=(ModelStock("T4", 3),)),)
+    return st.builds(
+        lambda cluster, classes, virtual: Observe(inventory(cluster, *classes, virtual_nodes=nodes if virtual else ())),
+        st.sampled_from(["a", "b"]),
+        _classes(),
+        st.booleans(),
+    )
+
+
+def _put() -> st.SearchStrategy[Put]:
+    hold = st.tuples(
+        st.sampled_from([0, 0, 0, 1, 2, 3, 4]),
+        st.sampled_from([*NAMES, "big", "big", ""]),
+        st.integers(1, 6),
+        st.sampled_from([Source.RUNNING, Source.RUNNING, Source.RUNNING, Source.ELASTIC, Source.VIRTUAL]),
+        st.integers(0, 2),
+    )
+    return st.builds(
+        Put,
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["w1", "w2", "w3", "w4", "w5"]),
+        st.lists(hold, max_size=2).map(tuple),
+        st.booleans(),
+    )
+
+
+def _hold(fleet: Fleet, shape: int, name: str, count: int, source: Source, provisioning: int) -> Hold:
+    virtual = VirtualNeed("", "T4", 1, pinned=False) if source is Source.VIRTUAL else None
+    part = Part("main", fleet.catalog.shape(SHAPES[shape]), virtual)
+    return Hold(part, "vk" if virtual else name, count, source, provisioning)
+
+
+def _forward(member: Member, put: Put, fleet: Fleet) -> tuple[Hold, ...]:
+    """Takes room as a decision does, and returns what was really there as the holds."""
+    member.settle()
+    taken = []
+    for shape, name, count, source, provisioning in put.holds:
+        pool = member.pool(name)
+        hold = _hold(fleet, shape, name, count, source, provisioning)
+        if pool is None or source is Source.VIRTUAL:
+            continue
+        got = (pool.take_running if source is Source.RUNNING else pool.take_stock)(hold.part.shape, count)
+        # What stock gave is held as elastic only if running nodes have no room: else a refit would use those first.
+        if got and source is Source.RUNNING:
+            taken.append(Hold(hold.part, name, got, source))
+        elif got:
+            fleet.touch(member)
+            taken.append(Hold(hold.part, name, got, source))
+    return tuple(taken)
+
+
+def _check(fleet: Fleet) -> None:
+    for member in fleet.by_index:
+        member.settle()
+        pools = [Pool(pool.node_class, fleet.catalog) for pool in member.pools]
+        expected, debt = _recomputed(fleet, member, pools)
+        assert [(p.running, p.stock) for p in member.pools] == expected
+        assert member.debt == debt
+    for pod in SHAPES:
+        shape = fleet.catalog.shape(pod)
+        column = fleet.column(shape)
+        for member in fleet.by_index:
+            counts = (int(column.running[member.index]), int(column.stock[member.index]))
+            assert counts == member.counts(shape)
+            if not member.debt:
+                assert counts == _counts(member, shape)
+
+
+def _counts(member: Member, shape: Any) -> tuple[int, int]:
+    running = stock = 0
+    for pool in member.pools:
+        if shape.admitted(pool.identity):
+            fitter = shape.fitter(pool.layout)
+            running += sum(fitter.fit(free) * nodes for free, nodes in pool.running.items())
+            stock += sum(fitter.fit(free) * nodes for free, nodes in pool.stock.items())
+    return running, stock
+
+
+def _recomputed(fleet: Fleet, member: Member, pools: Sequence[Pool]) -> tuple[list[Any], int]:
+    """Refits a cluster the plain way: every hold in (epoch, version) order out of fresh blocks."""
+    running = [dict(pool.running) for pool in pools]
+    stock = [dict(pool.stock) for pool in pools]
+    virtual = {n.name: 3 for n in (member.inventory.virtual_nodes if member.inventory is not None else ())}
+    debt = 0
+    for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
+        for hold in held.holds:
+            left = hold.count
+            if hold.source is Source.VIRTUAL:
+                taken = min(left, virtual.get(hold.pool, 0))
+                virtual[hold.pool] = virtual.get(hold.pool, 0) - taken
+                debt += left - taken
+                continue
+            named = [i for i, pool in enumerate(pools) if pool.name == hold.pool] or list(range(len(pools)))
+            shape = hold.part.shape
+            for i in named:
+                if shape.admitted(pools[i].identity):
+                    left -= take(running[i], shape.fitter(pools[i].layout), left)
+            if not hold.pool:
+                continue
+            if hold.source is Source.ELASTIC:
+                left -= min(left, hold.provisioning)
+                for i in named:
+                    if shape.admitted(pools[i].identity):
+                        left -= take(stock[i], shape.fitter(pools[i].layout), left)
+            debt += left
+    return list(zip(running, stock, strict=True)), debt
+
+
+@given(st.lists(st.one_of(_observe(), _put(), _put(), _put(), st.just(None)), max_size=25))
+def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Observe | Put | None]) -> None:
+    fleet = Fleet()
+    for name in ("a", "b"):
+        fleet.observed(inventory(name, node_class("big", nodes=3, node_labels={"gpu": "big"})))
+    for number, step in enumerate(steps):
+        match step:
+            case None:
+                _check(fleet)
+            case Observe():
+                fleet.observed(step.inventory)
+            case Put():
+                member = fleet.member(step.cluster)
+                forward = step.forward and step.workload not in member.held
+                holds = _forward(member, step, fleet) if forward else tuple(_hold(fleet, *hold) for hold in step.holds)
+                held = Holding(Version(1, number), holds) if holds else None
+                if held is not None or step.workload in member.held:
+                    fleet.hold(member, step.workload, held, taken=forward)
+    _check(fleet)
