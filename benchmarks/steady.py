@@ -166,9 +166,7 @@ class Steady:
     def reports(self, key: str, phase: ObservedPhase, health: WorkloadHealth) -> Iterable[Event]:
         """Yields what every cluster that has the workload reports of it."""
         for cluster, known in sorted(self.state.entries[key].assignments.items()):
-            yield Observed(
-                Observation(key, cluster, known.version, phase, "uid-" + cluster, health=health, ready=1)
-            )
+            yield Observed(Observation(key, cluster, known.version, phase, "uid-" + cluster, health=health, ready=1))
 
     def fill(self, pods: int) -> None:
         """Places workloads until so many pods have a place; not timed."""
@@ -210,7 +208,11 @@ def half_full(clusters: int, *, prioritized: bool = False) -> Steady:
     names = cluster_names(clusters)
     groups: Mapping[bool, tuple[tuple[str, ...], ...]] = {
         False: (),
-        True: (tuple(names[: clusters // 5]), tuple(names[clusters // 5 : 3 * clusters // 5]), tuple(names[3 * clusters // 5 :])),
+        True: (
+            tuple(names[: clusters // 5]),
+            tuple(names[clusters // 5 : 3 * clusters // 5]),
+            tuple(names[3 * clusters // 5 :]),
+        ),
     }
     steady = Steady(clusters, groups[prioritized])
     steady.fill(clusters * NODES * GPUS_PER_NODE // 2)
