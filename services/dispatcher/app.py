@@ -100,7 +100,9 @@ class DispatcherService(Service):
     def publish(self, observation: Observation) -> None:
         """Sends an observation, with the trace of its assignment."""
         cluster, workload = observation.cluster, observation.workload
-        self._table(cluster).said(observation, time.monotonic())
+        table = self._table(cluster)
+        last = table.last(workload)
+        table.said(observation, time.monotonic())
         self._send(
             cluster,
             workload,
@@ -109,7 +111,13 @@ class DispatcherService(Service):
             self._traces.get((cluster, workload)),
         )
         self._sent.inc()
-        log.info(
+        # Counts and healths of pods change all the time; who wants to follow them reads the topic.
+        step = last is None or (last.version, last.phase, last.code) != (
+            observation.version,
+            observation.phase,
+            observation.code,
+        )
+        (log.info if step else log.debug)(
             "assignment.observed",
             cluster=cluster,
             workload=workload,

@@ -64,6 +64,12 @@ class Bench:
     patience: float  # seconds to wait for a kind to be listed
     incarnation: str = ""
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    rendered: render.Renderings = field(default_factory=render.Renderings)
+
+    def forget(self, workload: str) -> None:
+        """Drops what is known of a workload that is not assigned any more."""
+        self.baselines.pop(workload, None)
+        self.rendered.forget(workload)
 
     def facts(self, workload: str) -> Facts:
         """What the core is told besides the objects."""
@@ -104,7 +110,7 @@ async def attend(bench: Bench, workload: str) -> tuple[Assignment, Done] | None:
         if bench.table.lookup(workload) is not assignment:
             look = _Look(fresh=True)
             continue
-        step = next_step(assignment, bench.facts(workload), live)
+        step = next_step(assignment, bench.facts(workload), live, bench.rendered)
         if isinstance(step, Done):
             return assignment, step
         if isinstance(step, Superseded):

@@ -105,7 +105,7 @@ class ClusterWorker:
         for table in (self._attempts, self._looks, self._received, self._said_at):
             table.pop(workload, None)
         if self.bench is not None:
-            self.bench.baselines.pop(workload, None)
+            self.bench.forget(workload)
 
     def look_at_all(self, *, background: bool = False) -> None:
         """Everything is to be looked at."""

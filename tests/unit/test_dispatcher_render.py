@@ -45,6 +45,20 @@ def test_every_kind_that_can_be_suspended(kind: str) -> None:
         assert render.suspended(obj) is (suspend and render.suspends(manifest))
 
 
+def test_what_is_kept_of_a_rendering_is_that_of_the_assignment() -> None:
+    rendered = render.Renderings()
+    assignment = assigned(EVERY["PyTorchJob"])
+    first = rendered(assignment, suspend=True)
+    assert first == render.render(assignment, suspend=True)
+    assert rendered(assignment, suspend=True) is first
+    assert rendered(assignment, suspend=False) == render.render(assignment, suspend=False) != first
+    other = replace(assignment, components=tuple((name, 7) for name, _ in assignment.components))
+    assert rendered(other, suspend=True) == render.render(other, suspend=True) != first
+    kept = rendered(other, suspend=True)
+    rendered.forget(other.workload)
+    assert rendered(other, suspend=True) is not kept
+
+
 def _at(obj: Any, path: tuple[str | int, ...]) -> Any:
     for key in path:
         obj = obj[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from gpufleet.model import kinds, names, quantity
 from gpufleet.model.kinds.edit import editable
@@ -72,6 +72,32 @@ def render(assignment: Assignment, *, suspend: bool | None = None) -> dict[str, 
     except (kinds.KindError, KeyError, IndexError, TypeError, ValueError) as error:
         raise RenderError(f"the manifest of {assignment.workload} cannot be rendered: {error}") from error
     return obj
+
+
+class Renderer(Protocol):
+    """Renders as `render` does."""
+
+    def __call__(self, assignment: Assignment, *, suspend: bool | None = None) -> dict[str, Any]:
+        """See `render`."""
+
+
+class Renderings:
+    """A renderer that keeps what it made last of each workload, since objects are looked at far more often than
+    assignments change. What it returns must not be changed; an assignment is recognised by its identity."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Assignment, bool | None, dict[str, Any]]] = {}
+
+    def __call__(self, assignment: Assignment, *, suspend: bool | None = None) -> dict[str, Any]:
+        """See `render`."""
+        known = self._last.get(assignment.workload)
+        if known is None or known[0] is not assignment or known[1] is not suspend:
+            known = self._last[assignment.workload] = (assignment, suspend, render(assignment, suspend=suspend))
+        return known[2]
+
+    def forget(self, workload: str) -> None:
+        """Drops what is kept of a workload."""
+        self._last.pop(workload, None)
 
 
 def suspend_path(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -134,9 +134,9 @@ STATUS_BYTES = 32 * 1024
 _ENDED = (WorkloadHealth.SUCCEEDED, WorkloadHealth.FAILED)
 
 
-def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
+def next_step(assignment: Assignment, facts: Facts, live: Live, rendered: render.Renderer = render.render) -> Step:
     """Returns what to do next for an assignment."""
-    step = _next_step(assignment, facts, live)
+    step = _next_step(assignment, facts, live, rendered)
     if not isinstance(step, Done) or step.phase is not ObservedPhase.PENDING:
         return step
     if live.obj is None or not _ours(live.obj, facts):
@@ -145,7 +145,7 @@ def next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
     return replace(step, ready=kinds.status(live.obj).ready)
 
 
-def _next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
+def _next_step(assignment: Assignment, facts: Facts, live: Live, rendered: render.Renderer) -> Step:
     stamp = Stamp(facts.log, assignment.version.epoch, assignment.version.version)
     later = _later(stamp, live)
     if later is not None:
@@ -155,7 +155,7 @@ def _next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
         return _pending(Code.WAITING_FOR_REMOVAL, f"waits until its copy in {clusters} is gone")
     step = _remove(assignment, facts, live) if assignment.state is AssignmentState.REMOVING else None
     if step is None:
-        step = _activate(assignment, facts, live, stamp)
+        step = _activate(assignment, facts, live, stamp, rendered)
     if not facts.frozen or isinstance(step, Done):
         return step
     if isinstance(step, Update) and stamp_of(step.live) == stamp and not _suspends(step.obj, step.live):
@@ -163,7 +163,9 @@ def _next_step(assignment: Assignment, facts: Facts, live: Live) -> Step:
     return _pending(Code.FROZEN, "the fleet is frozen: gpufleet unfreeze lets it go on")
 
 
-def _activate(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Write | Done:
+def _activate(
+    assignment: Assignment, facts: Facts, live: Live, stamp: Stamp, rendered: render.Renderer
+) -> Write | Done:
     if assignment.incarnation and assignment.incarnation != facts.incarnation:
         return _pending(
             Code.INVENTORY_STALE,
@@ -186,8 +188,8 @@ def _activate(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) ->
         return conflict
     try:
         if assignment.job:
-            return _activate_job(assignment, facts, live, stamp)
-        wanted = stamped(render.render(assignment), stamp)
+            return _activate_job(assignment, facts, live, stamp, rendered)
+        wanted = stamped(rendered(assignment), stamp)
     except render.RenderError as error:
         return Done(ObservedPhase.REFUSED, code=Code.DISPATCH_REFUSED, message=str(error))
     if live.obj is None:
@@ -197,7 +199,9 @@ def _activate(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) ->
     return Update(wanted, live.obj) if _drifted(wanted, live.obj, live.baseline) else observed(live.obj)
 
 
-def _activate_job(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp) -> Write | Done:
+def _activate_job(
+    assignment: Assignment, facts: Facts, live: Live, stamp: Stamp, rendered: render.Renderer
+) -> Write | Done:
     """A job starts behind its fence: fence, then the suspended object that it owns, then another look, then go."""
     if live.obj is None and _ended_before(facts):
         return _as_before(facts.last)
@@ -219,13 +223,13 @@ def _activate_job(assignment: Assignment, facts: Facts, live: Live, stamp: Stamp
         return Update(fence, live.fence)  # a fence of another log that is taken over
     if live.obj is None:
         suspended = render.suspends(assignment.manifest) and not render.suspended(assignment.manifest)
-        return Create(stamped(owned_by(render.render(assignment, suspend=suspended or None), live.fence), stamp))
+        return Create(stamped(owned_by(rendered(assignment, suspend=suspended or None), live.fence), stamp))
     if not _owned(live.obj, live.fence) and _fenced(live.obj):
         return _clear(live.obj)  # a copy from before the last removal, not to be revived
     ended = observed(live.obj)
     if ended.health in _ENDED:
         return ended
-    wanted = stamped(owned_by(render.render(assignment, suspend=_suspension(assignment, live.obj)), live.fence), stamp)
+    wanted = stamped(owned_by(rendered(assignment, suspend=_suspension(assignment, live.obj)), live.fence), stamp)
     return Update(wanted, live.obj) if _drifted(wanted, live.obj, live.baseline) else ended
 
 

@@ -25,6 +25,7 @@ class ClusterTable:
     sent_at: dict[str, float] = field(default_factory=dict)
     farewells: dict[str, Assignment] = field(default_factory=dict)
     _buried: dict[str, Version] = field(default_factory=dict)
+    _unheard: set[str] = field(default_factory=set)  # of what was published: the log holds something else
 
     def take(self, assignment: Assignment) -> bool:
         """Takes an assignment unless one of its version or a later one is known; returns whether it was taken."""
@@ -66,6 +67,7 @@ class ClusterTable:
             self.seen.pop(workload, None)
         else:
             self.seen[workload] = observation
+        self._compare(workload)
 
     def last(self, workload: str) -> Observation | None:
         """Returns the last word about a workload."""
@@ -80,13 +82,19 @@ class ClusterTable:
         """Notes that an observation was sent at a time (seconds of any clock)."""
         self.published[observation.workload] = observation
         self.sent_at[observation.workload] = at
+        self._compare(observation.workload)
+
+    def _compare(self, workload: str) -> None:
+        said = self.published.get(workload)
+        if said is None or said == self.seen.get(workload):
+            self._unheard.discard(workload)
+        else:
+            self._unheard.add(workload)
 
     def unheard(self, before: float) -> list[Observation]:
         """Returns what was sent before a time and is not what the log holds: it was lost, or overwritten."""
         return [
-            said
-            for workload, said in sorted(self.published.items())
-            if self.sent_at.get(workload, 0.0) < before and said != self.seen.get(workload)
+            self.published[workload] for workload in sorted(self._unheard) if self.sent_at.get(workload, 0.0) < before
         ]
 
     def forget(self, workload: str) -> Version | None:
@@ -95,6 +103,7 @@ class ClusterTable:
         self.published.pop(workload, None)
         self.sent_at.pop(workload, None)
         self.seen.pop(workload, None)
+        self._unheard.discard(workload)
         return None if last is None else last.version
 
     def buried(self, workload: str) -> Version | None:
