@@ -138,14 +138,15 @@ class Publisher:
         headers: Mapping[str, str] | None = None,
         guard: Guard | None = None,
         plain: bool = False,
-    ) -> None:
+    ) -> asyncio.Future[Acknowledgement]:
         """Queue a record; `value` None is a tombstone. `topic` in any form that the registry knows.
 
         `partition` is needed for by-cluster topics (`shard_of`). `headers` are added to the CloudEvents ones and win;
-        `plain` leaves the CloudEvents ones out. Raises RecordTooLarge, RegistryError, or ValueError for an empty key or
-        a missing partition.
+        `plain` leaves the CloudEvents ones out. The future is done with the acknowledgement, or with the error that
+        `on_failure` and `flush` tell of as well; it must not be cancelled, and nobody has to look at it. Raises
+        RecordTooLarge, RegistryError, or ValueError for an empty key or a missing partition.
         """
-        self._queue_item(topic, key, value, epoch, version, partition, headers, guard, plain)
+        return self._queue_item(topic, key, value, epoch, version, partition, headers, guard, plain).done
 
     async def confirm(
         self,
