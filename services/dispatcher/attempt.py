@@ -13,9 +13,8 @@ from gpufleet.kube.resources import CONFIG_MAPS
 from gpufleet.kube.writes import Outcome
 from gpufleet.model import kinds
 from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase
-from gpufleet.model.reasons import Code
+from services.dispatcher.core import answers, render
 from services.dispatcher.core import pods as pods_of
-from services.dispatcher.core import render
 from services.dispatcher.core.cache import Place
 from services.dispatcher.core.steps import (
     Baseline,
@@ -41,7 +40,6 @@ Json = dict[str, Any]
 Type = tuple[str, str]
 # Far more than a job from nothing to running takes; only others who write all the time can use them up.
 _MOST_STEPS = 20
-_NOT_SERVED_AGAIN = 5.0
 
 
 class Contended(KubeError):
@@ -101,12 +99,7 @@ async def attend(bench: Bench, workload: str) -> tuple[Assignment, Done] | None:
         try:
             live = await _live(bench, assignment, look)
         except NotServed as error:
-            return assignment, Done(
-                ObservedPhase.PENDING,
-                code=Code.API_NOT_SERVED,
-                message=f"{error}; install it there, or choose other clusters",
-                retry_after=_NOT_SERVED_AGAIN,
-            )
+            return assignment, answers.not_served(error)
         if bench.table.lookup(workload) is not assignment:
             look = _Look(fresh=True)
             continue
@@ -170,7 +163,7 @@ async def _live(bench: Bench, assignment: Assignment, look: _Look) -> Live:
         place = (render.namespace_of(workload), render.fence_name(workload))
         fence = await _get(bench, FENCE, place, fresh or look.fresh_fence, _known(bench, assignment))
     count = 0
-    if removing and assignment.job and obj is None and fence is None:
+    if answers.counts_pods(assignment, obj, fence):
         count = pods_of.live(await bench.views.pods(workload))
     return Live(obj, fence, look.namespace, count, bench.baselines.get(workload))
 

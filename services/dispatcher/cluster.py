@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import time
-from dataclasses import replace
 
 import structlog
 
@@ -17,22 +16,18 @@ from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.placement import (
     Assignment,
     AssignmentState,
-    FailureClass,
     Observation,
     ObservedPhase,
     Version,
-    WorkloadHealth,
 )
 from gpufleet.model.reasons import Code
 from gpufleet.model.workload import workload_key
 from services.dispatcher.attempt import FENCE, Bench, Contended, attend
-from services.dispatcher.core import pods as pods_of
-from services.dispatcher.core import render
+from services.dispatcher.core import answers, render
 from services.dispatcher.core.cache import Place
 from services.dispatcher.core.steps import Done, Facts, observation
 from services.dispatcher.core.table import ClusterTable
 from services.dispatcher.hub import Clock, Hub, Meters
-from services.dispatcher.perform import explain, permanent
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.views import Views
 from services.dispatcher.workqueue import WorkQueue
@@ -289,19 +284,15 @@ class ClusterWorker:
 
     async def _blamed(self, bench: Bench, assignment: Assignment, done: Done) -> Done:
         """Asks the pods of a job that has just failed whose fault it was, as long as they are there."""
-        if not assignment.job or done.health is not WorkloadHealth.FAILED:
-            return done
-        if done.failure is FailureClass.INFRASTRUCTURE:
-            return done
         last = self._table.last(assignment.workload)
-        if last is not None and last.health is WorkloadHealth.FAILED and last.object_uid == done.object_uid:
-            return replace(done, failure=last.failure)
+        if not answers.asks_pods(assignment, done, last):
+            return answers.blamed(assignment, done, last)
         try:
             pods = await bench.views.pods(assignment.workload)
         except KubeError as error:
             log.info("pods.unknown", cluster=self.cluster, workload=assignment.workload, error=str(error))
             return done
-        return replace(done, failure=pods_of.blame(pods, done.failure))
+        return answers.blamed(assignment, done, last, pods)
 
     # -- what went wrong ---------------------------------------------------------------------------------------
 
@@ -310,18 +301,18 @@ class ClusterWorker:
         assignment = self._table.assignments.get(workload)
         if error.throttled or error.status == 503:
             self._quiet_until = max(self._quiet_until, time.monotonic() + min(error.retry_after or 0.0, _LONGEST_QUIET))
-        if assignment is None or not permanent(error):
+        if assignment is None or not answers.permanent(error):
             self._failed(workload, error)
             return
         self._meters.refused.labels(self.cluster).inc()
         log.warning("workload.refused", cluster=self.cluster, workload=workload, error=str(error))
         self._attempts.pop(workload, None)
-        if assignment.state is AssignmentState.REMOVING:
-            # It is still there, so the removal is not over: somebody has to allow it.
-            self._wait_for(assignment, Code.DISPATCH_REFUSED, explain(error))
-            self.queue.add_after(workload, self._settings.backoff_cap)
+        done = answers.refused(assignment, error)
+        if done.phase is ObservedPhase.REFUSED:
+            self._say(assignment, done)
             return
-        self._say(assignment, Done(ObservedPhase.REFUSED, code=Code.DISPATCH_REFUSED, message=explain(error)))
+        self._wait_for(assignment, Code.DISPATCH_REFUSED, done.message)
+        self.queue.add_after(workload, self._settings.backoff_cap)
 
     def _failed(self, workload: str, error: Exception) -> None:
         """It is tried again; meanwhile the assignment is pending."""

@@ -40,17 +40,3 @@ async def _release(client: KubeClient, step: Release) -> Written:
             return Written(Outcome.LOST)
         raise
     return Written(Outcome.DONE, released)
-
-
-def permanent(error: ApiStatusError) -> bool:
-    """Whether sending the same again cannot help, so that the assignment is refused."""
-    if error.unauthorized or error.throttled or error.unavailable or error.namespace_terminating:
-        return False
-    return error.invalid or error.forbidden or error.status in (405, 406, 413, 415, 501, 505)
-
-
-def explain(error: ApiStatusError) -> str:
-    """Returns the server's message with what it says of single fields, where the message leaves that out."""
-    text = error.message or str(error)
-    missing = [f"{c.field}: {c.message}" for c in error.causes if c.field and c.field not in text]
-    return "; ".join([text, *missing])[:1000]

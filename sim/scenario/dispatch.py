@@ -1,27 +1,21 @@
 """The dispatcher's work at one simulated cluster: look, ask the core for the next step, perform it, look again.
 
-As `services.dispatcher.attempt` does it over HTTP; here a look is always fresh and nobody else is in between.
+As `services.dispatcher.attempt` does it over HTTP; here a look is always fresh and nobody else is in between. What both
+make of the answers is in `services.dispatcher.core.answers`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
+from gpufleet.kube.errors import ApiStatusError, NotServed, status_error
 from gpufleet.kube.fencing import for_create, for_update, ids_of
 from gpufleet.model import names
-from gpufleet.model.placement import (
-    Assignment,
-    AssignmentState,
-    FailureClass,
-    Observation,
-    ObservedPhase,
-    WorkloadHealth,
-)
-from gpufleet.model.reasons import Code
+from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase
+from services.dispatcher.core import answers, render
 from services.dispatcher.core import pods as pods_of
-from services.dispatcher.core import render
 from services.dispatcher.core.steps import (
     Baseline,
     Create,
@@ -46,8 +40,6 @@ Json = dict[str, Any]
 _CONFIG_MAP = ("v1", "ConfigMap")
 _POD = ("v1", "Pod")
 _MOST_STEPS = 20
-# What sending the same again cannot help against, as `services.dispatcher.perform` has it.
-_PERMANENT = frozenset({400, 403, 405, 406, 413, 415, 422, 501, 505})
 
 
 class Bench:
@@ -68,22 +60,22 @@ class Bench:
         """
         for _ in range(_MOST_STEPS):
             resource = self._resource(assignment)
-            if resource is None and assignment.state is not AssignmentState.REMOVING:
-                api_version, kind = assignment.manifest.get("apiVersion"), assignment.manifest.get("kind")
-                message = f"the cluster does not serve {kind} in {api_version}; install it there"
-                return Done(ObservedPhase.PENDING, code=Code.API_NOT_SERVED, message=message)
+            if resource is None and assignment.state is AssignmentState.ACTIVE:
+                api_version, kind = (str(assignment.manifest.get(field)) for field in ("apiVersion", "kind"))
+                return answers.not_served(NotServed(assignment.cluster, api_version, kind))
             step = next_step(assignment, facts, self._live(assignment, resource))
             if isinstance(step, Superseded):
                 return None
             if isinstance(step, Done):
-                return self._blamed(assignment, step, facts.last)
+                asked = answers.asks_pods(assignment, step, facts.last)
+                return answers.blamed(assignment, step, facts.last, self._pods(assignment.workload) if asked else None)
             try:
                 self._perform(assignment, step, now)
             except ApiError as error:
-                if error.code == 409:
+                refusal = _as_sent(error)
+                if refusal.conflict or refusal.stale:
                     continue  # lost to a controller; the next look shows it
-                phase = ObservedPhase.REFUSED if error.code in _PERMANENT else ObservedPhase.PENDING
-                return Done(phase, code=Code.DISPATCH_REFUSED, message=error.message)
+                return answers.refused(assignment, refusal)
         return Done(ObservedPhase.PENDING, message=f"{assignment.workload} keeps being changed by others")
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -101,9 +93,7 @@ class Bench:
         fence = None
         if assignment.job:
             fence = self.store.find(self._of(*_CONFIG_MAP), namespace, render.fence_name(workload))
-        count = 0
-        if assignment.job and assignment.state is AssignmentState.REMOVING and obj is None and fence is None:
-            count = pods_of.live(self._pods(workload))
+        count = pods_of.live(self._pods(workload)) if answers.counts_pods(assignment, obj, fence) else 0
         owner = self.store.find(NAMESPACES, "", namespace)
         exists = owner is not None and not owner["metadata"].get("deletionTimestamp")
         return Live(obj, fence, exists, count, self._baselines.get(workload))
@@ -116,16 +106,6 @@ class Bench:
         found = self.store.registry.by_kind(api_version, kind)
         assert found is not None
         return found
-
-    def _blamed(self, assignment: Assignment, done: Done, last: Observation | None) -> Done:
-        """Asks the pods of a job that has just failed whose fault it was, as long as they are there."""
-        if not assignment.job or done.health is not WorkloadHealth.FAILED:
-            return done
-        if done.failure is FailureClass.INFRASTRUCTURE:
-            return done
-        if last is not None and last.health is WorkloadHealth.FAILED and last.object_uid == done.object_uid:
-            return replace(done, failure=last.failure)
-        return replace(done, failure=pods_of.blame(self._pods(assignment.workload), done.failure))
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -172,3 +152,8 @@ class Bench:
         metadata = obj["metadata"]
         namespace = str(metadata.get("namespace", "")) if resource.namespaced else ""
         return resource, namespace, str(metadata["name"])
+
+
+def _as_sent(error: ApiError) -> ApiStatusError:
+    """The refusal as a client reads it."""
+    return status_error(error.code, json.dumps(error.status()).encode())
