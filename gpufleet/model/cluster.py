@@ -114,6 +114,16 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitPods:
+    """Pods of one unit of a ResourcePolicy (``unit``: its id; empty: of none): on nodes, finished, being deleted."""
+
+    unit: str = ""
+    bound: int = 0
+    finished: int = 0
+    terminating: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ComponentPods:
     """What the pods of one component do in one cluster; counts of pods.
 
@@ -131,6 +141,7 @@ class ComponentPods:
     provisioning_since: float | None = None
     no_stock: bool = False
     message: str = ""
+    units: tuple[UnitPods, ...] = ()  # by unit; absent where no pod bears a unit's mark and none is being deleted
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,21 @@ REASONS: Mapping[Code, Explanation] = {
         "the GPU model.",
         "Wait for stock, or add a unit with another region or model to the ResourcePolicy.",
     ),
+    Code.UNIT_AT_MAX: Explanation(
+        "Every unit of the ResourcePolicy has as many pods in the cluster as its max, or its maxResources, allows. "
+        "Pods of all workloads that the policy selects count, per combination of matchLabelKeys.",
+        "Raise max or maxResources of a unit, add a unit, or wait until pods of it have gone.",
+    ),
+    Code.WAITING_IN_UNIT: Explanation(
+        "A unit of the ResourcePolicy has no room, and whenTryNextUnits does not let the pods go on to the next unit "
+        "yet: they wait for room, for its max, for the time-out, or for pods that are being deleted.",
+        "Wait, make room in the unit, or choose another whenTryNextUnits.policy.",
+    ),
+    Code.UNIT_LABEL_MISSING: Explanation(
+        "The ResourcePolicy counts pods by the labels in matchLabelKeys, and the pod template lacks one of them that "
+        "no controller adds.",
+        "Add the label to the pod template, or take it out of matchLabelKeys.",
+    ),
     Code.HIGHER_GROUP_TOOK_ALL: Explanation(
         "The cluster belongs to a lower priority group, and the groups before it took every replica.",
         "None needed.",

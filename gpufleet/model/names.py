@@ -13,6 +13,8 @@ WORKLOAD_ANNOTATION = "gpufleet.io/workload"
 COMPONENT_LABEL = "gpufleet.io/component"
 # On the object: which decision it was written for, as JSON {"log", "epoch", "version"}.
 VERSION_ANNOTATION = "gpufleet.io/version"
+# On pod templates, and in the selectors of further objects: the unit of a ResourcePolicy that the pods are in.
+UNIT_LABEL = "gpufleet.io/unit"
 FIELD_MANAGER = "gpufleet-dispatcher"
 
 # While a record of this key is on the policies topic nothing is written to clusters.
@@ -38,6 +40,9 @@ GPU_MODEL_LABELS = (
 )
 # The scheduler rewrites these labels of pods, so no selector may name them.
 REWRITTEN_LABELS = frozenset({ACS, COMPUTE_CLASS, COMPUTE_QOS, GPU_MODEL_SERIES, SERVERLESS_REGION})
+
+# Which pods of a ReplicaSet go first when it shrinks: those of lower cost.
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 def workload_label(key: str) -> str:

@@ -35,6 +35,7 @@ class Slot:
     count: int
     source: Source = Source.RUNNING
     unit: int | None = None  # index of the ResourcePolicy unit
+    variant: str = ""  # id of the unit's content, which stays the same when the policy's order changes
 
 
 @value(frozen=True, slots=True)
@@ -53,6 +54,15 @@ class ClusterShare:
     def count(self, source: Source) -> int:
         """Pods whose room was counted from a source."""
         return sum(slot.count for slot in self.slots if slot.source is source)
+
+
+@value(frozen=True, slots=True)
+class UnitWait:
+    """Pods wait for room in a unit of a ResourcePolicy (``unit``: its id) since a time (epoch seconds)."""
+
+    cluster: str
+    unit: str
+    since: float
 
 
 @value(frozen=True, slots=True)
@@ -83,6 +93,8 @@ class Placement:
     job: bool = False
     movable: bool = False
     redispatch_user_failures: bool = False
+    # Where unplaced pods wait for room before they may go on to a next unit.
+    unit_waits: tuple[UnitWait, ...] = ()
 
     @property
     def placed(self) -> int:
@@ -120,12 +132,28 @@ class Awaited:
 
 
 @value(frozen=True, slots=True)
+class Variant:
+    """A further object in the same cluster, for the pods that land in another unit of a ResourcePolicy.
+
+    ``name`` is the object's; ``components`` are its replicas, all 0: the object is not wanted any more.
+    """
+
+    unit: str
+    name: str
+    components: tuple[tuple[str, int], ...] = ()
+    patches: tuple[Mapping[str, Any], ...] = ()
+    overrides: tuple[Mapping[str, Any], ...] = ()
+
+
+@value(frozen=True, slots=True)
 class Assignment:
     """One cluster's self-contained work order; the dispatcher needs nothing else.
 
     ``division`` is the whole division that it is part of (cluster to replicas). ``manifest`` is the template as it
     was submitted, ``patches`` are applied to it in order (JSON patch operations), then replicas are set, then
     ``overrides`` applied (JSON patch operations too, of the override policies that mean this cluster).
+    ``components``, ``patches`` and ``overrides`` are those of the object that bears the workload's name, whose pods are
+    in ``unit``; ``variants`` are the objects of the other units.
     """
 
     workload: str
@@ -148,6 +176,8 @@ class Assignment:
     incarnation: str = ""
     # Set where a removed object is not to be deleted but only to be let go of.
     orphan: bool = False
+    unit: str = ""
+    variants: tuple[Variant, ...] = ()
 
 
 class ObservedPhase(StrEnum):

@@ -23,13 +23,27 @@ def lint_workload(workload: Workload, findings: Findings) -> None:
     if workload.division is Division.REPLICAS:
         spec = workload.manifest.get("spec")
         selector = spec.get("selector") if isinstance(spec, Mapping) else None
-        wanted = selector.get("matchLabels") if isinstance(selector, Mapping) else None
-        for key in sorted(REWRITTEN_LABELS.intersection(wanted if isinstance(wanted, Mapping) else ())):
-            findings.warn(
-                f"spec.selector.matchLabels[{key}]",
-                "is a label that schedulers rewrite, so the controller would create pods without end",
-                "leave it out of the selector",
-            )
+        for key, path in _selected(selector):
+            if key in REWRITTEN_LABELS:
+                findings.warn(
+                    path,
+                    "is a label that schedulers rewrite, so the controller would create pods without end",
+                    "leave it out of the selector",
+                )
+
+
+def _selected(selector: object) -> list[tuple[str, str]]:
+    """Returns the labels that a selector names, each with its path."""
+    if not isinstance(selector, Mapping):
+        return []
+    labels, expressions = selector.get("matchLabels"), selector.get("matchExpressions")
+    found = [
+        (key, f"spec.selector.matchLabels[{key}]") for key in sorted(labels if isinstance(labels, Mapping) else ())
+    ]
+    for index, item in enumerate(expressions if isinstance(expressions, list | tuple) else ()):
+        if isinstance(item, Mapping):
+            found.append((str(item.get("key")), f"spec.selector.matchExpressions[{index}].key"))
+    return found
 
 
 def lint_policies(parsed: Parsed, select: Select) -> list[DocumentWarning]:
@@ -47,4 +61,42 @@ def lint_policies(parsed: Parsed, select: Select) -> list[DocumentWarning]:
                     "narrow one policy's resourceSelectors, or set spec.priority",
                 )
             )
+        warnings += _lint_units(parsed, key, workload)
+    return warnings
+
+
+def _lint_units(parsed: Parsed, key: str, workload: Workload) -> list[DocumentWarning]:
+    """Returns what is odd about the ResourcePolicies that select a workload's pods."""
+    matching = [
+        (policy_key, policy)
+        for policy_key, policy in sorted(parsed.resource_policies.items())
+        if policy.namespace == workload.namespace
+        and any(policy.selector.matches(dict(c.labels)) for c in workload.components)
+    ]
+    document = parsed.document_of(key)
+    if not matching or document is None:
+        return []
+    warnings = []
+    if len(matching) > 1:
+        names = ", ".join(policy.name for _, policy in matching)
+        warnings.append(
+            document.warning(
+                "",
+                f"{key} is selected by the ResourcePolicies {names}; the most specific selector counts",
+                "narrow their selectors",
+            )
+        )
+    spec = workload.manifest.get("spec")
+    selected = dict(_selected(spec.get("selector") if isinstance(spec, Mapping) else None))
+    for _, policy in matching:
+        for index, unit in enumerate(policy.units):
+            for label, _ in unit.pod_labels:
+                if label in selected and label not in REWRITTEN_LABELS:
+                    warnings.append(
+                        document.warning(
+                            selected[label],
+                            f"is a label that units[{index}] of ResourcePolicy {policy.name} writes to pods",
+                            "leave it out of the selector, or the pods will not match it",
+                        )
+                    )
     return warnings

@@ -38,6 +38,7 @@ class SlotDoc(Doc):
     count: Count
     source: Literal["running", "elastic", "virtual"] = "running"
     unit: Count | None = None
+    variant: str = ""
 
 
 class AssignmentDoc(Doc):
@@ -141,7 +142,7 @@ def _share(doc: AssignmentDoc, path: str, findings: Findings) -> ClusterShare:
     if doc.sources and counted != doc.replicas:
         findings.error(f"{path}.sources", f"add up to {counted}, but replicas is {doc.replicas}")
     if doc.slots:
-        slots = tuple(Slot(s.component, s.node_class, s.count, Source(s.source), s.unit) for s in doc.slots)
+        slots = tuple(Slot(s.component, s.node_class, s.count, Source(s.source), s.unit, s.variant) for s in doc.slots)
     else:
         slots = _slots(components, {name: doc.sources[name] for name in _SOURCES if doc.sources.get(name)})
     return ClusterShare(doc.cluster, tuple(sorted(components.items())), slots)
@@ -221,6 +222,8 @@ def _dump_slot(slot: Slot) -> dict[str, Any]:
     }
     if slot.unit is not None:
         document["unit"] = slot.unit
+    if slot.variant:
+        document["variant"] = slot.variant
     return document
 
 

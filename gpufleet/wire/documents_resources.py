@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gpufleet.model import kinds
-from gpufleet.model.names import API_VERSION, FREEZE_NAME
+from gpufleet.model.names import API_VERSION, FREEZE_NAME, REWRITTEN_LABELS
 from gpufleet.model.policy import PriorityClass, ResourcePolicy, ResourceUnit, UnitResource
 from gpufleet.model.resources import labels
 from gpufleet.model.selectors import LabelSelector
@@ -120,6 +120,19 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
     timeout = DEFAULT_TIMEOUT if when == "TimeoutOrExceedMax" else None
     if next_units.timeout is not None:
         timeout = read_duration(next_units.timeout, "spec.whenTryNextUnits.timeout", findings)
+    for index, unit in enumerate(spec.units):
+        if spec.preempt_policy == "BeforeNextUnit" and unit.resource == "acs":
+            findings.warn("spec.preemptPolicy", f"BeforeNextUnit does nothing in units[{index}], which is acs")
+    for key in sorted(REWRITTEN_LABELS.intersection(spec.selector)):
+        findings.warn(
+            f"spec.selector[{key}]",
+            "is a label that units write to pods, so the selection would depend on where they land",
+            "select pods by labels of your own",
+        )
+    if not any(unit.max is not None or unit.max_resources for unit in spec.units):
+        for field in ("ignorePreviousPod", "matchLabelKeys"):
+            if _given(manifest, field):
+                findings.warn(f"spec.{field}", "does nothing while no unit has max or maxResources")
     return ResourcePolicy(
         name=name,
         namespace=namespace,
@@ -145,6 +158,11 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
         version=version,
         digest=kinds.digest(manifest),
     )
+
+
+def _given(manifest: Mapping[str, Any], field: str) -> bool:
+    spec = manifest.get("spec")
+    return isinstance(spec, Mapping) and bool(spec.get(field))
 
 
 def _unit(doc: UnitDoc, path: str, findings: Findings) -> ResourceUnit:

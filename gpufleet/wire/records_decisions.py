@@ -21,6 +21,8 @@ from gpufleet.model.placement import (
     Placement,
     Slot,
     Source,
+    UnitWait,
+    Variant,
     Version,
     WorkloadHealth,
 )
@@ -50,6 +52,15 @@ class SlotMessage(Wire):
     count: Count = 0
     source: Source
     unit: Count | None = None
+    variant: str = ""
+
+
+class UnitWaitMessage(Wire):
+    """`UnitWait`: pods wait for room in a unit."""
+
+    cluster: Text
+    unit: str = ""
+    since: Time = 0.0
 
 
 class ClusterShareMessage(Wire):
@@ -90,6 +101,7 @@ class PlacementMessage(Wire):
     job: bool = False
     movable: bool = False
     redispatch_user_failures: bool = False
+    unit_waits: tuple[UnitWaitMessage, ...] = ()
 
     def to_model(self) -> Placement:
         """Returns the domain's placement."""
@@ -102,7 +114,7 @@ class PlacementMessage(Wire):
                 ClusterShare(
                     share.cluster,
                     share.components,
-                    tuple(Slot(s.component, s.node_class, s.count, s.source, s.unit) for s in share.slots),
+                    tuple(Slot(s.component, s.node_class, s.count, s.source, s.unit, s.variant) for s in share.slots),
                 )
                 for share in self.shares
             ),
@@ -118,6 +130,7 @@ class PlacementMessage(Wire):
             job=self.job,
             movable=self.movable,
             redispatch_user_failures=self.redispatch_user_failures,
+            unit_waits=tuple(UnitWait(w.cluster, w.unit, w.since) for w in self.unit_waits),
         )
 
 
@@ -142,6 +155,10 @@ def placement_object(placement: Placement) -> dict[str, Any]:
             "job": placement.job,
             "movable": placement.movable,
             "redispatchUserFailures": placement.redispatch_user_failures,
+            "unitWaits": [
+                compact({"cluster": w.cluster, "unit": w.unit, "since": time_or_none(w.since)})
+                for w in placement.unit_waits
+            ],
         }
     )
     if placement.queue_position is not None:
@@ -166,6 +183,8 @@ def _slot_object(slot: Slot) -> dict[str, Any]:
         value["count"] = slot.count
     if slot.unit is not None:
         value["unit"] = slot.unit
+    if slot.variant:
+        value["variant"] = slot.variant
     return value
 
 
@@ -185,6 +204,16 @@ class AwaitedMessage(Wire):
     epoch: Count = 0
     version: Count = 0
     incarnation: str = ""
+
+
+class VariantMessage(Wire):
+    """`Variant`: a further object, for the pods of another unit."""
+
+    unit: str = ""
+    name: Text
+    components: Counts = ()
+    patches: tuple[Struct, ...] = ()
+    overrides: tuple[Struct, ...] = ()
 
 
 class AssignmentMessage(Wire):
@@ -209,6 +238,8 @@ class AssignmentMessage(Wire):
     suspended: bool = False
     orphan: bool = False
     incarnation: str = ""
+    unit: str = ""
+    variants: tuple[VariantMessage, ...] = ()
 
     def to_model(self) -> Assignment:
         """Returns the domain's assignment."""
@@ -231,6 +262,8 @@ class AssignmentMessage(Wire):
             suspended=self.suspended,
             orphan=self.orphan,
             incarnation=self.incarnation,
+            unit=self.unit,
+            variants=tuple(Variant(v.unit, v.name, v.components, v.patches, v.overrides) for v in self.variants),
         )
 
 
@@ -267,6 +300,19 @@ def assignment_object(assignment: Assignment) -> dict[str, Any]:
             "suspended": assignment.suspended,
             "orphan": assignment.orphan,
             "incarnation": assignment.incarnation,
+            "unit": assignment.unit,
+            "variants": [
+                compact(
+                    {
+                        "unit": v.unit,
+                        "name": v.name,
+                        "components": dict(v.components),
+                        "patches": v.patches,
+                        "overrides": v.overrides,
+                    }
+                )
+                for v in assignment.variants
+            ],
         }
     )
 

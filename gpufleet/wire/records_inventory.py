@@ -14,6 +14,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NodeClass,
     SnapshotId,
+    UnitPods,
     VirtualNode,
     WorkloadPods,
 )
@@ -153,6 +154,15 @@ class ClusterSummaryMessage(Wire):
     pods: tuple[str, ...] = ()
 
 
+class UnitPodsMessage(Wire):
+    """`UnitPods`: what the pods of one component do in one unit of a ResourcePolicy."""
+
+    unit: str = ""
+    bound: Count = 0
+    finished: Count = 0
+    terminating: Count = 0
+
+
 class ComponentPodsMessage(Wire):
     """`ComponentPods`: what the pods of one component do."""
 
@@ -166,6 +176,7 @@ class ComponentPodsMessage(Wire):
     provisioning_since: Time | None = None
     no_stock: bool = False
     message: str = ""
+    units: tuple[UnitPodsMessage, ...] = ()
 
     def to_model(self) -> ComponentPods:
         """Returns the domain's counts."""
@@ -180,6 +191,7 @@ class ComponentPodsMessage(Wire):
             self.provisioning_since,
             self.no_stock,
             self.message,
+            tuple(UnitPods(u.unit, u.bound, u.finished, u.terminating) for u in self.units),
         )
 
 
@@ -300,6 +312,10 @@ def _component_object(pods: ComponentPods) -> dict[str, Any]:
             "provisioningSince": time_or_none(pods.provisioning_since),
             "noStock": pods.no_stock,
             "message": pods.message,
+            "units": [
+                compact({"unit": u.unit, "bound": u.bound, "finished": u.finished, "terminating": u.terminating})
+                for u in pods.units
+            ],
         }
     )
 

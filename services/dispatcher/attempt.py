@@ -16,6 +16,7 @@ from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase
 from services.dispatcher.core import answers, render
 from services.dispatcher.core import pods as pods_of
 from services.dispatcher.core.cache import Place
+from services.dispatcher.core.parts import Part, parts, together
 from services.dispatcher.core.steps import (
     Baseline,
     Create,
@@ -50,7 +51,7 @@ class Contended(KubeError):
 class Bench:
     """What the work at one cluster needs while one connection lasts.
 
-    ``baselines`` are the answers to our last writes, by workload.
+    ``baselines`` are the answers to our last writes, by workload and name of the object.
     """
 
     cluster: str
@@ -61,13 +62,22 @@ class Bench:
     meters: Meters
     patience: float  # seconds to wait for a kind to be listed
     incarnation: str = ""
-    baselines: dict[str, Baseline] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Baseline]] = field(default_factory=dict)
     rendered: render.Renderings = field(default_factory=render.Renderings)
+    _parts: dict[str, tuple[Assignment, tuple[Part, ...]]] = field(default_factory=dict)
 
     def forget(self, workload: str) -> None:
         """Drops what is known of a workload that is not assigned any more."""
         self.baselines.pop(workload, None)
         self.rendered.forget(workload)
+        self._parts.pop(workload, None)
+
+    def parts(self, assignment: Assignment) -> tuple[Part, ...]:
+        """Returns the objects of an assignment, the same ones each time."""
+        known = self._parts.get(assignment.workload)
+        if known is None or known[0] is not assignment:
+            known = self._parts[assignment.workload] = (assignment, parts(assignment))
+        return known[1]
 
     def facts(self, workload: str) -> Facts:
         """What the core is told besides the objects."""
@@ -89,33 +99,50 @@ async def attend(bench: Bench, workload: str) -> tuple[Assignment, Done] | None:
     None: there is no assignment any more, or a later decision is at the cluster; nothing is to be said.
     Raises KubeError; Contended where it is to be tried again.
     """
-    look = _Look()
+    looks: dict[str, _Look] = {}
     for _ in range(_MOST_STEPS):
         assignment = bench.table.lookup(workload)
         if assignment is None:
             return None
-        if not bench.hub.may_write(bench.cluster):
-            raise Contended(f"{bench.cluster} may be another instance's by now")
-        try:
-            live = await _live(bench, assignment, look)
-        except NotServed as error:
-            return assignment, answers.not_served(error)
-        if bench.table.lookup(workload) is not assignment:
-            look = _Look(fresh=True)
-            continue
-        step = next_step(assignment, bench.facts(workload), live, bench.rendered)
-        if isinstance(step, Done):
-            return assignment, step
-        if isinstance(step, Superseded):
-            return None
-        if isinstance(step, Update) and assignment.job and not look.fresh_fence:
-            look.fresh_fence = True  # rule 8: another look at the fence before a job starts or changes
-            continue
-        await _write(bench, assignment, step, look)
+        found: list[tuple[Part, Done]] = []
+        for part in bench.parts(assignment):
+            step = await _advance(bench, assignment, part, looks)
+            if isinstance(step, Superseded):
+                return None
+            if step is None:
+                break
+            found.append((part, step))
+        else:
+            return assignment, together(found)
     raise Contended(f"{workload} in {bench.cluster} keeps being changed by others")
 
 
-async def _write(bench: Bench, assignment: Assignment, step: Write, look: _Look) -> None:
+async def _advance(
+    bench: Bench, assignment: Assignment, part: Part, looks: dict[str, _Look]
+) -> Done | Superseded | None:
+    """Makes the next step for one object; None where it is to be looked at again."""
+    if not bench.hub.may_write(bench.cluster):
+        raise Contended(f"{bench.cluster} may be another instance's by now")
+    look = looks.setdefault(part.name, _Look())
+    try:
+        live = await _live(bench, part, look)
+    except NotServed as error:
+        return answers.not_served(error)
+    if bench.table.lookup(assignment.workload) is not assignment:
+        looks.clear()
+        looks.update({p.name: _Look(fresh=True) for p in bench.parts(assignment)})
+        return None
+    step = next_step(part.order, bench.facts(assignment.workload), live, bench.rendered)
+    if isinstance(step, Done | Superseded):
+        return step
+    if isinstance(step, Update) and assignment.job and not look.fresh_fence:
+        look.fresh_fence = True  # rule 8: another look at the fence before a job starts or changes
+        return None
+    await _write(bench, part, step, look)
+    return None
+
+
+async def _write(bench: Bench, part: Part, step: Write, look: _Look) -> None:
     # A look may have taken long: the last question before every write is whether it is still ours to make.
     if not bench.hub.may_write(bench.cluster):
         return
@@ -139,25 +166,26 @@ async def _write(bench: Bench, assignment: Assignment, step: Write, look: _Look)
             look.namespace = True
         case Delete() | Release():
             bench.meters.deletes.labels(bench.cluster).inc()
-            bench.baselines.pop(assignment.workload, None)
+            bench.baselines.get(part.order.workload, {}).pop(part.name, None)
         case Create() | Update():
             assert written.obj is not None
             bench.meters.applies.labels(bench.cluster).inc()
             bench.views.keep(written.obj)
             if (written.obj.get("apiVersion"), written.obj.get("kind")) != FENCE:
-                bench.baselines[assignment.workload] = Baseline(step.obj, written.obj)
-                if isinstance(step, Update) and stamp_of(step.live) == stamp_of(step.obj) and not assignment.job:
+                bench.baselines.setdefault(part.order.workload, {})[part.name] = Baseline(step.obj, written.obj)
+                if isinstance(step, Update) and stamp_of(step.live) == stamp_of(step.obj) and not part.order.job:
                     bench.meters.drift.labels(bench.cluster).inc()
 
 
-async def _live(bench: Bench, assignment: Assignment, look: _Look) -> Live:
+async def _live(bench: Bench, part: Part, look: _Look) -> Live:
     """Reads what the next step depends on: from the watched views, but anew where a mistake could not be mended."""
+    assignment = part.order
     workload = assignment.workload
     removing = assignment.state is AssignmentState.REMOVING
     if assignment.state is AssignmentState.WAITING:
         return Live()
     fresh = look.fresh or removing
-    obj = await _object(bench, assignment, fresh)
+    obj = await _object(bench, part, fresh)
     fence = None
     if assignment.job:
         place = (render.namespace_of(workload), render.fence_name(workload))
@@ -165,11 +193,12 @@ async def _live(bench: Bench, assignment: Assignment, look: _Look) -> Live:
     count = 0
     if answers.counts_pods(assignment, obj, fence):
         count = pods_of.live(await bench.views.pods(workload))
-    return Live(obj, fence, look.namespace, count, bench.baselines.get(workload))
+    return Live(obj, fence, look.namespace, count, bench.baselines.get(workload, {}).get(part.name))
 
 
-async def _object(bench: Bench, assignment: Assignment, fresh: bool) -> Json | None:
-    namespace, _, name = assignment.workload.split("/")
+async def _object(bench: Bench, part: Part, fresh: bool) -> Json | None:
+    assignment = part.order
+    namespace, name = render.namespace_of(assignment.workload), part.name
     served = 0
     missing: NotServed | None = None
     for type_ in types_of(assignment):

@@ -215,7 +215,7 @@ class ClusterWorker:
         if kind == FENCE[1]:
             return self._fences.get(place)
         key = workload_key(place[0], kind, place[1])
-        return key if self._table.lookup(key) is not None else None
+        return key if self._table.lookup(key) is not None else self._table.objects.get(key)
 
     def _wanted(self, kind: str, place: Place) -> bool:
         return self._key_of(kind, place) is not None

@@ -16,6 +16,7 @@ from gpufleet.model import names
 from gpufleet.model.placement import Assignment, AssignmentState, ObservedPhase
 from services.dispatcher.core import answers, render
 from services.dispatcher.core import pods as pods_of
+from services.dispatcher.core.parts import Part, parts, together
 from services.dispatcher.core.steps import (
     Baseline,
     Create,
@@ -47,7 +48,7 @@ class Bench:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._baselines: dict[str, Baseline] = {}
+        self._baselines: dict[str, dict[str, Baseline]] = {}
 
     def forget(self, workload: str) -> None:
         """Forgets a workload that has no assignment any more."""
@@ -59,24 +60,38 @@ class Bench:
         None: the cluster holds a later decision, and nothing is to be said.
         """
         for _ in range(_MOST_STEPS):
-            resource = self._resource(assignment)
-            if resource is None and assignment.state is AssignmentState.ACTIVE:
-                api_version, kind = (str(assignment.manifest.get(field)) for field in ("apiVersion", "kind"))
-                return answers.not_served(NotServed(assignment.cluster, api_version, kind))
-            step = next_step(assignment, facts, self._live(assignment, resource))
-            if isinstance(step, Superseded):
-                return None
-            if isinstance(step, Done):
-                asked = answers.asks_pods(assignment, step, facts.last)
-                return answers.blamed(assignment, step, facts.last, self._pods(assignment.workload) if asked else None)
-            try:
-                self._perform(assignment, step, now)
-            except ApiError as error:
-                refusal = _as_sent(error)
-                if refusal.conflict or refusal.stale:
-                    continue  # lost to a controller; the next look shows it
-                return answers.refused(assignment, refusal)
+            found: list[tuple[Part, Done]] = []
+            for part in parts(assignment):
+                step = self._advance(part, facts, now)
+                if isinstance(step, Superseded):
+                    return None
+                if step is None:
+                    break
+                found.append((part, step))
+            else:
+                done = together(found)
+                asked = answers.asks_pods(assignment, done, facts.last)
+                return answers.blamed(assignment, done, facts.last, self._pods(assignment.workload) if asked else None)
         return Done(ObservedPhase.PENDING, message=f"{assignment.workload} keeps being changed by others")
+
+    def _advance(self, part: Part, facts: Facts, now: float) -> Done | Superseded | None:
+        """Makes the next step for one object; None where it is to be looked at again."""
+        order = part.order
+        resource = self._resource(order)
+        if resource is None and order.state is AssignmentState.ACTIVE:
+            api_version, kind = (str(order.manifest.get(field)) for field in ("apiVersion", "kind"))
+            return answers.not_served(NotServed(order.cluster, api_version, kind))
+        step = next_step(order, facts, self._live(part, resource))
+        if isinstance(step, Done | Superseded):
+            return step
+        try:
+            self._perform(part, step, now)
+        except ApiError as error:
+            refusal = _as_sent(error)
+            if refusal.conflict or refusal.stale:
+                return None  # lost to a controller; the next look shows it
+            return answers.refused(order, refusal)
+        return None
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -84,19 +99,20 @@ class Bench:
         manifest = assignment.manifest
         return self.store.registry.by_kind(str(manifest.get("apiVersion")), str(manifest.get("kind")))
 
-    def _live(self, assignment: Assignment, resource: Resource | None) -> Live:
+    def _live(self, part: Part, resource: Resource | None) -> Live:
+        assignment = part.order
         if assignment.state is AssignmentState.WAITING:
             return Live()
         workload = assignment.workload
-        namespace, _, name = workload.split("/")
-        obj = None if resource is None else self.store.find(resource, namespace, name)
+        namespace = render.namespace_of(workload)
+        obj = None if resource is None else self.store.find(resource, namespace, part.name)
         fence = None
         if assignment.job:
             fence = self.store.find(self._of(*_CONFIG_MAP), namespace, render.fence_name(workload))
         count = pods_of.live(self._pods(workload)) if answers.counts_pods(assignment, obj, fence) else 0
         owner = self.store.find(NAMESPACES, "", namespace)
         exists = owner is not None and not owner["metadata"].get("deletionTimestamp")
-        return Live(obj, fence, exists, count, self._baselines.get(workload))
+        return Live(obj, fence, exists, count, self._baselines.get(workload, {}).get(part.name))
 
     def _pods(self, workload: str) -> list[Json]:
         wanted = LabelSelector({names.WORKLOAD_LABEL: names.workload_label(workload)})
@@ -109,19 +125,19 @@ class Bench:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _perform(self, assignment: Assignment, step: Write, now: float) -> None:
+    def _perform(self, part: Part, step: Write, now: float) -> None:
         """Raises ApiError; 409 where the object is not what was read."""
         match step:
             case Create(obj):
-                self._keep(assignment, obj, self._apply(for_create(obj), now))
+                self._keep(part, obj, self._apply(for_create(obj), now))
             case Update(obj, live):
-                self._keep(assignment, obj, self._apply(for_update(obj, live), now))
+                self._keep(part, obj, self._apply(for_update(obj, live), now))
             case CreateNamespace(name):
                 self._apply(for_create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}), now)
             case Delete(live, foreground):
                 uid, version = ids_of(live)
                 resource, namespace, name = self._place(live)
-                self._baselines.pop(assignment.workload, None)
+                self._baselines.get(part.order.workload, {}).pop(part.name, None)
                 self.store.delete(
                     resource,
                     namespace,
@@ -133,12 +149,12 @@ class Bench:
                 )
             case Release(live):
                 resource, namespace, name = self._place(live)
-                self._baselines.pop(assignment.workload, None)
+                self._baselines.get(part.order.workload, {}).pop(part.name, None)
                 self.store.patch(resource, namespace, name, release_patch(live), now=now, manager=names.FIELD_MANAGER)
 
-    def _keep(self, assignment: Assignment, sent: Json, answer: Json) -> None:
+    def _keep(self, part: Part, sent: Json, answer: Json) -> None:
         if (answer["apiVersion"], answer["kind"]) != _CONFIG_MAP:
-            self._baselines[assignment.workload] = Baseline(sent, answer)
+            self._baselines.setdefault(part.order.workload, {})[part.name] = Baseline(sent, answer)
 
     def _apply(self, obj: Mapping[str, Any], now: float) -> Json:
         resource, namespace, name = self._place(obj)

@@ -138,6 +138,7 @@ def placements(draw: st.DrawFn) -> tuple[Placement, dict[str, int]]:
                 draw(st.integers(1, 9)),
                 draw(st.sampled_from(list(Source))),
                 draw(st.none() | st.just(1)),
+                draw(st.sampled_from(["", "acs-1a2b3c"])),
             )
             for component in draw(st.lists(st.sampled_from(["main", "Worker"]), min_size=1, max_size=3))
         )

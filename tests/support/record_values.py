@@ -16,6 +16,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NodeClass,
     SnapshotId,
+    UnitPods,
     VirtualNode,
     WorkloadPods,
 )
@@ -43,6 +44,8 @@ from gpufleet.model.placement import (
     Placement,
     Slot,
     Source,
+    UnitWait,
+    Variant,
     Version,
     WorkloadHealth,
 )
@@ -147,6 +150,7 @@ parts = st.one_of(
                 st.none() | some_time,
                 flag,
                 text,
+                tuples(built(UnitPods, text, count, count, count)),
             ),
         ),
     ),
@@ -175,7 +179,7 @@ placements = built(
             ClusterShare,
             word,
             counts,
-            tuples(built(Slot, word, text, count, st.sampled_from(Source), st.none() | count)),
+            tuples(built(Slot, word, text, count, st.sampled_from(Source), st.none() | count, text)),
         )
     ),
     reasons=tuples(built(Reason, st.sampled_from(Code), text, text, text)),
@@ -190,6 +194,7 @@ placements = built(
     job=flag,
     movable=flag,
     redispatch_user_failures=flag,
+    unit_waits=tuples(built(UnitWait, word, text, moment)),
 )
 assignments = built(
     Assignment,
@@ -211,6 +216,8 @@ assignments = built(
     suspended=flag,
     orphan=flag,
     incarnation=text,
+    unit=text,
+    variants=tuples(built(Variant, text, word, counts, tuples(document), tuples(document))),
 )
 observations = built(
     Observation,

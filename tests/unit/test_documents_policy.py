@@ -474,3 +474,53 @@ def test_a_policy_from_its_record() -> None:
         documents.read_policy({"apiVersion": "gpufleet.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "c"}})
     with pytest.raises(KindError, match="is not a known kind"):
         documents.read_policy({"apiVersion": "v1", "kind": "Service"})
+
+
+# --- Lint of ResourcePolicies -------------------------------------------------------------------------------------
+
+
+def units_of(spec: dict[str, Any], name: str = "rp") -> dict[str, Any]:
+    return {
+        "apiVersion": "scheduling.alibabacloud.com/v1alpha1",
+        "kind": "ResourcePolicy",
+        "metadata": {"name": name, "namespace": "test"},
+        "spec": {"selector": {"app": "x"}, "units": [{"resource": "acs"}, {"resource": "ecs"}], **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"preemptPolicy": "BeforeNextUnit"}, "spec.preemptPolicy"),
+        ({"selector": {"alibabacloud.com/acs": "true"}}, "spec.selector[alibabacloud.com/acs]"),
+        ({"matchLabelKeys": ["pod-template-hash"]}, "spec.matchLabelKeys"),
+        ({"ignorePreviousPod": True}, "spec.ignorePreviousPod"),
+    ],
+)
+def test_what_a_resource_policy_says_in_vain(spec: dict[str, Any], path: str) -> None:
+    assert [found for found, _, _ in warnings(units_of(spec))] == [path]
+
+
+def test_labels_that_units_write_may_not_be_selected() -> None:
+    selector = {"matchLabels": {"app": "x", "tier": "a"}, "matchExpressions": [{"key": "unit", "operator": "Exists"}]}
+    template = {
+        "metadata": {"labels": {"app": "x", "tier": "a", "unit": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "test"},
+        "spec": {"selector": selector, "template": template},
+    }
+    written = {"units": [{"resource": "ecs", "podLabels": {"tier": "b", "unit": "c"}}]}
+    parsed = parse(units_of(written), units_of({}, "other"), workload)
+    found = [(w.path, w.message) for w in documents.lint_policies(parsed, lambda _: (None, ()))]
+    assert found[0] == (
+        "",
+        "test/Deployment/d is selected by the ResourcePolicies other, rp; the most specific selector counts",
+    )
+    assert [path for path, _ in found[1:]] == [
+        "spec.selector.matchLabels[tier]",
+        "spec.selector.matchExpressions[0].key",
+    ]

@@ -83,17 +83,22 @@ class Renderer(Protocol):
 
 class Renderings:
     """A renderer that keeps what it made last of each workload, since objects are looked at far more often than
-    assignments change. What it returns must not be changed; an assignment is recognised by its identity."""
+    assignments change. What it returns must not be changed; an assignment is recognised by its identity. A workload
+    has several objects of one version where its pods are in several units."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[Assignment, bool | None, dict[str, Any]]] = {}
+        self._last: dict[str, list[tuple[Assignment, bool | None, dict[str, Any]]]] = {}
 
     def __call__(self, assignment: Assignment, *, suspend: bool | None = None) -> dict[str, Any]:
         """See `render`."""
-        known = self._last.get(assignment.workload)
-        if known is None or known[0] is not assignment or known[1] is not suspend:
-            known = self._last[assignment.workload] = (assignment, suspend, render(assignment, suspend=suspend))
-        return known[2]
+        known = self._last.get(assignment.workload, [])
+        for order, suspended, obj in known:
+            if order is assignment and suspended is suspend:
+                return obj
+        made = render(assignment, suspend=suspend)
+        kept = [k for k in known if k[0].version == assignment.version and k[0] is not assignment]
+        self._last[assignment.workload] = [*kept, (assignment, suspend, made)]
+        return made
 
     def forget(self, workload: str) -> None:
         """Drops what is kept of a workload."""

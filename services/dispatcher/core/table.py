@@ -24,6 +24,8 @@ class ClusterTable:
     published: dict[str, Observation] = field(default_factory=dict)
     sent_at: dict[str, float] = field(default_factory=dict)
     farewells: dict[str, Assignment] = field(default_factory=dict)
+    # Further objects of a workload, written as a key of their own: the workload's key.
+    objects: dict[str, str] = field(default_factory=dict)
     _buried: dict[str, Version] = field(default_factory=dict)
     _unheard: set[str] = field(default_factory=set)  # of what was published: the log holds something else
 
@@ -35,6 +37,8 @@ class ClusterTable:
         if newest is not None and assignment.version <= newest:
             return False
         self.assignments[workload] = assignment
+        kind = workload.rpartition("/")[0]
+        self.objects.update({f"{kind}/{variant.name}": workload for variant in assignment.variants})
         self._buried.pop(workload, None)
         self.farewells.pop(workload, None)
         return True
@@ -53,6 +57,9 @@ class ClusterTable:
         if known is None:
             return False
         del self.assignments[workload]
+        kind = workload.rpartition("/")[0]
+        for variant in known.variants:
+            self.objects.pop(f"{kind}/{variant.name}", None)
         last = self.last(workload)
         if known.state is AssignmentState.REMOVING and last is not None and last.phase is ObservedPhase.GONE:
             manifest = {key: known.manifest[key] for key in ("apiVersion", "kind") if key in known.manifest}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, VirtualNode
+from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, UnitPods, VirtualNode
 from gpufleet.model.resources import Labels, Resources, resources
 from gpufleet.model.selectors import Taint
 from services.inventory.core.objects import CLASS_LABEL, Node, Pod, Pool, Provisioning
@@ -221,24 +221,30 @@ class ClusterCache:
     # -- inside --------------------------------------------------------------------------------------------
 
     def _summary(self, pods: list[Pod], now: float) -> ComponentPods:
-        newest = max(pods, key=lambda p: (p.created, p.uid)).revision
+        # Pods of another unit come from another object, whose revisions bear other hashes.
+        newest = {p.unit: p.revision for p in sorted(pods, key=lambda p: (p.created, p.uid))}
+        units: dict[str, list[int]] = {}
         bound = ready = finished = failed = evicted = 0
         unschedulable: list[float] = []
         provisioning: list[float] = []
         no_stock = False
         message = ""
         for pod in pods:
+            unit = units.setdefault(pod.unit, [0, 0, 0])
             if pod.terminating:
+                unit[2] += 1
                 continue
             if pod.phase == "Succeeded":
                 finished += 1
+                unit[1] += 1
             elif pod.phase == "Failed":
                 evicted += pod.infrastructure_failure
                 failed += not pod.infrastructure_failure
             elif pod.node:
                 bound += 1
+                unit[0] += 1
                 ready += pod.ready
-            elif pod.unschedulable_since is not None and pod.revision == newest:
+            elif pod.unschedulable_since is not None and pod.revision == newest[pod.unit]:
                 claim = self._claims.get(pod.uid)
                 if claim is not None and not claim.no_stock and now < claim.at + self._provision_timeout:
                     provisioning.append(claim.at)
@@ -257,6 +263,7 @@ class ClusterCache:
             provisioning_since=min(provisioning, default=None),
             no_stock=no_stock,
             message=message,
+            units=_units(units),
         )
 
     def _class(self, key: _ClassKey) -> _Class:
@@ -335,3 +342,10 @@ class ClusterCache:
         if not group:
             self._workloads.pop(pod.workload, None)
         self._dirty_workloads.add(pod.workload)
+
+
+def _units(counts: dict[str, list[int]]) -> tuple[UnitPods, ...]:
+    """Returns pods by unit where that says more than their sum: some bear a unit's mark, or are being deleted."""
+    if not any(unit or terminating for unit, (_, _, terminating) in counts.items()):
+        return ()
+    return tuple(UnitPods(unit, *numbers) for unit, numbers in sorted(counts.items()))

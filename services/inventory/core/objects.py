@@ -57,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod. ``revision`` is its pod-template-hash; times are epoch seconds."""
+    """A pod. ``revision`` is its pod-template-hash, ``unit`` its ResourcePolicy unit; times are epoch seconds."""
 
     uid: str
     namespace: str
@@ -74,6 +74,7 @@ class Pod:
     workload: str = ""
     component: str = ""
     revision: str = ""
+    unit: str = ""
 
     @property
     def holds_room(self) -> bool:
@@ -210,6 +211,7 @@ def pod_from(source: structs.Source) -> Pod:
         workload=(meta.annotations or {}).get(names.WORKLOAD_ANNOTATION, ""),
         component=marks.get(names.COMPONENT_LABEL, ""),
         revision=marks.get("pod-template-hash") or marks.get("controller-revision-hash") or "",
+        unit=marks.get(names.UNIT_LABEL) or "",
     )
 
 

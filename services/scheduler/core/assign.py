@@ -9,12 +9,8 @@ that changed it, so the highest version among a workload's placement and assignm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from gpufleet.model import kinds
-from gpufleet.model.kinds import pointer
 from gpufleet.model.placement import (
     Assignment,
     AssignmentState,
@@ -22,18 +18,16 @@ from gpufleet.model.placement import (
     ClusterShare,
     ObservedPhase,
     Placement,
-    Source,
     Version,
 )
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import overrides
+from services.scheduler.core import overrides, unit_patches
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
-from services.scheduler.core.units import VIRTUAL_TAINT, applying, written_labels
-
-Patch = Mapping[str, Any]
+from services.scheduler.core.unit_patches import Patch
+from services.scheduler.core.units import applying
 
 
 def is_gone(state: State, entry: Entry, cluster: str) -> bool:
@@ -118,6 +112,7 @@ def _remove(state: State, entry: Entry, placement: Placement, cluster: str, out:
             components=(),
             division=division(placement),
             patches=(),
+            variants=tuple(replace(v, components=(), patches=(), overrides=()) for v in known.variants),
             overrides=(),
             waits_for=(),
             suspended=False,
@@ -166,18 +161,22 @@ def _activate(
     if known is not None and alive and (workload.job or not incarnation or not known.incarnation):
         # A job's copy may live on in the cluster that bore the name before; it is not started here a second time.
         incarnation = known.incarnation
-    patches = _patches(state, placement, share, workload, known if alive else None)
     kept = known or Assignment(entry.key, share.cluster, placement.version, AssignmentState.ACTIVE)
+    policies = state.resource_policies.get(workload.namespace)
+    units = applying(workload, policies.values()) if policies else None
+    rendering = unit_patches.render(workload, share, units, known if alive else None)
+    before = known.overrides if known is not None and alive else None
+    earlier = {variant.name: variant.overrides for variant in known.variants} if known is not None and alive else {}
     wanted = Assignment(
         workload=entry.key,
         cluster=share.cluster,
         version=known.version if known is not None else placement.version,
         state=AssignmentState.WAITING if awaited else AssignmentState.ACTIVE,
         manifest=workload.manifest,
-        components=share.components,
+        components=rendering.components,
         division=parts,
-        patches=patches,
-        overrides=_overrides(state, share, workload, patches, known if alive else None),
+        patches=rendering.patches,
+        overrides=_overrides(state, share.cluster, workload, rendering.components, rendering.patches, before),
         uid=workload.uid,
         waits_for=awaited,
         job=workload.job,
@@ -187,6 +186,13 @@ def _activate(
         create_namespaces=kept.create_namespaces if policy is None else policy.create_namespaces,
         suspended=kept.suspended if policy is None else _suspended(policy, share.cluster),
         incarnation=incarnation,
+        unit=rendering.unit,
+        variants=tuple(
+            replace(
+                v, overrides=_overrides(state, share.cluster, workload, v.components, v.patches, earlier.get(v.name))
+            )
+            for v in rendering.variants
+        ),
     )
     if known is None:
         _write(entry, wanted, out)
@@ -208,79 +214,26 @@ def division(placement: Placement) -> tuple[tuple[str, int], ...]:
     return tuple((share.cluster, share.replicas) for share in placement.shares)
 
 
-def _patches(
-    state: State, placement: Placement, share: ClusterShare, workload: Workload, known: Assignment | None
-) -> tuple[Patch, ...]:
-    """Returns the patches that send the pods where their room was counted: a unit, or virtual nodes.
-
-    What was rendered by an earlier edition of the ResourcePolicy stays as it is: an edit concerns later pods only.
-    """
-    units = {slot.component: slot.unit for slot in share.slots if slot.unit is not None}
-    virtual = {slot.component for slot in share.slots if slot.source is Source.VIRTUAL}
-    if not units and not virtual:
-        return ()
-    policies = state.resource_policies.get(workload.namespace, {})
-    policy = applying(workload, policies.values())
-    current = "" if policy is None else units_digest(policy)
-    if known is not None and known.patches and dict(placement.inputs).get("units", "") != current:
-        return known.patches
-    try:
-        templates = kinds.pod_templates(workload.manifest)
-    except kinds.KindError:
-        return ()
-    patches: list[Patch] = []
-    for template in templates:
-        component = template.component
-        unit = None
-        index = units.get(component)
-        if policy is not None and index is not None and index < len(policy.units):
-            labels = next((dict(c.labels) for c in workload.components if c.name == component), {})
-            if policy.selector.matches(labels):
-                unit = policy.units[index]
-        if unit is not None:
-            for path, values in (
-                (template.node_selector, unit.node_selector),
-                (template.labels, written_labels(unit)),
-                (template.annotations, unit.pod_annotations),
-            ):
-                patches.extend({"op": "add", "path": pointer((*path, key)), "value": value} for key, value in values)
-        if component in virtual:
-            present = _at(workload.manifest, template.tolerations)
-            tolerations = list(present) if isinstance(present, list | tuple) else []
-            added = {"key": VIRTUAL_TAINT, "operator": "Exists"}
-            if added not in tolerations:
-                value = [*tolerations, added]
-                patches.append({"op": "add", "path": pointer(template.tolerations), "value": value})
-    return tuple(patches)
-
-
 def _overrides(
-    state: State, share: ClusterShare, workload: Workload, patches: tuple[Patch, ...], known: Assignment | None
+    state: State,
+    cluster: str,
+    workload: Workload,
+    components: tuple[tuple[str, int], ...],
+    patches: tuple[Patch, ...],
+    known: tuple[Patch, ...] | None,
 ) -> tuple[Patch, ...]:
     """Returns what the override policies change in a cluster; what cannot be applied leaves the copy as it was."""
     policies = state.overrides.matching(workload)
-    rules = overrides.rules_for(policies, state.fleet.member(share.cluster).spec) if policies else ()
+    rules = overrides.rules_for(policies, state.fleet.member(cluster).spec) if policies else ()
     if not rules:
         return ()
     try:
-        return overrides.override(workload.manifest, share.components, patches, rules)
+        return overrides.override(workload.manifest, components, patches, rules)
     except overrides.OverrideError as error:
         if known is not None:
-            return known.overrides
+            return known
         # Nothing of it is written half done: the dispatcher refuses an operation that is none, in these words.
         return ({"op": "test", "path": "", "value": str(error)},)
-
-
-def _at(manifest: Mapping[str, Any], path: tuple[str | int, ...]) -> Any:
-    here: Any = manifest
-    for part in path:
-        if isinstance(here, Mapping):
-            here = here.get(str(part))
-        elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        else:
-            return None
-    return here
 
 
 def units_digest(policy: ResourcePolicy) -> str:

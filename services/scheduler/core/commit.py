@@ -60,6 +60,7 @@ def record(
         queue_position=position,
         leaving=leaves,
         arrival=entry.arrival or 0,
+        unit_waits=draft.unit_waits if draft is not None else (),
         **_told(state, entry, policy),
     )
     if before is not None and not force and _says_the_same(before, placement):
@@ -152,6 +153,7 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
         and before.uid == after.uid
         and before.inputs == after.inputs
         and before.leaving == after.leaving
+        and before.unit_waits == after.unit_waits
         and (before.job, before.movable, before.redispatch_user_failures)
         == (after.job, after.movable, after.redispatch_user_failures)
     )

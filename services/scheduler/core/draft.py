@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gpufleet.model.placement import ClusterShare, Slot
-from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.placement import ClusterShare, Slot, UnitWait
+from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
@@ -14,6 +14,7 @@ from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.quota import Node
 from services.scheduler.core.state import Entry, State
+from services.scheduler.core.unit_use import Usage
 from services.scheduler.core.units import Part, Way
 
 
@@ -26,6 +27,9 @@ class Draft:
     ``frozen`` names clusters that keep what they have but get no more.
     ``limit`` bounds the pods in all, because the quota ``leaf`` has no more; ``unit`` is what the least of it uses of
     quota; ``quota`` says why it is bounded, None if it is not.
+    ``units`` is the ResourcePolicy that governs the workload; ``rejected`` the label that it asks for in vain;
+    ``waited`` says since when pods wait in a unit (by cluster and unit), ``stopped`` in which unit of a cluster
+    they have to stop now. ``usage`` is what other workloads use of the units, None before it is counted.
     ``slots`` are given only by a packing; ``taken`` names clusters whose pools were taken from for new slots alone.
     """
 
@@ -54,6 +58,12 @@ class Draft:
     unit: Amounts = ()
     limit: int | None = None
     quota: Code | None = None
+    units: ResourcePolicy | None = None
+    rejected: str = ""
+    waited: dict[tuple[str, str], float] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
+    unit_waits: tuple[UnitWait, ...] = ()
+    usage: Usage | None = None
 
     @property
     def stock(self) -> bool:

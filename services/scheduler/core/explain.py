@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
 from gpufleet.model.reasons import Code, Reason, Verdict
+from gpufleet.model.resources import Resources
 from gpufleet.model.selectors import untolerated
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.shapes import is_gpu, selects
@@ -81,6 +82,11 @@ def _mismatch(member: Member, part: Part) -> str:
 def _needs(part: Part) -> list[tuple[str, int]]:
     # GPUs first: what is scarce is what explains.
     return sorted(part.shape.pod.requests, key=lambda item: (not is_gpu(item[0]), item[0] == "pods", item[0]))
+
+
+def amounts(resources: Resources) -> list[tuple[str, str]]:
+    """Returns amounts as quantities."""
+    return [(name, quantity.render(amount, name)) for name, amount in resources]
 
 
 def _largest(part: Part, nodes: list[dict[str, int]]) -> str:

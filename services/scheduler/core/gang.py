@@ -67,20 +67,20 @@ def pack(member: Member, way: Way, counts: dict[str, int], stock: bool) -> Packi
     for part, count in wanted:
         left = count
         if part.virtual is not None:
-            left -= _take_virtual(member, part, left, way.unit, virtual, slots)
+            left -= _take_virtual(member, part, left, way, virtual, slots)
         else:
             for source, copies in ((Source.RUNNING, running), (Source.ELASTIC, elastic)):
                 if source is Source.ELASTIC and not stock:
                     continue
                 for pool in member.pools:
-                    if left and part.shape.admitted(pool.identity):
+                    if left and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
                         blocks = copies.get(pool.name)
                         if blocks is None:
                             base = pool.running if source is Source.RUNNING else pool.stock
                             blocks = copies[pool.name] = dict(base)
                         taken = take(blocks, part.shape.fitter(pool.layout), left)
                         if taken:
-                            slots.append(Slot(part.component, pool.name, taken, source, way.unit))
+                            slots.append(Slot(part.component, pool.name, taken, source, way.unit, way.variant))
                             left -= taken
         if left:
             return None
@@ -89,7 +89,7 @@ def pack(member: Member, way: Way, counts: dict[str, int], stock: bool) -> Packi
 
 
 def _take_virtual(
-    member: Member, part: Part, count: int, unit: int | None, copies: dict[str, VirtualPool], slots: list[Slot]
+    member: Member, part: Part, count: int, way: Way, copies: dict[str, VirtualPool], slots: list[Slot]
 ) -> int:
     need = part.virtual
     if need is None:
@@ -101,7 +101,7 @@ def _take_virtual(
             copy = copies[node.name] = node.copy()
         taken = copy.take(need.model, need.gpus, left)
         if taken:
-            slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, unit))
+            slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, way.unit, way.variant))
             left -= taken
     return count - left
 

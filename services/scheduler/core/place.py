@@ -12,12 +12,12 @@ from gpufleet.model.placement import ClusterShare
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core import explain, gang
+from services.scheduler.core import explain, gang, unit_fill, unit_reasons, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option, aggregated, descending, pour, static
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import static_weights
-from services.scheduler.core.room import avoided, eligible, measure, way_in
+from services.scheduler.core.room import avoided, eligible, measure, way_in, way_of_share
 from services.scheduler.core.slots import build
 from services.scheduler.core.units import Way
 
@@ -181,7 +181,11 @@ def _divide_whole(draft: Draft) -> None:
 
 
 def _members_by_tier(draft: Draft) -> list[Tried]:
-    return [[(m, draft.ways) for m in tier.members if eligible(draft, m)] for tier in draft.candidates.tiers]
+    counts = {c.name: c.replicas for c in draft.workload.components}
+    return [
+        [(m, unit_fill.tried(draft, m, counts)) for m in tier.members if eligible(draft, m)]
+        for tier in draft.candidates.tiers
+    ]
 
 
 def _settle_on(draft: Draft, packing: gang.Packing | None) -> None:
@@ -226,8 +230,9 @@ def _stay_or_move(
     if not more:
         return
     member = draft.member(cluster)
-    way = next((w for w in draft.ways if any(w.unit == slot.unit for slot in share.slots)), draft.ways[0])
+    way = way_of_share(draft, share) or draft.ways[0]
     allowed = not draft.blocked and any(m.name == cluster for tier in tiers for m, _ in tier)
+    allowed = allowed and unit_use.within(draft, cluster, way, more, share.slots)
     if not allowed or gang.pack(member, way, more, draft.stock) is None:
         draft.counts = {cluster: share.replicas}
 
@@ -246,6 +251,7 @@ def _shares(draft: Draft) -> None:
         else:
             wanted[cluster] = dict(before.components)  # does not fit as it is wanted: stays as it was
     draft.shares = build(draft, wanted)
+    draft.unit_waits = unit_fill.note_waits(draft, draft.replicas - sum((draft.counts or {}).values()))
 
 
 def _explain(draft: Draft) -> None:
@@ -301,6 +307,8 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
         room = next((o.running + o.stock for o in draft.options if o.cluster == member.name), 0)
         if room > 0:
             return Reason(Code.INSUFFICIENT_RESOURCES, f"has room for {room} more, which is not enough", member.name)
+    if draft.units is not None:
+        return unit_reasons.why(draft, member, one=one)
     return explain.shortage(member, draft.wanted(way_in(draft, member.name), one=one), stock=draft.stock)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpufleet.model.cluster import WorkloadPods
 from gpufleet.model.placement import AssignmentState, ClusterShare, ObservedPhase, Placement
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
@@ -14,6 +15,7 @@ from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.place import whole
 from services.scheduler.core.state import Entry, State
+from services.scheduler.core.units import applying, rejected
 
 
 def prepare(
@@ -55,9 +57,12 @@ def prepare(
         lost = member.removed or cluster in candidates.evict or cluster in refused
         if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
             lost = True
-        kept = _bounded(share, bounds.get(cluster), at_once=at_once)
+        kept = _bounded(share, bounds.get(cluster), entry.pods.get(cluster), at_once=at_once)
         if kept is not None and not lost and _meant(state, candidates.tier_of, cluster):
             before[cluster] = kept
+    policies = state.resource_policies.get(workload.namespace)
+    units = applying(workload, policies.values()) if policies else None
+    waits = placement.unit_waits if placement is not None and units is not None else ()
     draft = Draft(
         state=state,
         entry=entry,
@@ -70,6 +75,9 @@ def prepare(
         refused=refused,
         ways=ledger.ways_of(state, entry),
         candidates=candidates,
+        units=units,
+        rejected=rejected(workload, units) if units is not None else "",
+        waited={(wait.cluster, wait.unit): wait.since for wait in waits},
     )
     draft.reasons.extend(broken)
     return draft
@@ -99,20 +107,32 @@ def _meant(state: State, tier_of: dict[str, int], cluster: str) -> bool:
     return cluster in tier_of or state.fleet.member(cluster).spec is None
 
 
-def _bounded(share: ClusterShare, bound: int | None, *, at_once: bool) -> ClusterShare | None:
-    """Returns what an eviction leaves of a share: all, some of a divided one, or nothing."""
+def _bounded(
+    share: ClusterShare, bound: int | None, pods: WorkloadPods | None, *, at_once: bool
+) -> ClusterShare | None:
+    """Returns what an eviction leaves of a share: all, some of a divided one, or nothing.
+
+    Where pods are known by unit, the units with pods that run nowhere yet are taken from first.
+    """
     if bound is None or share.replicas <= bound:
         return share
     if bound <= 0 or at_once or len(share.components) != 1:
         return None
     name = share.components[0][0]
-    left = bound
-    slots = []
-    for slot in share.slots:
-        if left > 0:
-            slots.append(replace(slot, count=min(slot.count, left)))
-            left -= slots[-1].count
-    return ClusterShare(share.cluster, ((name, bound),), tuple(slots))
+    slots = list(share.slots)
+    excess = max(0, sum(slot.count for slot in slots) - bound)
+    there = {u.unit: u.bound + u.finished for _, c in (pods.components if pods is not None else ()) for u in c.units}
+    for spare in (True, False) if there else (False,):
+        for index in range(len(slots) - 1, -1, -1):
+            slot = slots[index]
+            most = slot.count
+            if spare:
+                placed = sum(s.count for s in slots if s.variant == slot.variant)
+                most = min(most, max(0, placed - there.get(slot.variant, 0)))
+            cut = min(excess, most)
+            slots[index] = replace(slot, count=slot.count - cut)
+            excess -= cut
+    return ClusterShare(share.cluster, ((name, bound),), tuple(slot for slot in slots if slot.count))
 
 
 def _refused(entry: Entry, placement: Placement | None, *, forget: bool) -> dict[str, Reason]:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from services.scheduler.core.capacity import Member
 
 
+# Pods that are bound or finished, by component and unit; None: the unit is not known.
+Served = dict[tuple[str, str | None], int]
+
+
 @value(frozen=True, slots=True)
 class Hold:
     """Room for ``count`` pods. An empty ``pool`` means any class, without a debt: nothing was promised.
@@ -48,7 +52,12 @@ def holding(version: Version, share: ClusterShare, ways: tuple[Way, ...], pods: 
     Which pods are bound is not known by class, so the first slots (running nodes) count as served first.
     """
     known = dict(pods.components) if pods is not None else {}
-    served = {name: known[name].bound + known[name].finished if name in known else 0 for name, _ in share.components}
+    served: Served = {}
+    for name, _ in share.components:
+        if name in known:
+            by_unit = {unit.unit: unit.bound + unit.finished for unit in known[name].units}
+            served[name, None] = known[name].bound + known[name].finished - sum(by_unit.values())
+            served.update({(name, unit): count for unit, count in by_unit.items()})
     covered: dict[str, int] = {}
     holds: list[Hold] = []
     for slot in share.slots:
@@ -60,12 +69,13 @@ def holding(version: Version, share: ClusterShare, ways: tuple[Way, ...], pods: 
     return Holding(version, tuple(holds)) if holds else None
 
 
-def _add(
-    holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: dict[str, int], known: dict[str, ComponentPods]
-) -> None:
-    done = min(slot.count, served.get(slot.component, 0))
-    if done:
-        served[slot.component] -= done
+def _add(holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: Served, known: dict[str, ComponentPods]) -> None:
+    done = 0
+    for key in ((slot.component, slot.variant), (slot.component, None)):
+        now = min(slot.count - done, served.get(key, 0))
+        if now > 0:
+            served[key] -= now
+            done += now
     part = part_of(slot, ways)
     if slot.count > done and part is not None:
         pods = known.get(slot.component)
@@ -76,11 +86,19 @@ def _add(
 def part_of(slot: Slot, ways: tuple[Way, ...]) -> Part | None:
     """Returns the part that a slot was taken for, or None if no way is known any more."""
     virtual = slot.source is Source.VIRTUAL
-    candidates = [part for way in ways if way.unit == slot.unit and (part := way.part(slot.component)) is not None]
+    candidates = [
+        part for way in ways if way.variant == slot.variant and (part := way.part(slot.component)) is not None
+    ]
+    found = next((part for part in candidates if (part.virtual is not None) is virtual), None)
+    if found is not None:
+        return found
+    # Of another edition of the policy, or from before it: what the pods ask for by themselves.
     candidates = candidates or [part for way in ways if (part := way.part(slot.component)) is not None]
-    return next((part for part in candidates if (part.virtual is not None) is virtual), None) or next(
-        iter(candidates), None
-    )
+    like = next((part for part in candidates if (part.virtual is not None) is virtual), None)
+    like = like or next(iter(candidates), None)
+    if like is None or virtual or like.plain is None:
+        return like
+    return Part(like.component, like.plain)
 
 
 def enlist(member: Member, hold: Hold, sign: int) -> Pool | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gpufleet.model.placement import ClusterShare, Source
+from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.reasons import Code, Reason
+from services.scheduler.core import unit_fill, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.draft import Draft
@@ -59,6 +60,7 @@ def measure(draft: Draft) -> None:
     seen: set[str] = set()
     options = draft.options
     guarded = bool(draft.refused or draft.caps)
+    mixed = unit_fill.mixes(draft)
     after = draft.state.settings.stale_after
     for number, tier in enumerate(draft.candidates.tiers):
         for member in tier.members:
@@ -71,6 +73,9 @@ def measure(draft: Draft) -> None:
             if column is not None and simple is not None:
                 running = int(column.running[member.index])
                 stock = int(column.stock[member.index]) if stock_counts else 0
+            elif mixed:
+                found = unit_fill.room(draft, member, before.slots if before is not None else ())
+                running, stock = found.running, found.stock
             else:
                 way, running, stock = _best(draft, member, before, total)
                 draft.way_of[name] = way
@@ -108,18 +113,27 @@ def way_of_share(draft: Draft, share: ClusterShare) -> Way | None:
         virtual = slot.source is Source.VIRTUAL
         for way in draft.ways:
             part = way.part(slot.component)
-            if way.unit == slot.unit and part is not None and (part.virtual is not None) is virtual:
+            if way.variant == slot.variant and part is not None and (part.virtual is not None) is virtual:
                 return way
     return None
+
+
+def ways_in(draft: Draft, member: Member, count: int) -> tuple[Way, ...]:
+    """Returns the ways that so many pods, which land in one way, may try in a cluster."""
+    components = draft.workload.components
+    if draft.units is None or len(components) != 1:
+        return draft.ways
+    return unit_fill.tried(draft, member, {components[0].name: count}) or draft.ways[:1]
 
 
 def _best(draft: Draft, member: Member, before: ClusterShare | None, total: int) -> tuple[Way, int, int]:
     """Returns the first way that takes all, else the first with room for some, and its room."""
     bound = way_of_share(draft, before) if before is not None and draft.mode is not Mode.FRESH else None
     own = before.replicas if before is not None else 0
+    slots = before.slots if before is not None and bound is not None else ()
     first: tuple[Way, int, int] | None = None
-    for way in (bound,) if bound is not None else draft.ways:
-        running, stock = room_in(draft, member, way, own if bound is not None else 0)
+    for way in (bound,) if bound is not None else ways_in(draft, member, total):
+        running, stock = room_in(draft, member, way, own if bound is not None else 0, slots)
         if running + stock >= total - own:
             return way, running, stock
         if first is None and running + stock > 0:
@@ -127,8 +141,11 @@ def _best(draft: Draft, member: Member, before: ClusterShare | None, total: int)
     return first or (bound or draft.ways[0], 0, 0)
 
 
-def room_in(draft: Draft, member: Member, way: Way, own: int) -> tuple[int, int]:
-    """Returns room for one more replica of every part, times, in one way: running (or virtual), and stock."""
+def room_in(draft: Draft, member: Member, way: Way, own: int, slots: tuple[Slot, ...] = ()) -> tuple[int, int]:
+    """Returns room for one more replica of every part, times, in one way: running (or virtual), and stock.
+
+    ``own`` pods are there already, in ``slots``.
+    """
     running = stock = 10**9
     for part in way.parts:
         if part.virtual is not None:
@@ -136,6 +153,6 @@ def room_in(draft: Draft, member: Member, way: Way, own: int) -> tuple[int, int]
         else:
             here, more = member.counts(part.shape)
         running, stock = min(running, here), min(stock, more)
-    left = max(0, way.limit - own)
+    left = min(max(0, way.limit - own), unit_use.left(draft, member.name, way, slots))
     running = min(running, left)
     return running, min(stock, left - running) if draft.stock else 0

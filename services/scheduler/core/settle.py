@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import admit, assign, commit, ending
+from services.scheduler.core import admit, assign, commit, ending, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -302,7 +302,7 @@ def _wait(state: State, draft: Draft) -> None:
     """Lets the workload wait for capacity in the clusters that its policy means."""
     entry, workload, policy = draft.entry, draft.workload, draft.policy
     at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
-    own = draft.shares or draft.caps or draft.refused
+    own = draft.shares or draft.caps or draft.refused or draft.units is not None
     key: tuple[object, ...] = (entry.key,)
     if not own:
         key = (
@@ -336,6 +336,8 @@ def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
         times = [cap.until for cap in eviction.caps if cap.until > draft.now]
         if eviction.not_before > draft.now and draft.blocked:
             times.append(eviction.not_before)
+    if waits:
+        times += unit_fill.next_look(draft)
     at = min(times, default=None)
     if at != entry.timer:
         entry.timer = at

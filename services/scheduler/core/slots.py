@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
+from services.scheduler.core import unit_fill
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.room import room_in, way_in, way_of_share
+from services.scheduler.core.room import room_in, way_in, way_of_share, ways_in
 from services.scheduler.core.units import Part, Way
 
 
@@ -36,24 +38,37 @@ def _share(draft: Draft, cluster: str, wanted: Mapping[str, int]) -> ClusterShar
     kept: list[Slot] = []
     for component, count in components:
         kept.extend(_kept(before, component, count))
+    slots = list(kept)
+    new = False
+    if unit_fill.mixes(draft):
+        more = sum(wanted.values()) - sum(slot.count for slot in kept)
+        if more > 0:
+            new = True
+            slots.extend(unit_fill.fill(draft, member, more, kept))
+        return _noted(draft, member, before, ClusterShare(cluster, components, _merged(draft, slots)), new=new)
     way = way_in(draft, cluster)
     if before is not None and (bound := way_of_share(draft, before)) is not None:
         way = bound
     elif len(draft.ways) > 1:
         way = _preferred(draft, member, way, sum(wanted.values()))
-    slots = list(kept)
-    new = False
     for part in way.parts:
         have = sum(slot.count for slot in kept if slot.component == part.component)
         more = wanted.get(part.component, 0) - have
         if more > 0:
             new = True
-            slots.extend(_take(member, part, more, way.unit, stock=draft.stock))
+            slots.extend(_take(member, part, more, way, stock=draft.stock))
+    share = ClusterShare(cluster, components, _merged(draft, slots, sort=before is not None))
+    return _noted(draft, member, before, share, new=new)
+
+
+def _noted(
+    draft: Draft, member: Member, before: ClusterShare | None, share: ClusterShare, *, new: bool
+) -> ClusterShare:
     if new and before is None:
-        draft.taken.add(cluster)
+        draft.taken.add(member.name)
     elif new:
         draft.state.fleet.touch(member)
-    return ClusterShare(cluster, components, _merged(slots, sort=before is not None))
+    return share
 
 
 def _kept(before: ClusterShare | None, component: str, count: int) -> list[Slot]:
@@ -62,7 +77,7 @@ def _kept(before: ClusterShare | None, component: str, count: int) -> list[Slot]
     for slot in before.slots if before is not None else ():
         if slot.component == component and count > 0:
             keep = min(slot.count, count)
-            kept.append(slot if keep == slot.count else Slot(component, slot.node_class, keep, slot.source, slot.unit))
+            kept.append(slot if keep == slot.count else replace(slot, count=keep))
             count -= keep
     if before is not None and count > 0:
         # Replicas that were placed without slots (read from a document) stay without.
@@ -76,8 +91,8 @@ def _kept(before: ClusterShare | None, component: str, count: int) -> list[Slot]
 
 def _preferred(draft: Draft, member: Member, chosen: Way, count: int) -> Way:
     """Returns the first way that takes what the cluster was really given."""
-    for way in draft.ways:
-        if way is chosen:
+    for way in ways_in(draft, member, count):
+        if way.variant == chosen.variant and way.parts == chosen.parts:
             return chosen
         running, stock = room_in(draft, member, way, 0)
         if running + stock >= count:
@@ -85,27 +100,30 @@ def _preferred(draft: Draft, member: Member, chosen: Way, count: int) -> Way:
     return chosen
 
 
-def _take(member: Member, part: Part, count: int, unit: int | None, *, stock: bool) -> list[Slot]:
+def _take(member: Member, part: Part, count: int, way: Way, *, stock: bool) -> list[Slot]:
     member.settle()
     slots: list[Slot] = []
     left = count
+    unit, variant = way.unit, way.variant
     if part.virtual is not None:
         for node in member.virtual_nodes(part):
             taken = node.take(part.virtual.model, part.virtual.gpus, left)
             if taken:
-                slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, unit))
+                slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, unit, variant))
                 left -= taken
     else:
         for source in (Source.RUNNING, Source.ELASTIC) if stock else (Source.RUNNING,):
             for pool in member.pools:
+                if not part.takes(pool.node_class):
+                    continue
                 take = pool.take_running if source is Source.RUNNING else pool.take_stock
                 taken = take(part.shape, left)
                 if taken:
-                    slots.append(Slot(part.component, pool.name, taken, source, unit))
+                    slots.append(Slot(part.component, pool.name, taken, source, unit, variant))
                     left -= taken
     if left:
         # Placed whether it fits or not (static weights, copies): nothing was promised, so nothing is held.
-        slots.append(Slot(part.component, "", left, Source.RUNNING, unit))
+        slots.append(Slot(part.component, "", left, Source.RUNNING, unit, variant))
     return slots
 
 
@@ -134,13 +152,13 @@ def _take_packed(draft: Draft, member: Member, slots: tuple[Slot, ...]) -> None:
 _RANK = {Source.RUNNING: 0, Source.VIRTUAL: 1, Source.ELASTIC: 2}
 
 
-def _merged(slots: list[Slot], *, sort: bool) -> tuple[Slot, ...]:
-    merged: dict[tuple[str, str, Source, int | None], int] = {}
+def _merged(draft: Draft, slots: list[Slot], *, sort: bool = True) -> tuple[Slot, ...]:
+    merged: dict[Slot, int] = {}
     for slot in slots:
-        key = (slot.component, slot.node_class, slot.source, slot.unit)
+        key = replace(slot, count=0)
         merged[key] = merged.get(key, 0) + slot.count
-    result = [Slot(name, pool, count, source, unit) for (name, pool, source, unit), count in merged.items()]
+    result = [replace(key, count=count) for key, count in merged.items()]
     if sort:
-        # Stock, and what was never counted, last: scaling in takes from the end.
-        result.sort(key=lambda slot: (not slot.node_class, _RANK[slot.source]))
+        # The last unit, then stock, and what was never counted, last: scaling in takes from the end.
+        result.sort(key=lambda s: (unit_fill.rank(draft, s), not s.node_class, _RANK[s.source]))
     return tuple(result)
