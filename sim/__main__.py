@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpufleet.telemetry import memory
 from gpufleet.wire.documents import DocumentErrors, Parsed, parse_documents
 from gpufleet.wire.yaml import load
 from sim.model.cluster import Behaviour
@@ -22,6 +23,7 @@ def main() -> None:
         parsed, arguments = read_arguments()
     except (OSError, DocumentErrors) as error:
         sys.exit(_say(str(error)))
+    memory.own()
     try:
         asyncio.run(_run(parsed, arguments))
     except OSError as error:

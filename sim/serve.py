@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from gpufleet.model.cluster import Inventory
+from gpufleet.telemetry import memory
 from gpufleet.wire.documents import Parsed
 from sim.api.crds import crd_documents
 from sim.api.server import SimServer
@@ -86,4 +87,5 @@ def _write(path: Path, text: str) -> None:
 async def serve_until(stop: asyncio.Event, parsed: Parsed, **options: Any) -> None:
     """Serves until ``stop`` is set."""
     async with serve(parsed, **options):
+        memory.settle()
         await stop.wait()

@@ -16,7 +16,7 @@ from gpufleet.bus.http import AddressTaken
 from gpufleet.bus.runner import ServiceRunner, run_until_signal
 from gpufleet.bus.service import Service
 from gpufleet.bus.settings import KafkaSettings
-from gpufleet.telemetry import logs
+from gpufleet.telemetry import logs, memory
 from gpufleet.telemetry.settings import ProcessSettings, SettingsError
 
 USAGE, UNREACHABLE = 2, 3
@@ -50,6 +50,7 @@ def main(name: str, settings_type: type[BaseSettings], build: Callable[..., Serv
     if sys.argv[1:]:
         sys.exit(_say(name, f"unknown argument {sys.argv[1]}; there is --print-config", USAGE))
     logs.configure(level=process.log_level, format_=process.log_format, service=name)
+    memory.own()
     try:
         asyncio.run(run_until_signal([runner_for(build(own), kafka, process)]))
     except (BusUnavailable, TopicsMissing, TopicsRefused) as error:

@@ -30,6 +30,7 @@ from gpufleet.bus.records import Record
 from gpufleet.bus.service import Bus, Service
 from gpufleet.bus.settings import KafkaSettings, default_instance
 from gpufleet.bus.topics import DLQ_SUFFIX, Registry, load_registry
+from gpufleet.telemetry import memory
 from gpufleet.telemetry.health import Health
 from gpufleet.telemetry.metrics import Metrics
 
@@ -184,6 +185,7 @@ class ServiceRunner:
         await bus.tables.caught_up()
         bus.dead_letters.open()
         await self.service.caught_up()
+        memory.settle()
         log.info("service.caught_up", records=sum(bus.tables.next_offsets.values()))
         assert self._tables_known is not None
         self._tables_known.set()

@@ -14,7 +14,7 @@ from typing import Any
 from gpufleet.bus.runner import ServiceRunner, run_services
 from gpufleet.bus.service import Service
 from gpufleet.bus.settings import KafkaSettings
-from gpufleet.telemetry import logs
+from gpufleet.telemetry import logs, memory
 from gpufleet.telemetry.settings import ProcessSettings
 
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> None:
     own, _, simulation = _split(list(argv), "--simulate")
     process = ProcessSettings()
     logs.configure(level=process.log_level, format_=process.log_format)
+    memory.own()
     kafka = KafkaSettings()
     runners = []
     for argument in own:

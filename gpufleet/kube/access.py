@@ -19,6 +19,7 @@ import base64
 import binascii
 import importlib
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from gpufleet.kube.client import REQUEST_SECONDS, KubeClient
 from gpufleet.kube.errors import AccessError
 from gpufleet.kube.transport import Transport, describe
 from gpufleet.model.log import ClusterAccess
+from gpufleet.telemetry import memory
 from gpufleet.wire.yaml import plain
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LIBRARY = "kubernetes_asyncio.config"
 FORMS = ("kubeconfig", "inline", "secretRef", "inCluster")
 POOL_SIZE = 32
 PLUGIN_SECONDS = 60.0
@@ -50,7 +53,14 @@ _USER_FILES = ("client-certificate", "client-key")
 
 async def preload() -> None:
     """Loads the Kubernetes library, which takes seconds, off the event loop; the first `connect` then does not."""
-    await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config")
+    if await asyncio.to_thread(_load):
+        memory.settle()
+
+
+def _load() -> bool:
+    first = _LIBRARY not in sys.modules
+    importlib.import_module(_LIBRARY)
+    return first
 
 
 async def connect(

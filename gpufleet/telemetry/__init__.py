@@ -1,1 +1,1 @@
-"""Logs, metrics and health: what a service tells of itself."""
+"""Logs, metrics and health: what a service tells of itself; settings and memory of its process."""
