@@ -183,6 +183,10 @@ async def test_looking_around(api: Api, kubectl: Kubectl) -> None:
     assert "limits" in await kubectl("explain", "pod.spec.initContainers.resources")
     assert "involvedObject" in await kubectl("explain", "events")
     assert "KIND:       Workflow" in await kubectl("explain", "workflow")
+    assert "runPolicy" in await kubectl("explain", "pytorchjob.spec")
+    assert "FIELD: suspend <boolean>" in await kubectl("explain", "pytorchjob.spec.runPolicy.suspend")
+    assert "FIELD: replicas <integer>" in await kubectl("explain", "tfjob.spec.tfReplicaSpecs.replicas")
+    assert "memoryOverhead" in await kubectl("explain", "sparkapplication.spec.driver")
     assert "is running at" in await kubectl("cluster-info")
     assert (await kubectl("auth", "can-i", "create", "pods")).strip() == "yes"
     api.store.create(PODS, pod(), now=time.time())
