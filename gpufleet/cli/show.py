@@ -12,6 +12,7 @@ from gpufleet.cli.errors import CliError
 from gpufleet.cli.live import Tables, tables
 from gpufleet.cli.output import Format, age, note, out, show_documents, table
 from gpufleet.cli.plan import show_placements, where
+from gpufleet.cli.quotas import show_quotas
 from gpufleet.cli.what import What
 from gpufleet.model.cluster import Inventory, NodeClass
 from gpufleet.model.explanations import REASONS
@@ -66,7 +67,7 @@ def _get(view: Tables, what: What, names: Sequence[str], format_: Format) -> Non
             documents = fleet_documents(view)
             show_documents(documents, format_ if format_ in (Format.JSON, Format.YAML) else Format.YAML)
         case What.QUOTAS:
-            raise CliError("quotas are not supported yet: an ElasticQuotaTree has no effect in this version")
+            show_quotas(view, names, format_)
 
 
 def fleet_documents(view: Tables) -> list[dict[str, Any]]:

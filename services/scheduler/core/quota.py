@@ -46,6 +46,12 @@ class Node:
         self.path: tuple[Node, ...] = (self, *(parent.path if parent is not None else ()))
         self.children = tuple(Node(child, self) for child in quota.children)
 
+    def walk(self) -> Iterator[Node]:
+        """Yields this node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
     def lent(self, resource: str, path: tuple[Node, ...]) -> int:
         """Returns what children beside a path keep for themselves though they do not use it (lend limits)."""
         kept = 0
@@ -147,7 +153,7 @@ class Quotas:
         tree = max(self.trees.values(), key=lambda t: (t.version, t.name))
         self.root = Node(tree.root, None)
         governed: set[str] = set()
-        for node in _walk(self.root):
+        for node in self.root.walk():
             governed |= node.min.keys() | node.max.keys()
             if not node.children:
                 self._by_name[node.name] = node
@@ -241,12 +247,6 @@ class Quotas:
                     if here < room:
                         room, short = here, Shortfall(node.name, name, amount, used, limit, "max")
         return room, short
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
 
 
 def _book(charge: Charge, sign: int) -> None:
