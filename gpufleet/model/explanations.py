@@ -199,6 +199,17 @@ REASONS: Mapping[Code, Explanation] = {
         "Add the namespace to a leaf, or correct the label quota.scheduling.alibabacloud.com/name, or let the pods "
         "select nodes of a GPU model that the quota has.",
     ),
+    Code.SPREAD_UNMET: Explanation(
+        "Fewer clusters, regions, zones, providers or label values may take the workload than spreadConstraints want "
+        "at least; or, with a cluster named, that cluster has no value of what the policy spreads over.",
+        "Lower minGroups, let more clusters be candidates, or write region, zones, provider or the label into the "
+        "Cluster documents.",
+    ),
+    Code.SPREAD_CHOSE_OTHERS: Explanation(
+        "The policy bounds over how many clusters, regions, zones, providers or label values a workload is spread, and "
+        "others were chosen: those that have it already, those with more room, then the first by name.",
+        "None needed; raise maxGroups if the cluster is to be used too.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

@@ -72,6 +72,14 @@ class Placement:
     division: DivisionType = DivisionType.DUPLICATED
     static_weights: tuple[StaticWeight, ...] = ()
     gang: bool = False
+    overflow: bool = False  # from overflowAffinities: aggregated replicas overflow into the next group too
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one priority group takes everything: without dynamic weights they do not overflow."""
+        if not self.prioritized or self.division is DivisionType.DYNAMIC:
+            return False
+        return not (self.overflow and self.division is DivisionType.AGGREGATED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class Code(StrEnum):
     OVERRIDE_FAILED = "OverrideFailed"
     QUOTA_EXCEEDED = "QuotaExceeded"
     NO_QUOTA = "NoQuota"
+    SPREAD_UNMET = "SpreadUnmet"
+    SPREAD_CHOSE_OTHERS = "SpreadChoseOthers"
 
 
 @value(frozen=True, slots=True)

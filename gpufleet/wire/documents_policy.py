@@ -60,10 +60,16 @@ class AffinityDoc(Doc):
     exclude: list[str] = Field(default_factory=list)
 
 
-class GroupDoc(AffinityDoc):
-    """A priority group."""
+class OverflowDoc(AffinityDoc):
+    """A group that takes what does not fit into the ones before."""
 
     affinity_name: str = Field(min_length=1, max_length=32)
+
+
+class GroupDoc(OverflowDoc):
+    """A priority group, and groups that follow it."""
+
+    overflow_affinities: list[OverflowDoc] = Field(default_factory=list)
 
 
 class WeightDoc(Doc):
@@ -242,22 +248,20 @@ def _placement(doc: PlacementDoc, findings: Findings) -> Placement:
             "has both clusterAffinity and clusterAffinities",
             "keep clusterAffinity for one set of clusters, or clusterAffinities for groups in order of priority",
         )
-    groups = tuple(
-        read_affinity(group, f"{path}.clusterAffinities[{index}]", findings, group.affinity_name)
-        for index, group in enumerate(doc.cluster_affinities)
-    )
-    names = [group.name for group in groups]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            findings.error(
-                f"{path}.clusterAffinities[{index}].affinityName", f"{name!r} occurs twice", "give each group its name"
-            )
+    groups = _groups(doc.cluster_affinities, f"{path}.clusterAffinities", findings)
     if doc.cluster_affinity is not None and not groups:
         groups = (read_affinity(doc.cluster_affinity, f"{path}.clusterAffinity", findings),)
     scheduling = doc.replica_scheduling
     gang = "Gang" in (doc.custom_scheduling_type, scheduling and scheduling.custom_scheduling_type)
     division, weights = _division(scheduling, findings, gang=gang)
-    if doc.cluster_affinities and division is not DivisionType.DYNAMIC and not gang:
+    overflow = any(group.overflow_affinities for group in doc.cluster_affinities)
+    if overflow and division not in (DivisionType.DYNAMIC, DivisionType.AGGREGATED) and not gang:
+        findings.error(
+            f"{path}.clusterAffinities",
+            f"has overflowAffinities, which do not go with {division.value}",
+            "use dynamicWeight: AvailableReplicas, or replicaDivisionPreference: Aggregated",
+        )
+    elif doc.cluster_affinities and division is not DivisionType.DYNAMIC and not gang and not overflow:
         findings.warn(
             f"{path}.clusterAffinities",
             f"replicas overflow into the next group only with dynamic weights, not with {division.value}",
@@ -267,14 +271,46 @@ def _placement(doc: PlacementDoc, findings: Findings) -> Placement:
         groups=groups,
         prioritized=bool(doc.cluster_affinities),
         tolerations=read_tolerations(doc.cluster_tolerations, f"{path}.clusterTolerations", findings),
-        spread=tuple(
-            _spread(item, f"{path}.spreadConstraints[{index}]", findings)
-            for index, item in enumerate(doc.spread_constraints)
-        ),
+        spread=_spreads(doc.spread_constraints, f"{path}.spreadConstraints", findings, division),
         division=division,
         static_weights=weights,
         gang=gang,
+        overflow=overflow,
     )
+
+
+def _groups(docs: list[GroupDoc], path: str, findings: Findings) -> tuple[ClusterAffinity, ...]:
+    """Returns all groups in order of priority, each followed by those that it overflows into."""
+    listed: list[tuple[str, OverflowDoc]] = []
+    for index, doc in enumerate(docs):
+        here = f"{path}[{index}]"
+        listed.append((here, doc))
+        listed += [(f"{here}.overflowAffinities[{i}]", after) for i, after in enumerate(doc.overflow_affinities)]
+        set_here = doc.cluster_names or doc.label_selector or doc.field_selector or doc.exclude
+        if doc.overflow_affinities and not set_here:
+            findings.error(
+                f"{here}.overflowAffinities",
+                "follow a group that means every cluster, so nothing is left for them",
+                "give the group its clusterNames or labelSelector",
+            )
+    names = [doc.affinity_name for _, doc in listed]
+    for number, (here, _) in enumerate(listed):
+        if names[number] in names[:number]:
+            findings.error(f"{here}.affinityName", f"{names[number]!r} occurs twice", "give each group its name")
+    return tuple(read_affinity(group, here, findings, group.affinity_name) for here, group in listed)
+
+
+def _spreads(
+    docs: list[SpreadDoc], path: str, findings: Findings, division: DivisionType
+) -> tuple[SpreadConstraint, ...]:
+    found = tuple(_spread(item, f"{path}[{index}]", findings) for index, item in enumerate(docs))
+    for index, constraint in enumerate(found):
+        if any((c.field, c.label) == (constraint.field, constraint.label) for c in found[:index]):
+            what = f"label {constraint.label}" if constraint.label else constraint.field
+            findings.error(f"{path}[{index}]", f"is a second constraint by {what}", "keep one of them")
+    if found and division is DivisionType.STATIC:
+        findings.warn(path, "is ignored with static weights", "the clusters that have a weight are used")
+    return found
 
 
 def _division(
@@ -337,8 +373,10 @@ def read_affinity(doc: AffinityDoc, path: str, findings: Findings, name: str = "
 
 
 def _spread(doc: SpreadDoc, path: str, findings: Findings) -> SpreadConstraint:
-    if bool(doc.spread_by_field) == bool(doc.spread_by_label):
-        findings.error(path, "needs either spreadByField or spreadByLabel", "set one of the two")
+    if doc.spread_by_field and doc.spread_by_label:
+        findings.error(path, "has both spreadByField and spreadByLabel", "keep one of the two")
     if doc.max_groups and doc.max_groups < doc.min_groups:
         findings.error(f"{path}.maxGroups", f"is {doc.max_groups}, less than minGroups {doc.min_groups}")
-    return SpreadConstraint(doc.spread_by_field or "", doc.spread_by_label, doc.min_groups, doc.max_groups)
+    # Without either, clusters are meant; at least one group is always wanted.
+    spread_by = doc.spread_by_field or ("" if doc.spread_by_label else "cluster")
+    return SpreadConstraint(spread_by, doc.spread_by_label, max(1, doc.min_groups), doc.max_groups)

@@ -243,7 +243,16 @@ GROUP = {"affinityName": "a", "clusterNames": ["c"]}
             "spec.placement.spreadConstraints[0].maxGroups",
             "is 2, less than minGroups 3",
         ),
-        ({"placement": {"spreadConstraints": [{}]}}, "spec.placement.spreadConstraints[0]", "needs either"),
+        (
+            {"placement": {"spreadConstraints": [{"spreadByField": "zone", "spreadByLabel": "x"}]}},
+            "spec.placement.spreadConstraints[0]",
+            "has both",
+        ),
+        (
+            {"placement": {"spreadConstraints": [{"spreadByField": "zone"}, {"spreadByField": "zone"}]}},
+            "spec.placement.spreadConstraints[1]",
+            "is a second constraint by zone",
+        ),
         (
             {"replicaScheduling": DYNAMIC, "placement": {"replicaScheduling": {"replicaSchedulingType": "Duplicated"}}},
             "spec.replicaScheduling",

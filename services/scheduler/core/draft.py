@@ -45,6 +45,7 @@ class Draft:
     ways: tuple[Way, ...]
     candidates: Candidates
     blocked: str = ""  # why no new replicas may be placed now, if so
+    unmet: bool = False  # the spread constraints cannot be met, so nothing is given anywhere
     options: list[Option] = field(default_factory=list)
     way_of: dict[str, Way] = field(default_factory=dict)
     counts: dict[str, int] | None = None

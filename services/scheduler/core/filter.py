@@ -15,6 +15,7 @@ from gpufleet.model.selectors import Requirement, untolerated
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.divide import Option
+from services.scheduler.core.topology import missing_property
 
 _CACHE = 4096
 
@@ -123,6 +124,9 @@ def _refusal(member: Member, spec: ClusterSpec, policy: PropagationPolicy, workl
             f"namespace {workload.namespace} does not exist; create it, or set createNamespaces in the policy",
             member.name,
         )
+    if policy.placement.spread and (lacks := missing_property(policy.placement.spread, spec)):
+        message = f"the policy spreads over it, but the cluster has no {lacks}"
+        return Reason(Code.SPREAD_UNMET, message, member.name)
     return None
 
 

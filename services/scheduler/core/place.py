@@ -12,11 +12,12 @@ from gpufleet.model.placement import ClusterShare
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core import explain, gang, unit_fill, unit_reasons, unit_use
+from services.scheduler.core import explain, gang, spread, unit_fill, unit_reasons, unit_use
 from services.scheduler.core.capacity import Member
-from services.scheduler.core.divide import Mode, Option, aggregated, descending, pour, static
+from services.scheduler.core.divide import Mode, Option, descending, pour, static
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import static_weights
+from services.scheduler.core.overflow import aggregated_tiers
 from services.scheduler.core.room import avoided, eligible, measure, way_in, way_of_share
 from services.scheduler.core.slots import build
 from services.scheduler.core.units import Way
@@ -54,9 +55,14 @@ def _divide(draft: Draft) -> None:
             _divide_whole(draft)
         return
     measure(draft)
-    if placement.prioritized and placement.division is not DivisionType.DYNAMIC:
+    if placement.exclusive:
         _first_group(draft, total)
-    if draft.blocked:
+    elif placement.spread and not draft.blocked:
+        narrowed, reasons = spread.narrow(draft, draft.options)
+        draft.reasons.extend(reasons)
+        draft.unmet = narrowed is None
+        draft.options = narrowed or []
+    if draft.blocked or draft.unmet:
         _keep(draft)
         return
     last_first = descending(draft.uid)
@@ -85,7 +91,7 @@ def _divide(draft: Draft) -> None:
                 existing_first=draft.policy.existing_capacity_first,
             )
         case DivisionType.AGGREGATED:
-            counts = aggregated(draft.options, granted, draft.mode, last_first=last_first)
+            counts = aggregated_tiers(draft.options, granted, draft.mode, last_first=last_first)
     if sum(counts.values()) < total and not partial(draft):
         _keep(draft)
     else:
@@ -140,6 +146,10 @@ def _first_group(draft: Draft, total: int) -> None:
         tiers.setdefault(option.tier, []).append(option)
     if not tiers:
         return
+    if draft.policy.placement.spread and not draft.blocked:
+        tiers = _narrowed(draft, tiers)
+        if not tiers:
+            return
 
     def fits(options: list[Option]) -> bool:
         if draft.policy.placement.division is DivisionType.DUPLICATED:
@@ -158,6 +168,22 @@ def _first_group(draft: Draft, total: int) -> None:
         room = {n: sum(o.assigned + o.running + o.stock for o in tiers[n]) for n in tiers}
         chosen = holding[0] if holding else min(tiers, key=lambda n: (-room[n], n))
     draft.options = tiers[chosen]
+
+
+def _narrowed(draft: Draft, tiers: Mapping[int, list[Option]]) -> dict[int, list[Option]]:
+    """Returns the groups in which the spread constraints can be met, each with the clusters chosen there."""
+    found: dict[int, list[Option]] = {}
+    reasons: list[Reason] = []
+    for number, options in sorted(tiers.items()):
+        narrowed, told = spread.narrow(draft, options)
+        reasons.extend(told)
+        if narrowed is not None:
+            found[number] = narrowed
+    draft.unmet = not found
+    draft.reasons.extend(r for r in reasons if draft.unmet or r.cluster)
+    if draft.unmet:
+        draft.options = []
+    return found
 
 
 def _divide_whole(draft: Draft) -> None:
@@ -263,7 +289,7 @@ def _explain(draft: Draft) -> None:
     missing = draft.replicas - sum(counts.values())
     division = draft.policy.placement.division
     at_once = whole(draft.workload, division, is_gang=draft.policy.placement.gang)
-    if draft.blocked or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
+    if draft.blocked or draft.unmet or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
         return  # capacity was not looked at
     used = {cluster for cluster, count in counts.items() if count}
     last = max((draft.tier_of(cluster) or 0 for cluster in used), default=-1)
