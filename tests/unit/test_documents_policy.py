@@ -162,6 +162,59 @@ def test_gang_in_both_places(placement: dict[str, Any]) -> None:
     assert (found.gang, found.division) == (True, DivisionType.DYNAMIC)
 
 
+def test_overflow_groups_follow_their_own() -> None:
+    after = [{"affinityName": "b", "clusterNames": ["y"]}, {"affinityName": "c", "clusterNames": ["z"]}]
+    groups = [{**GROUP, "overflowAffinities": after}, {"affinityName": "d", "clusterNames": ["w"]}]
+    scheduling = {"replicaSchedulingType": "Divided", "replicaDivisionPreference": "Aggregated"}
+    found = policy({"placement": {"clusterAffinities": groups, "replicaScheduling": scheduling}}).placement
+    assert [group.name for group in found.groups] == ["a", "b", "c", "d"]
+    assert (found.overflow, found.prioritized, found.exclusive) == (True, True, False)
+
+
+def test_a_constraint_without_field_is_by_cluster_and_wants_one_group() -> None:
+    found = policy({"placement": {"spreadConstraints": [{"maxGroups": 2, "minGroups": 0}]}}).placement.spread
+    assert found == (SpreadConstraint("cluster", "", 1, 2),)
+
+
+def test_constraints_without_effect_are_warned_about() -> None:
+    static = {"replicaSchedulingType": "Divided", "replicaDivisionPreference": "Weighted"}
+    spec = {"placement": {"spreadConstraints": [{"maxGroups": 2}], "replicaScheduling": static}}
+    assert ("spec.placement.spreadConstraints", "is ignored with static weights") in [
+        found[:2] for found in warnings(manifest(spec))
+    ]
+
+
+OVERFLOW = {"affinityName": "a", "clusterNames": ["c"], "overflowAffinities": [{"affinityName": "b"}]}
+AGGREGATED = {"replicaSchedulingType": "Divided", "replicaDivisionPreference": "Aggregated"}
+
+
+@pytest.mark.parametrize(
+    ("placement", "path", "message"),
+    [
+        (
+            {"clusterAffinities": [OVERFLOW]},
+            "spec.placement.clusterAffinities",
+            "has overflowAffinities, which do not go with Duplicated",
+        ),
+        (
+            {
+                "clusterAffinities": [{**OVERFLOW, "overflowAffinities": [{"affinityName": "a"}]}],
+                "replicaScheduling": AGGREGATED,
+            },
+            "spec.placement.clusterAffinities[0].overflowAffinities[0].affinityName",
+            "'a' occurs twice",
+        ),
+        (
+            {"clusterAffinities": [{**OVERFLOW, "clusterNames": []}], "replicaScheduling": AGGREGATED},
+            "spec.placement.clusterAffinities[0].overflowAffinities",
+            "follow a group that means every cluster, so nothing is left for them",
+        ),
+    ],
+)
+def test_what_is_wrong_with_overflow_groups(placement: dict[str, Any], path: str, message: str) -> None:
+    assert errors(manifest({"placement": placement})) == [(path, message)]
+
+
 GROUP = {"affinityName": "a", "clusterNames": ["c"]}
 
 

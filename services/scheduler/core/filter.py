@@ -6,7 +6,9 @@ refusals and stale inventories are looked at per decision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.policy import ClusterAffinity, PropagationPolicy
@@ -15,6 +17,7 @@ from gpufleet.model.selectors import Requirement, untolerated
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.divide import Option
+from services.scheduler.core.taints import tolerated_until
 from services.scheduler.core.topology import missing_property
 
 _CACHE = 4096
@@ -32,13 +35,19 @@ class Tier:
 class Candidates:
     """``tiers`` hold eligible clusters; ``tier_of`` every cluster that the policy means, eligible or not.
 
-    ``evict`` names clusters whose taints drive out what runs there.
+    ``evict`` names clusters whose taints drive out what runs there; ``until`` gives the time from which they do, for
+    clusters whose taints are tolerated for a while.
     """
 
     tiers: tuple[Tier, ...]
     tier_of: dict[str, int]
     reasons: tuple[Reason, ...]
     evict: frozenset[str]
+    until: Mapping[str, float] = field(default_factory=dict)
+
+    def driven_out(self, cluster: str, now: float) -> bool:
+        """Returns whether a cluster's taints drive out what runs there."""
+        return cluster in self.evict or (bool(self.until) and self.until.get(cluster, math.inf) <= now)
 
 
 class CandidateCache:
@@ -74,6 +83,7 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
     tier_of: dict[str, int] = {}
     reasons: list[Reason] = []
     evict: set[str] = set()
+    until: dict[str, float] = {}
     for number, group in enumerate(groups):
         eligible = []
         for member in registered:
@@ -85,9 +95,12 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
                 eligible.append(member)
             else:
                 reasons.append(reason)
-            taint = untolerated(member.spec.taints, policy.placement.tolerations, ("NoExecute",))
-            if taint is not None:
-                evict.add(member.name)
+            if member.spec.taints:
+                at = tolerated_until(member.spec.taints, policy.placement.tolerations)
+                if at == -math.inf:
+                    evict.add(member.name)
+                elif at < math.inf:
+                    until[member.name] = at
         for name in sorted(set(group.cluster_names) - set(group.exclude)):
             member_known = fleet.members.get(name)
             if name not in tier_of and (member_known is None or member_known.spec is None):
@@ -97,7 +110,7 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
     if not tier_of:
         where = "the fleet has no clusters" if not registered else "the policy's cluster affinity selects no cluster"
         reasons.append(Reason(Code.NO_CLUSTERS, where))
-    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict))
+    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict), until)
 
 
 def _refusal(member: Member, spec: ClusterSpec, policy: PropagationPolicy, workload: Workload) -> Reason | None:

@@ -14,6 +14,7 @@ from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.place import whole
+from services.scheduler.core.room import clock
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying, rejected
 
@@ -47,6 +48,10 @@ def prepare(
             if known.state is AssignmentState.REMOVING and not assign.is_gone(state, entry, cluster):
                 message = "an earlier copy is still being removed there"
                 refused.setdefault(cluster, Reason(Code.WAITING_FOR_REMOVAL, message, cluster))
+    for cluster, until in candidates.until.items():
+        if until <= now:
+            message = f"the policy tolerated the cluster's NoExecute taint until {clock(until)}"
+            refused.setdefault(cluster, Reason(Code.CLUSTER_TAINTED, message, cluster))
     broken = _not_overridden(state, workload, candidates, placement, refused)
     bounds = {c.cluster: c.max_replicas for c in eviction.caps} if applies and eviction is not None else {}
     at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)

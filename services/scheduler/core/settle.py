@@ -137,9 +137,11 @@ def _decide(
     final = placement is not None and placement.verdict in FINAL and unchanged and mode is not Mode.FRESH
     replaced = _replaced(state, entry, placement) if placement is not None and not workload.job else False
     if placement is not None and not applies and (final or (mode is Mode.FILL and not replaced)):
-        stands = final or _stands(state, entry, placement, inputs, policy, workload)
+        stands = final or _stands(state, entry, placement, inputs, policy, workload, now)
         if stands:
             _heal(entry, out)
+            if policy is not None and not final:
+                _wake(state, entry, _ends_of_toleration(state, placement, policy, workload, now))
             assign.derive(state, entry, out)
             return
     warnings = [
@@ -215,6 +217,7 @@ def _stands(
     inputs: Inputs,
     policy: PropagationPolicy | None,
     workload: Workload,
+    now: float,
 ) -> bool:
     """Returns whether a placement is complete, stands on the same inputs, and nothing that it uses was lost."""
     if policy is None or placement.verdict is not Verdict.SCHEDULED or not same(placement.inputs, inputs):
@@ -228,11 +231,13 @@ def _stands(
     unreadable = any(r.code is Code.INVALID_RECORD for r in placement.reasons)
     if bool(entry.unreadable) is not unreadable:
         return False
-    evicted = state.candidates.candidates(state.fleet, policy, workload).evict
+    candidates = state.candidates.candidates(state.fleet, policy, workload)
     for share in placement.shares:
         member = state.fleet.member(share.cluster)
         seen = entry.observations.get(share.cluster)
-        if member.removed or share.cluster in evicted or (seen is not None and seen.phase is ObservedPhase.REFUSED):
+        if member.removed or candidates.driven_out(share.cluster, now):
+            return False
+        if seen is not None and seen.phase is ObservedPhase.REFUSED:
             return False
         if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
             return False
@@ -328,16 +333,29 @@ def _wait(state: State, draft: Draft) -> None:
 
 
 def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
-    """Has a waiting workload looked at when its back-off ends or a cap expires."""
+    """Has a workload looked at when a toleration ends; while it waits, also when its back-off ends or a cap expires."""
     entry = draft.entry
     eviction = entry.eviction
-    times = []
+    until = draft.candidates.until
+    times = [until[s.cluster] for s in draft.shares if s.cluster in until] if until else []
     if waits and eviction is not None:
-        times = [cap.until for cap in eviction.caps if cap.until > draft.now]
+        times += [cap.until for cap in eviction.caps if cap.until > draft.now]
         if eviction.not_before > draft.now and draft.blocked:
             times.append(eviction.not_before)
     if waits:
         times += unit_fill.next_look(draft)
+    _wake(state, entry, times)
+
+
+def _ends_of_toleration(
+    state: State, placement: Placement, policy: PropagationPolicy, workload: Workload, now: float
+) -> list[float]:
+    """Returns when taints of its clusters, which are tolerated for a while, will drive a placement out."""
+    until = state.candidates.candidates(state.fleet, policy, workload).until
+    return [until[s.cluster] for s in placement.shares if until.get(s.cluster, now) > now] if until else []
+
+
+def _wake(state: State, entry: Entry, times: list[float]) -> None:
     at = min(times, default=None)
     if at != entry.timer:
         entry.timer = at

@@ -40,6 +40,7 @@ from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.overrides import concerns
 from services.scheduler.core.select import matches
 from services.scheduler.core.state import State
+from services.scheduler.core.taints import since_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def _stopped(batch: Batch, _: Stopped) -> None:
 def _cluster_registered(batch: Batch, event: ClusterRegistered) -> None:
     state = batch.state
     before = state.fleet.generation
-    state.fleet.registered(event.spec)
+    known = state.fleet.members.get(event.spec.name)
+    state.fleet.registered(since_seen(event.spec, known.spec if known is not None else None, batch.now))
     if state.fleet.generation != before:
         _candidates_changed(state, event.spec.name)
         for head in state.queue.heads():
