@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ Sink = Callable[[list[Record]], None]
 MAX_RECORDS: Final = 1000
 _LOOK: Final = 0.01
 _RETRY: Final = 0.2
+_OVERHEARD: Final = 0.005
 _FOREVER_MS: Final = 10 * 365 * 86400 * 1000
 
 
@@ -54,6 +56,7 @@ class Reader:
         self._sink = sink
         self._failure: BaseException | None = None
         self._waiters: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stops_on_reset = group is None
         self._committed = settings.isolation == "read_committed"
         self._broker = broker
@@ -102,9 +105,25 @@ class Reader:
         `auto_offset_reset`. Not by asking for the first one: of two batches that were written at the same time the
         embedded broker may take the second for it.
         """
-        for partition in partitions:
-            self.consumer.seek(partition, 0)
+        consumer, rewound = self.consumer, list(partitions)
+        for partition in rewound:
+            consumer.seek(partition, 0)
             self.next_offsets.pop(partition, None)
+        task = asyncio.create_task(self._wake_fetcher(consumer, rewound))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wake_fetcher(self, consumer: Any, rewound: list[TopicPartition]) -> None:
+        """Seek to where the consumer is, which makes aiokafka look again for what to fetch.
+
+        A seek that comes just as aiokafka ends its own search for a position is overheard: it would sleep for 0.2 s.
+        """
+        await asyncio.sleep(_OVERHEARD)
+        for partition in rewound:
+            if consumer is self.consumer and partition in consumer.assignment() and partition not in self.next_offsets:
+                with contextlib.suppress(IllegalStateError, KafkaError):
+                    consumer.seek(partition, await consumer.position(partition))
+                return
 
     async def _handle(self, records: list[Record]) -> None:
         if self._failure is not None:
