@@ -93,6 +93,8 @@ class Placement:
     job: bool = False
     movable: bool = False
     redispatch_user_failures: bool = False
+    # Of a gang: pods that must run together; the others wait for room beside them. None: all.
+    min_member: int | None = None
     # Where unplaced pods wait for room before they may go on to a next unit.
     unit_waits: tuple[UnitWait, ...] = ()
 

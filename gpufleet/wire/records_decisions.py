@@ -101,6 +101,7 @@ class PlacementMessage(Wire):
     job: bool = False
     movable: bool = False
     redispatch_user_failures: bool = False
+    min_member: Count | None = None
     unit_waits: tuple[UnitWaitMessage, ...] = ()
 
     def to_model(self) -> Placement:
@@ -130,6 +131,7 @@ class PlacementMessage(Wire):
             job=self.job,
             movable=self.movable,
             redispatch_user_failures=self.redispatch_user_failures,
+            min_member=self.min_member,
             unit_waits=tuple(UnitWait(w.cluster, w.unit, w.since) for w in self.unit_waits),
         )
 
@@ -163,6 +165,8 @@ def placement_object(placement: Placement) -> dict[str, Any]:
     )
     if placement.queue_position is not None:
         value["queuePosition"] = placement.queue_position
+    if placement.min_member is not None:
+        value["minMember"] = placement.min_member
     return value
 
 

@@ -194,6 +194,7 @@ placements = built(
     job=flag,
     movable=flag,
     redispatch_user_failures=flag,
+    min_member=st.none() | count,
     unit_waits=tuples(built(UnitWait, word, text, moment)),
 )
 assignments = built(

@@ -212,12 +212,14 @@ def _caps(state: State, tracked: Tracked, share: ClusterShare, now: float) -> It
     long = sum(1 for since in _unschedulable(tracked, share.cluster) if now - since > limits.pending_after)
     if not long:
         return
+    running = sum(c.bound + c.finished for _, c in tracked.pods[share.cluster].components)
+    if placement.min_member is not None and running >= placement.min_member:
+        return  # the gang runs; the others are welcome to wait
     text = f"{long} of {share.replicas} pods unschedulable for more than {limits.pending_after:g} s"
     if placement.job or share_is_whole(placement):
         yield ClusterCap(share.cluster, 0, until, START_FAILED, text)
         return
-    bound = sum(c.bound + c.finished for _, c in tracked.pods[share.cluster].components)
-    target = max(share.replicas - long, min(bound, share.replicas))
+    target = max(share.replicas - long, min(running, share.replicas))
     if target < share.replicas:
         yield ClusterCap(share.cluster, target, until, PENDING, text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from gpufleet.model.placement import ClusterShare, Placement, Version
 from gpufleet.model.policy import DivisionType
@@ -81,7 +82,7 @@ def record(
     assign.derive(state, entry, out)
 
 
-def _told(state: State, entry: Entry, policy: str) -> dict[str, bool]:
+def _told(state: State, entry: Entry, policy: str) -> dict[str, Any]:
     """Returns what the rescheduler has to know of the workload and its policy."""
     workload, rule, before = entry.workload, state.policies.get(policy), entry.placement
     if workload is None or rule is None:
@@ -89,6 +90,7 @@ def _told(state: State, entry: Entry, policy: str) -> dict[str, bool]:
             "job": workload.job if workload is not None else before is not None and before.job,
             "movable": before is not None and before.movable,
             "redispatch_user_failures": before is not None and before.redispatch_user_failures,
+            "min_member": before.min_member if before is not None else None,
         }
     division = rule.placement.division
     return {
@@ -96,6 +98,7 @@ def _told(state: State, entry: Entry, policy: str) -> dict[str, bool]:
         "movable": division in (DivisionType.DYNAMIC, DivisionType.AGGREGATED)
         or whole(workload, division, is_gang=rule.placement.gang),
         "redispatch_user_failures": rule.redispatch_user_failures,
+        "min_member": workload.min_member,
     }
 
 

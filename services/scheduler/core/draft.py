@@ -12,6 +12,7 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
+from services.scheduler.core.gang import least
 from services.scheduler.core.quota import Node
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Usage
@@ -91,6 +92,6 @@ class Draft:
         return tier
 
     def wanted(self, way: Way, *, one: bool) -> list[tuple[Part, int]]:
-        """Returns the parts of a way with one pod each, or with the workload's counts."""
-        counts = {c.name: c.replicas for c in self.workload.components}
-        return [(part, 1 if one else counts[part.component]) for part in way.parts if counts.get(part.component, 0) > 0]
+        """Returns the parts of a way with one pod each, or with the counts that must start together."""
+        counts = {c.name: min(1, c.replicas) for c in self.workload.components} if one else least(self.workload)
+        return [(part, counts[part.component]) for part in way.parts if counts.get(part.component, 0) > 0]

@@ -6,11 +6,12 @@ order; inside one, clusters that need no stock go first, then the one that is le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from gpufleet.model.placement import Slot, Source
+from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.pool import Blocks, Pool, VirtualPool, take
 from services.scheduler.core.units import Part, Way
@@ -31,6 +32,11 @@ class Packing:
     slots: tuple[Slot, ...]
     stock: bool
     score: tuple[int, int]
+
+    @property
+    def pods(self) -> int:
+        """How many pods have a slot."""
+        return sum(slot.count for slot in self.slots)
 
 
 def wanted_by_size(way: Way, counts: dict[str, int]) -> list[tuple[Part, int]]:
@@ -55,37 +61,75 @@ def may_fit(member: Member, wanted: Sequence[tuple[Part, int]], stock: bool) -> 
     return True
 
 
-def pack(member: Member, way: Way, counts: dict[str, int], stock: bool) -> Packing | None:
-    """Returns how everything fits a cluster, or None. Nothing is taken."""
+def least(workload: Workload) -> dict[str, int]:
+    """Returns the pods by component that must start together: all, or `minMember` of them in the order of components.
+
+    The others run in the same cluster as far as they fit (specification 12.3).
+    """
+    left = workload.replicas if workload.min_member is None else workload.min_member
+    needed = {}
+    for component in workload.components:
+        needed[component.name] = min(component.replicas, max(0, left))
+        left -= component.replicas
+    return needed
+
+
+def pack(
+    member: Member, way: Way, counts: dict[str, int], stock: bool, more: Mapping[str, int] | None = None
+) -> Packing | None:
+    """Returns how everything fits a cluster, or None; ``more`` pods are packed as far as they fit. Nothing is taken."""
+    member.settle()
     wanted = wanted_by_size(way, counts)
     if sum(counts.values()) > way.limit or not may_fit(member, wanted, stock):
         return None
-    running: dict[str, Blocks] = {}
-    elastic: dict[str, Blocks] = {}
-    virtual: dict[str, VirtualPool] = {}
-    slots: list[Slot] = []
+    scratch = _Copies(member, way, stock)
     for part, count in wanted:
-        left = count
-        if part.virtual is not None:
-            left -= _take_virtual(member, part, left, way, virtual, slots)
-        else:
-            for source, copies in ((Source.RUNNING, running), (Source.ELASTIC, elastic)):
-                if source is Source.ELASTIC and not stock:
-                    continue
-                for pool in member.pools:
-                    if left and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
-                        blocks = copies.get(pool.name)
-                        if blocks is None:
-                            base = pool.running if source is Source.RUNNING else pool.stock
-                            blocks = copies[pool.name] = dict(base)
-                        taken = take(blocks, part.shape.fitter(pool.layout), left)
-                        if taken:
-                            slots.append(Slot(part.component, pool.name, taken, source, way.unit, way.variant))
-                            left -= taken
-        if left:
+        if scratch.take(part, count):
             return None
-    uses_stock = any(slot.source is Source.ELASTIC for slot in slots)
-    return Packing(member.name, way, tuple(slots), uses_stock, _score(member, running))
+    bound = way.limit - sum(counts.values())
+    for part, count in wanted_by_size(way, dict(more or {}) if not member.debt else {}):
+        bound -= min(count, bound) - scratch.take(part, min(count, bound))
+    uses_stock = any(slot.source is Source.ELASTIC for slot in scratch.slots)
+    return Packing(member.name, way, scratch.merged(), uses_stock, _score(member, scratch.running))
+
+
+class _Copies:
+    """A cluster's pools to take from without taking from them, and what was taken."""
+
+    def __init__(self, member: Member, way: Way, stock: bool) -> None:
+        self._member, self._way = member, way
+        self.running: dict[str, Blocks] = {}
+        self._sources: list[tuple[Source, dict[str, Blocks]]] = [(Source.RUNNING, self.running)]
+        if stock:
+            self._sources.append((Source.ELASTIC, {}))
+        self._virtual: dict[str, VirtualPool] = {}
+        self.slots: list[Slot] = []
+
+    def take(self, part: Part, count: int) -> int:
+        """Takes room for some pods and returns for how many there was none."""
+        way, left = self._way, count
+        if part.virtual is not None:
+            return left - _take_virtual(self._member, part, left, way, self._virtual, self.slots)
+        for source, copies in self._sources:
+            for pool in self._member.pools:
+                if left > 0 and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
+                    blocks = copies.get(pool.name)
+                    if blocks is None:
+                        base = pool.running if source is Source.RUNNING else pool.stock
+                        blocks = copies[pool.name] = dict(base)
+                    taken = take(blocks, part.shape.fitter(pool.layout), left)
+                    if taken:
+                        self.slots.append(Slot(part.component, pool.name, taken, source, way.unit, way.variant))
+                        left -= taken
+        return left
+
+    def merged(self) -> tuple[Slot, ...]:
+        """Returns the slots, in the order in which they were first taken."""
+        found: dict[Slot, int] = {}
+        for slot in self.slots:
+            key = replace(slot, count=0)
+            found[key] = found.get(key, 0) + slot.count
+        return tuple(replace(key, count=count) for key, count in found.items())
 
 
 def _take_virtual(
@@ -130,27 +174,43 @@ def choose(
     *,
     stock: bool,
     existing_first: bool,
+    needed: dict[str, int] | None = None,
 ) -> Packing | None:
     """Returns where everything goes, or None if no cluster takes it whole.
 
-    ``tiers`` give the candidates with the ways to try in each, in order.
+    ``tiers`` give the candidates with the ways to try in each, in order. ``needed`` are the pods that must fit, the
+    others are packed beside them as far as they go; in a tier clusters that take everything go first.
     """
+    sizes = [counts] if needed is None or needed == counts else [counts, needed]
     passes: list[tuple[Sequence[tuple[Member, Sequence[Way]]], bool]]
     if existing_first and stock:
         passes = [(tier, False) for tier in tiers] + [(tier, True) for tier in tiers]
     else:
         passes = [(tier, s) for tier in tiers for s in ((False, True) if stock else (False,))]
     for tier, with_stock in passes:
-        packings = list(islice(_packings(fleet, tier, counts, with_stock), _COMPARED))
-        if packings:
-            return min(packings, key=lambda packing: (packing.score, packing.cluster))
+        for size in sizes:
+            more = {name: count - size[name] for name, count in counts.items() if count > size[name]}
+            found = _packings(fleet, tier, size, with_stock, more)
+            packings = list(islice(found, _COMPARED))
+            if more:  # the rest may use stock although the gang itself needs none
+                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more) for p in packings)
+                packings = [packing for packing in filled if packing is not None]
+            if packings:
+                return min(packings, key=lambda p: (-p.pods if more else 0, p.score, p.cluster))
     return None
 
 
 def _packings(
-    fleet: Fleet, tier: Sequence[tuple[Member, Sequence[Way]]], counts: dict[str, int], stock: bool
+    fleet: Fleet,
+    tier: Sequence[tuple[Member, Sequence[Way]]],
+    counts: dict[str, int],
+    stock: bool,
+    more: Mapping[str, int],
 ) -> Iterator[Packing]:
-    """Yields packings, tightest clusters first: by room for the largest real part."""
+    """Yields packings, tightest clusters first: by room for the largest real part.
+
+    Where ``more`` pods are welcome the roomiest go first.
+    """
     rooms: list[tuple[int, str, Member, Sequence[Way]]] = []
     for member, ways in tier:
         room = 0
@@ -173,7 +233,7 @@ def _packings(
             possible = possible or room >= count
         if possible:
             rooms.append((room, member.name, member, ways))
-    rooms.sort(key=lambda item: (item[0], item[1]))
+    rooms.sort(key=lambda item: (-item[0] if more else item[0], item[1]))
     for _, _, member, ways in rooms:
         for way in ways:
             packing = pack(member, way, counts, stock)
@@ -183,5 +243,25 @@ def _packings(
 
 
 def could_ever_fit(member: Member, ways: Sequence[Way], counts: dict[str, int]) -> bool:
-    """Returns whether an empty cluster with all of its stock would take everything, part by part."""
-    return any(all(member.potential(part) >= count for part, count in wanted_by_size(way, counts)) for way in ways)
+    """Returns whether an empty cluster with all of its stock would take everything at once."""
+    return any(_fits_empty(member, way, counts) for way in ways)
+
+
+def _fits_empty(member: Member, way: Way, counts: dict[str, int]) -> bool:
+    wanted = wanted_by_size(way, counts)
+    most = way.rule.max if way.rule is not None else None
+    if most is not None and sum(counts.values()) > most:
+        return False
+    if not all(member.potential(part) >= count for part, count in wanted):
+        return False
+    if len(wanted) < 2 or any(part.virtual is not None for part, _ in wanted):
+        return True
+    empty = {pool.name: {pool.allocatable: pool.potential_nodes} for pool in member.pools if pool.potential_nodes}
+    for part, count in wanted:
+        left = count
+        for pool in member.pools:
+            if left and pool.name in empty and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
+                left -= take(empty[pool.name], part.shape.fitter(pool.layout), left)
+        if left:
+            return False
+    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gpufleet.model.placement import ClusterShare
+from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
@@ -30,8 +30,10 @@ def whole(workload: Workload, division: DivisionType, *, is_gang: bool) -> bool:
     """Returns whether a workload goes to one cluster as a whole."""
     if not workload.components:
         return workload.job
-    if workload.job or is_gang or workload.division is Division.WHOLE:
+    if workload.job or workload.division is Division.WHOLE:
         return True
+    if is_gang and division is not DivisionType.DUPLICATED:
+        return True  # copies are gangs of their own, one in each cluster
     return len(workload.components) > 1 and division is not DivisionType.DUPLICATED
 
 
@@ -202,12 +204,13 @@ def _divide_whole(draft: Draft) -> None:
         counts,
         stock=draft.stock,
         existing_first=draft.policy.existing_capacity_first,
+        needed=gang.least(draft.workload),
     )
     _settle_on(draft, packing)
 
 
 def _members_by_tier(draft: Draft) -> list[Tried]:
-    counts = {c.name: c.replicas for c in draft.workload.components}
+    counts = gang.least(draft.workload)
     return [
         [(m, unit_fill.tried(draft, m, counts)) for m in tier.members if eligible(draft, m)]
         for tier in draft.candidates.tiers
@@ -218,10 +221,18 @@ def _settle_on(draft: Draft, packing: gang.Packing | None) -> None:
     if packing is None:
         draft.counts = {}
         return
-    total = draft.workload.replicas
-    draft.counts = {packing.cluster: total}
+    workload = draft.workload
+    slots = packing.slots
+    if workload.job or len(workload.components) > 1:
+        # A job is one object: pods beyond its gang that do not fit yet wait for room in the cluster.
+        for component in workload.components:
+            bare = component.replicas - sum(slot.count for slot in slots if slot.component == component.name)
+            if bare > 0:
+                way = packing.way
+                slots = (*slots, Slot(component.name, "", bare, Source.RUNNING, way.unit, way.variant))
+    draft.counts = {packing.cluster: sum(slot.count for slot in slots)}
     draft.way_of[packing.cluster] = packing.way
-    draft.slots[packing.cluster] = packing.slots
+    draft.slots[packing.cluster] = slots
 
 
 def _stay_or_move(
@@ -246,6 +257,7 @@ def _stay_or_move(
             dict(counts),
             stock=draft.stock,
             existing_first=draft.policy.existing_capacity_first,
+            needed=gang.least(draft.workload),
         )
         if packing is not None:
             _settle_on(draft, packing)
@@ -259,7 +271,16 @@ def _stay_or_move(
     way = way_of_share(draft, share) or draft.ways[0]
     allowed = not draft.blocked and any(m.name == cluster for tier in tiers for m, _ in tier)
     allowed = allowed and unit_use.within(draft, cluster, way, more, share.slots)
-    if not allowed or gang.pack(member, way, more, draft.stock) is None:
+    if not allowed:
+        draft.counts = {cluster: share.replicas}
+        return
+    have_least = all(have.get(name, 0) >= count for name, count in gang.least(draft.workload).items())
+    if have_least and len(counts) == 1 and not draft.workload.job:
+        # The gang runs; what is beyond it follows as it fits.
+        packing = gang.pack(member, way, {}, draft.stock, more)
+        found = sum(slot.count for slot in packing.slots) if packing is not None else 0
+        draft.counts = {cluster: share.replicas + found}
+    elif gang.pack(member, way, more, draft.stock) is None:
         draft.counts = {cluster: share.replicas}
 
 
@@ -348,7 +369,8 @@ def _never(draft: Draft, *, at_once: bool) -> None:
     members = [member for tier in draft.candidates.tiers for member in tier.members]
     if not members or draft.blocked:
         return
-    counts = {c.name: c.replicas if at_once else min(1, c.replicas) for c in draft.workload.components}
+    needed = gang.least(draft.workload)
+    counts = {c.name: needed[c.name] if at_once else min(1, c.replicas) for c in draft.workload.components}
     if any(gang.could_ever_fit(member, draft.ways, counts) for member in members):
         return
     pods = sum(counts.values())

@@ -138,7 +138,7 @@ def _take_packed(draft: Draft, member: Member, slots: tuple[Slot, ...]) -> None:
     nodes = {node.name: node for node in member.virtual}
     for slot in slots:
         part = way.part(slot.component)
-        if part is None:
+        if part is None or not slot.node_class:
             continue
         if part.virtual is not None:
             nodes[slot.node_class].take(part.virtual.model, part.virtual.gpus, slot.count)
