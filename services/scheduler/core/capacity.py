@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
+from gpufleet.model.placement import ClusterShare
 from services.scheduler.core.columns import Column, Grid
 from services.scheduler.core.pool import Pool, VirtualPool
-from services.scheduler.core.reserve import Holding, enlist, refit, replay
+from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Shape, selects
 from services.scheduler.core.units import REGION, Part
 
@@ -32,6 +33,7 @@ class Member:
         "other_debt",
         "pools",
         "removed",
+        "shares",
         "spec",
         "virtual",
     )
@@ -52,6 +54,8 @@ class Member:
         self.dirty = False  # every pool has to be refitted
         self._stale: dict[Pool, None] = {}  # these have to be
         self._named: dict[str, Pool] = {}
+        # Shares and their holds that were given before, by component, shape, pool and count.
+        self.shares: dict[tuple[str, int, str, int], tuple[ClusterShare, tuple[Hold, ...]]] = {}
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""

@@ -74,7 +74,7 @@ def record(
             out.count("rewritten")
     else:
         placement = replace(placement, version=state.next_version())
-        put(state, entry, placement, now, taken=frozenset(draft.taken) if draft is not None else None)
+        put(state, entry, placement, now, draft=draft)
         out.place(PlacementWrite(entry.key, placement.version, placement))
         entry.rewrite = False
         out.history.append(_history(state, entry, placement, before, draft, now))
@@ -102,9 +102,7 @@ def _told(state: State, entry: Entry, policy: str) -> dict[str, Any]:
     }
 
 
-def put(
-    state: State, entry: Entry, placement: Placement | None, now: float, taken: frozenset[str] | None = None
-) -> None:
+def put(state: State, entry: Entry, placement: Placement | None, now: float, draft: Draft | None = None) -> None:
     """Sets an entry's placement and keeps ledger and indexes in step."""
     before = entry.placement
     if before is not None:
@@ -119,7 +117,10 @@ def put(
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
     if state.quotas.root is not None:
         state.quotas.update(entry.key, entry.current, placement)
-    ledger.update(state, entry, now, taken=taken)
+    if draft is None:
+        ledger.update(state, entry, now)
+    else:
+        ledger.update(state, entry, now, taken=draft.taken, made=draft.holds)
 
 
 def drop(state: State, entry: Entry, out: Outputs, now: float) -> None:
@@ -179,7 +180,6 @@ def _history(
         policy=state.policies.get(placement.policy),
         units=applying(workload, policies.values()) if workload is not None and policies else None,
         eviction=entry.eviction,
-        numbers=tuple(draft.options) if draft is not None else (),
         clusters=tuple(m.spec for m in members if m.spec is not None),
         inventories=tuple(m.inventory for m in members if m.inventory is not None),
     )

@@ -11,8 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 _EXACT = 2**52
+# What weights belong to: clusters by name, or by their place among the names.
+Name = TypeVar("Name", str, int)
+Weights = npt.NDArray[np.int64]
 
 
 class Mode(StrEnum):
@@ -52,7 +59,7 @@ def descending(uid: str) -> bool:
     return bool(uid) and fnv1a32(uid) % 2 == 1
 
 
-def webster(seats: int, weights: Mapping[str, int], last_first: bool = False) -> dict[str, int]:
+def webster(seats: int, weights: Mapping[Name, int], last_first: bool = False) -> dict[Name, int]:
     """Returns ``seats`` divided in proportion to ``weights``; clusters of weight 0 get none.
 
     With all weights 0 nothing is given. Monotone in ``seats``: one seat more takes none away.
@@ -84,8 +91,63 @@ def webster(seats: int, weights: Mapping[str, int], last_first: bool = False) ->
     return given
 
 
-def _quotient(weights: Mapping[str, int], given: Mapping[str, int], name: str, rank: int) -> tuple[Fraction, int, int]:
+def _quotient(
+    weights: Mapping[Name, int], given: Mapping[Name, int], name: Name, rank: int
+) -> tuple[Fraction, int, int]:
     return (Fraction(-weights[name], 2 * given[name] + 1), given[name], rank)
+
+
+def webster_column(seats: int, weights: Weights, last_first: bool = False) -> dict[int, int]:
+    """Returns what `webster` gives, by place, for weights in order of name; only places that get something."""
+    if seats <= 0:
+        return {}
+    if seats < len(weights):
+        # Nobody gets a seat before all that weigh more have one, nor before those of equal weight and earlier name.
+        least = np.partition(weights, len(weights) - seats)[len(weights) - seats]
+        if least > 0:
+            chosen = (weights > least).nonzero()[0].tolist()
+            equal = (weights == least).nonzero()[0].tolist()
+            missing = seats - len(chosen)
+            chosen += equal[len(equal) - missing :] if last_first else equal[:missing]
+            if 3 * int(least) >= int(weights.max()):
+                return dict.fromkeys(chosen, 1)  # a second seat weighs a third
+        else:
+            chosen = weights.nonzero()[0].tolist()
+    else:
+        chosen = weights.nonzero()[0].tolist()
+    given = webster(seats, {place: int(weights[place]) for place in chosen}, last_first)
+    return {place: count for place, count in given.items() if count}
+
+
+def pour_columns(
+    tiers: Sequence[tuple[Weights, Weights | None]],
+    replicas: int,
+    *,
+    last_first: bool = False,
+    existing_first: bool = False,
+) -> list[dict[int, int]]:
+    """Returns what `pour` gives, by tier and place in it, where nothing is placed yet.
+
+    ``tiers`` are running capacity and stock (None: it does not count) in order of name.
+    """
+    running = [int(np.add.reduce(here)) for here, _ in tiers]
+    stock = [0 if more is None else int(np.add.reduce(more)) for _, more in tiers]
+    wanted = [0] * len(tiers)
+    left = replicas
+    for with_stock in (False, True) if existing_first else (True,):
+        for i in range(len(tiers)):
+            more = min(left, running[i] + (stock[i] if with_stock else 0) - wanted[i])
+            wanted[i] += more
+            left -= more
+    found = []
+    for i, (here, beside) in enumerate(tiers):
+        first = min(wanted[i], running[i])
+        counts = webster_column(first, here, last_first)
+        if beside is not None and wanted[i] > first:
+            for place, count in webster_column(wanted[i] - first, beside, last_first).items():
+                counts[place] = counts.get(place, 0) + count
+        found.append(counts)
+    return found
 
 
 def pour(

@@ -10,13 +10,40 @@ from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Member
+from services.scheduler.core.columns import Counts
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.gang import least
 from services.scheduler.core.quota import Node
+from services.scheduler.core.reserve import Hold
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Usage
 from services.scheduler.core.units import Part, Way
+
+
+@dataclass(slots=True)
+class TierRoom:
+    """Further room of the clusters of a tier, by their place in it; none of them has any replicas yet.
+
+    ``stock`` None: nodes that could be created do not count.
+    """
+
+    number: int
+    members: tuple[Member, ...]
+    running: Counts
+    stock: Counts | None
+
+    def options(self) -> list[Option]:
+        """Returns the options that the columns stand for."""
+        stock = self.stock.tolist() if self.stock is not None else [0] * len(self.members)
+        return [
+            Option(member.name, self.number, 0, running, more)
+            for member, running, more in zip(self.members, self.running.tolist(), stock, strict=True)
+        ]
+
+    def total(self) -> Counts:
+        """Returns running room and stock together."""
+        return self.running if self.stock is None else self.running + self.stock
 
 
 @dataclass(slots=True)
@@ -31,6 +58,8 @@ class Draft:
     ``units`` is the ResourcePolicy that governs the workload; ``rejected`` the label that it asks for in vain;
     ``waited`` says since when pods wait in a unit (by cluster and unit), ``stopped`` in which unit of a cluster
     they have to stop now. ``usage`` is what other workloads use of the units, None before it is counted.
+    ``rooms`` are the options as columns, as long as nobody has asked for them one by one; ``divided`` is how they were
+    divided, as long as ``counts`` are these.
     ``slots`` are given only by a packing; ``taken`` names clusters whose pools were taken from for new slots alone.
     """
 
@@ -47,7 +76,8 @@ class Draft:
     candidates: Candidates
     blocked: str = ""  # why no new replicas may be placed now, if so
     unmet: bool = False  # the spread constraints cannot be met, so nothing is given anywhere
-    options: list[Option] = field(default_factory=list)
+    rooms: list[TierRoom] | None = None
+    _options: list[Option] = field(default_factory=list)
     way_of: dict[str, Way] = field(default_factory=dict)
     counts: dict[str, int] | None = None
     slots: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
@@ -66,6 +96,22 @@ class Draft:
     stopped: dict[str, str] = field(default_factory=dict)
     unit_waits: tuple[UnitWait, ...] = ()
     usage: Usage | None = None
+    divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
+    holds: dict[str, tuple[Hold, ...]] = field(default_factory=dict)  # of new shares, by cluster
+    counted: dict[Code, int] = field(default_factory=dict)  # clusters that no reason of their own is given for
+
+    @property
+    def options(self) -> list[Option]:
+        """The candidates with their room, in order of tier and name."""
+        if self.rooms is not None:
+            self._options = [option for room in self.rooms for option in room.options()]
+            self.rooms = None
+        return self._options
+
+    @options.setter
+    def options(self, options: list[Option]) -> None:
+        self.rooms = None
+        self._options = options
 
     @property
     def stock(self) -> bool:

@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.policy import ClusterAffinity, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
@@ -20,6 +23,7 @@ from services.scheduler.core.divide import Option
 from services.scheduler.core.taints import tolerated_until
 from services.scheduler.core.topology import missing_property
 
+Indexes = npt.NDArray[np.intp]
 _CACHE = 4096
 
 
@@ -29,6 +33,10 @@ class Tier:
 
     name: str
     members: tuple[Member, ...]
+    indexes: Indexes = field(init=False, compare=False, repr=False)  # of the members in the fleet's columns
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "indexes", np.array([member.index for member in self.members], np.intp))
 
 
 @dataclass(frozen=True, slots=True)

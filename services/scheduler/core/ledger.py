@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection, Mapping
 
 from gpufleet.model.placement import ClusterShare, Placement
-from services.scheduler.core.reserve import Holding, holding
+from services.scheduler.core.reserve import Hold, Holding, holding
 from services.scheduler.core.state import RELEASED, Entry, State
 from services.scheduler.core.units import Way, applying, ways
 
@@ -24,10 +25,18 @@ def ways_of(state: State, entry: Entry) -> tuple[Way, ...]:
     return entry.ways
 
 
-def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | None = None) -> None:
+def update(
+    state: State,
+    entry: Entry,
+    now: float,
+    *,
+    taken: Collection[str] = (),
+    made: Mapping[str, tuple[Hold, ...]] | None = None,
+) -> None:
     """Brings the holds of an entry up to date everywhere.
 
-    ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all.
+    ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all;
+    ``made`` gives the holds of some of these shares, where no pod is known yet.
     """
     placement = entry.placement
     _expire(state, entry, placement, now)
@@ -36,14 +45,17 @@ def update(state: State, entry: Entry, now: float, *, taken: frozenset[str] | No
     if live is not None and entry.workload is not None:
         known = ways_of(state, entry)
         for share in live.shares:
-            held = holding(live.version, share, known, entry.pods.get(share.cluster))
-            if held is not None:
-                wanted[share.cluster] = held
-    for cluster in sorted(entry.held_in | wanted.keys()):
+            cluster = share.cluster
+            pods = entry.pods.get(cluster)
+            if made and pods is None and cluster in made:
+                wanted[cluster] = Holding(live.version, made[cluster])
+            elif (held := holding(live.version, share, known, pods)) is not None:
+                wanted[cluster] = held
+    for cluster in sorted(entry.held_in.union(wanted)):
         held = wanted.get(cluster)
-        direct = taken is not None and cluster in taken and live is not None and _whole(live.share(cluster), held)
+        direct = live is not None and cluster in taken and _whole(live.share(cluster), held)
         _set(state, entry, cluster, held, direct=direct)
-    for cluster in taken or ():
+    for cluster in taken:
         if cluster not in wanted:
             state.fleet.touch(state.fleet.member(cluster))
     if wanted and placement is not None:

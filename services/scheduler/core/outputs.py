@@ -8,7 +8,6 @@ from gpufleet.model.cluster import ClusterSpec, Inventory
 from gpufleet.model.placement import Assignment, Eviction, Placement, Version
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.workload import Workload
-from services.scheduler.core.divide import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,7 @@ class AssignmentWrite:
 class HistoryEntry:
     """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
 
-    ``numbers`` are the candidates as the division saw them; ``mode`` is Fill, Steady or Fresh; ``inventories`` are
-    those of the clusters that the placement uses or names in a reason.
+    ``mode`` is Fill, Steady or Fresh; ``inventories`` are those of the clusters that the placement uses or names in a reason.
     """
 
     placement: Placement
@@ -47,7 +45,6 @@ class HistoryEntry:
     policy: PropagationPolicy | None = None
     units: ResourcePolicy | None = None
     eviction: Eviction | None = None
-    numbers: tuple[Option, ...] = ()
     clusters: tuple[ClusterSpec, ...] = ()
     inventories: tuple[Inventory, ...] = ()
 

@@ -12,7 +12,7 @@ from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core import explain, gang, spread, unit_fill, unit_reasons, unit_use
+from services.scheduler.core import explain, fresh, gang, spread, unit_fill, unit_reasons, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option, descending, pour, static
 from services.scheduler.core.draft import Draft
@@ -84,6 +84,8 @@ def _divide(draft: Draft) -> None:
             else:
                 draft.counts = _static(draft, total, last_first)
             return
+        case DivisionType.DYNAMIC if draft.rooms is not None:
+            counts = fresh.divide(draft, draft.rooms, granted, last_first=last_first)
         case DivisionType.DYNAMIC:
             counts = pour(
                 draft.options,
@@ -286,6 +288,9 @@ def _stay_or_move(
 
 def _shares(draft: Draft) -> None:
     """Turns counts into shares with slots."""
+    if draft.divided is not None and draft.counts is draft.divided[0]:
+        draft.shares = fresh.shares(draft, draft.divided[1])
+        return
     components = draft.workload.components
     one = len(components) == 1
     wanted: dict[str, dict[str, int]] = {}

@@ -9,7 +9,7 @@ from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core import unit_fill, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
-from services.scheduler.core.draft import Draft
+from services.scheduler.core.draft import Draft, TierRoom
 from services.scheduler.core.units import Way
 
 
@@ -53,6 +53,8 @@ def clock(at: float) -> str:
 def measure(draft: Draft) -> None:
     """Fills in the options of a workload whose replicas may be divided, in order of tier and name."""
     simple = draft.ways[0] if len(draft.ways) == 1 and _simple(draft.ways[0]) else None
+    if simple is not None and not (draft.before or draft.refused or draft.caps) and _all_at_once(draft, simple):
+        return
     column = draft.state.fleet.column(simple.parts[0].shape) if simple is not None else None
     fresh = draft.mode is Mode.FRESH
     stock_counts = draft.stock
@@ -96,6 +98,25 @@ def measure(draft: Draft) -> None:
             draft.frozen.add(name)
     if draft.before:
         options.sort(key=lambda o: (o.tier, o.cluster))
+
+
+def _all_at_once(draft: Draft, way: Way) -> bool:
+    """Fills in the room of whole tiers; False if some cluster's inventory is stale, so that each has to be looked at."""
+    fleet = draft.state.fleet
+    oldest = draft.now - draft.state.settings.stale_after
+    if any((fleet.seen[tier.indexes] < oldest).any() for tier in draft.candidates.tiers):
+        return False
+    column = fleet.column(way.parts[0].shape)
+    draft.rooms = [
+        TierRoom(
+            number,
+            tier.members,
+            column.running[tier.indexes],
+            column.stock[tier.indexes] if draft.stock else None,
+        )
+        for number, tier in enumerate(draft.candidates.tiers)
+    ]
+    return True
 
 
 def _simple(way: Way) -> bool:
