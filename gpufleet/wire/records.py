@@ -34,10 +34,8 @@ from gpufleet.wire.records_decisions import (
     EvictionMessage,
     ObservationMessage,
     PlacementMessage,
-    assignment_object,
     eviction_object,
     observation_object,
-    placement_object,
 )
 from gpufleet.wire.records_documents import of_document, policy_identity, read_cluster, read_policy
 from gpufleet.wire.records_inventory import InventoryMessage, InventoryPart, inventory_key, inventory_object
@@ -62,6 +60,7 @@ from gpufleet.wire.records_keys import (
     split_assignment_key,
     split_inventory_key,
 )
+from gpufleet.wire.records_spliced import assignment_bytes, placement_bytes
 from gpufleet.wire.records_workloads import (
     ClaimMessage,
     DecisionMessage,
@@ -230,7 +229,7 @@ def parse_placement(record: RecordLike) -> Placement:
 
 def dump_placement(placement: Placement) -> bytes:
     """Returns the value of a placement."""
-    return encode(placement_object(placement))
+    return placement_bytes(placement)
 
 
 def parse_assignment(record: RecordLike) -> Assignment:
@@ -242,7 +241,7 @@ def parse_assignment(record: RecordLike) -> Assignment:
 
 def dump_assignment(assignment: Assignment) -> bytes:
     """Returns the value of an assignment."""
-    return encode(assignment_object(assignment))
+    return assignment_bytes(assignment)
 
 
 def parse_observation(record: RecordLike) -> Observation:

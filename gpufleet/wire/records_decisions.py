@@ -136,8 +136,8 @@ class PlacementMessage(Wire):
         )
 
 
-def placement_object(placement: Placement) -> dict[str, Any]:
-    """Returns the message as a plain object."""
+def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, Any]:
+    """Returns the message as a plain object, with or without its shares."""
     value = compact(
         {
             "workload": placement.workload,
@@ -145,7 +145,7 @@ def placement_object(placement: Placement) -> dict[str, Any]:
             "version": placement.version.version,
             "verdict": placement.verdict.value,
             "replicas": placement.replicas,
-            "shares": [_share_object(share) for share in placement.shares],
+            "shares": [share_object(share) for share in placement.shares] if shares else None,
             "reasons": [_reason_object(reason) for reason in placement.reasons],
             "policy": placement.policy,
             "uid": placement.uid,
@@ -170,7 +170,8 @@ def placement_object(placement: Placement) -> dict[str, Any]:
     return value
 
 
-def _share_object(share: ClusterShare) -> dict[str, Any]:
+def share_object(share: ClusterShare) -> dict[str, Any]:
+    """Returns a share as a plain object."""
     value: dict[str, Any] = {"cluster": share.cluster}
     if share.components:
         value["components"] = dict(share.components)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import (
     Assignment,
     AssignmentState,
@@ -18,10 +19,12 @@ from gpufleet.model.placement import (
     ClusterShare,
     ObservedPhase,
     Placement,
+    Variant,
     Version,
 )
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
+from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
 from services.scheduler.core import overrides, unit_patches
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
@@ -61,12 +64,8 @@ def derive(state: State, entry: Entry, out: Outputs) -> None:
     shares = {share.cluster: share for share in placement.shares}
     for cluster in sorted((entry.assignments.keys() | set(placement.leaving)) - shares.keys()):
         _remove(state, entry, placement, cluster, out)
-    awaited = _awaited(entry, placement)
     if shares and entry.current is not None:
-        policy = state.policies.get(placement.policy)
-        parts = division(placement)
-        for cluster in sorted(shares):
-            _activate(state, entry, placement, shares[cluster], entry.current, policy, awaited, parts, out)
+        _activate_all(state, entry, placement, entry.current, out)
     for cluster in sorted(entry.overwritten):
         # Overwritten, and not just written anew.
         known = entry.assignments.get(cluster)
@@ -143,65 +142,110 @@ def _awaited(entry: Entry, placement: Placement) -> tuple[Awaited, ...]:
     )
 
 
-def _activate(
-    state: State,
-    entry: Entry,
-    placement: Placement,
-    share: ClusterShare,
-    workload: Workload,
-    policy: PropagationPolicy | None,
-    awaited: tuple[Awaited, ...],
-    parts: tuple[tuple[str, int], ...],
-    out: Outputs,
-) -> None:
-    known = entry.assignments.get(share.cluster)
-    entry.gone.discard(share.cluster)
-    alive = known is not None and known.state is not AssignmentState.REMOVING
-    incarnation = _incarnation(state, share.cluster)
-    if known is not None and alive and (workload.job or not incarnation or not known.incarnation):
+def _activate_all(state: State, entry: Entry, placement: Placement, workload: Workload, out: Outputs) -> None:
+    """Writes what is missing or different among the assignments of a placement's shares."""
+    policy = state.policies.get(placement.policy)
+    awaited = _awaited(entry, placement)
+    overriding = state.overrides.matching(workload)
+    units = state.resource_policies.get(workload.namespace)
+    derived_from: tuple[object, ...] = (
+        placement.shares,
+        placement.inputs,
+        workload,
+        policy,
+        awaited,
+        overriding,
+        tuple(units.values()) if units else (),
+        state.fleet.generation,  # incarnations and registrations
+    )
+    if entry.derived is not None and entry.derived == (derived_from, list(entry.assignments.values())):
+        return
+    order = _Order(
+        placement=placement,
+        workload=workload,
+        policy=policy,
+        awaited=awaited,
+        state=AssignmentState.WAITING if awaited else AssignmentState.ACTIVE,
+        division=division(placement),
+        overriding=overriding,
+        units=applying(workload, units.values()) if units else None,
+    )
+    for share in sorted(placement.shares, key=_cluster):
+        _activate(state, entry, order, share, out)
+    entry.derived = (derived_from, list(entry.assignments.values()))
+
+
+@value(frozen=True, slots=True)
+class _Order:
+    """What the assignments of one placement have in common."""
+
+    placement: Placement
+    workload: Workload
+    policy: PropagationPolicy | None
+    awaited: tuple[Awaited, ...]
+    state: AssignmentState
+    division: tuple[tuple[str, int], ...]
+    overriding: tuple[OverridePolicy, ...]
+    units: ResourcePolicy | None
+
+
+def _cluster(share: ClusterShare) -> str:
+    return share.cluster
+
+
+def _activate(state: State, entry: Entry, order: _Order, share: ClusterShare, out: Outputs) -> None:
+    workload, policy, version = order.workload, order.policy, order.placement.version
+    cluster = share.cluster
+    known = entry.assignments.get(cluster)
+    entry.gone.discard(cluster)
+    alive = known if known is not None and known.state is not AssignmentState.REMOVING else None
+    incarnation = _incarnation(state, cluster)
+    if alive is not None and (workload.job or not incarnation or not alive.incarnation):
         # A job's copy may live on in the cluster that bore the name before; it is not started here a second time.
-        incarnation = known.incarnation
-    kept = known or Assignment(entry.key, share.cluster, placement.version, AssignmentState.ACTIVE)
-    policies = state.resource_policies.get(workload.namespace)
-    units = applying(workload, policies.values()) if policies else None
-    rendering = unit_patches.render(workload, share, units, known if alive else None)
-    before = known.overrides if known is not None and alive else None
-    earlier = {variant.name: variant.overrides for variant in known.variants} if known is not None and alive else {}
+        incarnation = alive.incarnation
+    rendering = unit_patches.render(workload, share, order.units, alive)
+    before = alive.overrides if alive is not None else None
+    # A policy that is gone changes nothing in the clusters.
+    kept: PropagationPolicy | Assignment | None = known if policy is None else policy
+    if policy is not None:
+        suspended = policy.suspend_dispatching or cluster in policy.suspend_dispatching_on
+    else:
+        suspended = known is not None and known.suspended
     wanted = Assignment(
         workload=entry.key,
-        cluster=share.cluster,
-        version=known.version if known is not None else placement.version,
-        state=AssignmentState.WAITING if awaited else AssignmentState.ACTIVE,
+        cluster=cluster,
+        version=known.version if known is not None else version,
+        state=order.state,
         manifest=workload.manifest,
         components=rendering.components,
-        division=parts,
+        division=order.division,
         patches=rendering.patches,
-        overrides=_overrides(state, share.cluster, workload, rendering.components, rendering.patches, before),
+        overrides=_overrides(state, cluster, order, rendering.components, rendering.patches, before),
         uid=workload.uid,
-        waits_for=awaited,
+        waits_for=order.awaited,
         job=workload.job,
-        # A policy that is gone changes nothing in the clusters.
-        conflict_overwrite=kept.conflict_overwrite if policy is None else policy.conflict_overwrite,
-        preserve_on_deletion=kept.preserve_on_deletion if policy is None else policy.preserve_on_deletion,
-        create_namespaces=kept.create_namespaces if policy is None else policy.create_namespaces,
-        suspended=kept.suspended if policy is None else _suspended(policy, share.cluster),
+        conflict_overwrite=kept is not None and kept.conflict_overwrite,
+        preserve_on_deletion=kept is not None and kept.preserve_on_deletion,
+        create_namespaces=kept is not None and kept.create_namespaces,
+        suspended=suspended,
         incarnation=incarnation,
         unit=rendering.unit,
-        variants=tuple(
-            replace(
-                v, overrides=_overrides(state, share.cluster, workload, v.components, v.patches, earlier.get(v.name))
-            )
-            for v in rendering.variants
-        ),
+        variants=_overridden(state, cluster, order, rendering.variants, alive) if rendering.variants else (),
     )
     if known is None:
         _write(entry, wanted, out)
     elif wanted != known:
-        _write(entry, replace(wanted, version=placement.version), out)
+        _write(entry, replace(wanted, version=version), out)
 
 
-def _suspended(policy: PropagationPolicy, cluster: str) -> bool:
-    return policy.suspend_dispatching or cluster in policy.suspend_dispatching_on
+def _overridden(
+    state: State, cluster: str, order: _Order, variants: tuple[Variant, ...], alive: Assignment | None
+) -> tuple[Variant, ...]:
+    earlier = {variant.name: variant.overrides for variant in alive.variants} if alive is not None else {}
+    return tuple(
+        replace(v, overrides=_overrides(state, cluster, order, v.components, v.patches, earlier.get(v.name)))
+        for v in variants
+    )
 
 
 def _incarnation(state: State, cluster: str) -> str:
@@ -217,18 +261,19 @@ def division(placement: Placement) -> tuple[tuple[str, int], ...]:
 def _overrides(
     state: State,
     cluster: str,
-    workload: Workload,
+    order: _Order,
     components: tuple[tuple[str, int], ...],
     patches: tuple[Patch, ...],
     known: tuple[Patch, ...] | None,
 ) -> tuple[Patch, ...]:
     """Returns what the override policies change in a cluster; what cannot be applied leaves the copy as it was."""
-    policies = state.overrides.matching(workload)
-    rules = overrides.rules_for(policies, state.fleet.member(cluster).spec) if policies else ()
+    if not order.overriding:
+        return ()
+    rules = overrides.rules_for(order.overriding, state.fleet.member(cluster).spec)
     if not rules:
         return ()
     try:
-        return overrides.override(workload.manifest, components, patches, rules)
+        return overrides.override(order.workload.manifest, components, patches, rules)
     except overrides.OverrideError as error:
         if known is not None:
             return known

@@ -48,7 +48,7 @@ def record(
         inputs = with_overrides(state, entry.current, shares, inputs)
     placement = Placement(
         workload=entry.key,
-        version=_UNRECORDED,
+        version=_UNRECORDED if before is not None and not force else state.next_version(),
         verdict=verdict,
         replicas=replicas,
         shares=shares,
@@ -73,7 +73,8 @@ def record(
             out.place(PlacementWrite(entry.key, before.version, before))
             out.count("rewritten")
     else:
-        placement = replace(placement, version=state.next_version())
+        if placement.version is _UNRECORDED:
+            placement = replace(placement, version=state.next_version())
         put(state, entry, placement, now, draft=draft)
         out.place(PlacementWrite(entry.key, placement.version, placement))
         entry.rewrite = False
@@ -105,15 +106,19 @@ def _told(state: State, entry: Entry, policy: str) -> dict[str, Any]:
 def put(state: State, entry: Entry, placement: Placement | None, now: float, draft: Draft | None = None) -> None:
     """Sets an entry's placement and keeps ledger and indexes in step."""
     before = entry.placement
+    same = before is not None and placement is not None and before.shares is placement.shares
     if before is not None:
-        for share in before.shares:
+        for share in before.shares if not same else ():
             _discard(state.on_cluster, share.cluster, entry.key)
         if placement is None or placement.policy != before.policy:
             _discard(state.by_policy, before.policy, entry.key)
     entry.placement = placement
     if placement is not None:
-        for share in placement.shares:
-            state.on_cluster.setdefault(share.cluster, set()).add(entry.key)
+        for share in placement.shares if not same else ():
+            keys = state.on_cluster.get(share.cluster)
+            if keys is None:
+                keys = state.on_cluster[share.cluster] = set()
+            keys.add(entry.key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
     if state.quotas.root is not None:
         state.quotas.update(entry.key, entry.current, placement)

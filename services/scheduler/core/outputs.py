@@ -33,7 +33,8 @@ class AssignmentWrite:
 class HistoryEntry:
     """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
 
-    ``mode`` is Fill, Steady or Fresh; ``inventories`` are those of the clusters that the placement uses or names in a reason.
+    ``mode`` is Fill, Steady or Fresh; ``inventories`` are those of the clusters that the placement uses or names in a
+    reason.
     """
 
     placement: Placement

@@ -101,7 +101,7 @@ def measure(draft: Draft) -> None:
 
 
 def _all_at_once(draft: Draft, way: Way) -> bool:
-    """Fills in the room of whole tiers; False if some cluster's inventory is stale, so that each has to be looked at."""
+    """Fills in the room of whole tiers; False if each cluster has to be looked at, because some inventory is stale."""
     fleet = draft.state.fleet
     oldest = draft.now - draft.state.settings.stale_after
     if any((fleet.seen[tier.indexes] < oldest).any() for tier in draft.candidates.tiers):

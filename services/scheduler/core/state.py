@@ -36,6 +36,7 @@ class Entry:
         "current",
         "deadline",
         "deleted",
+        "derived",
         "eviction",
         "expired",
         "gone",
@@ -63,6 +64,8 @@ class Entry:
         self.scale: int | None = None
         self.placement: Placement | None = None
         self.assignments: dict[str, Assignment] = {}
+        # What the assignments were derived from last, and what they were then.
+        self.derived: tuple[tuple[object, ...], list[Assignment]] | None = None
         self.observations: dict[str, Observation] = {}
         self.pods: dict[str, WorkloadPods] = {}
         self.eviction: Eviction | None = None

@@ -16,6 +16,7 @@ from gpufleet.model.kinds import PodTemplate, pointer
 from gpufleet.model.placement import Assignment, ClusterShare, Source, Variant
 from gpufleet.model.policy import ResourcePolicy, ResourceUnit, UnitResource
 from gpufleet.model.selectors import Taint
+from gpufleet.model.values import value
 from gpufleet.model.workload import Component, Workload
 from services.scheduler.core.units import VIRTUAL_TAINT, splits, variant_of, written_labels
 
@@ -27,7 +28,7 @@ _LONGEST_NAME = 253
 _COST_STEP = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Rendering:
     """The object of the workload's name, and the others."""
 
@@ -41,9 +42,7 @@ def render(
     workload: Workload, share: ClusterShare, policy: ResourcePolicy | None, known: Assignment | None
 ) -> Rendering:
     """Returns the objects of a share. ``known`` is the assignment that is being carried out, if there is one."""
-    held = {slot.variant for slot in share.slots if slot.variant}
-    virtual = any(slot.source is Source.VIRTUAL for slot in share.slots)
-    if not held and not virtual and (known is None or not (known.unit or known.variants)):
+    if (known is None or not (known.unit or known.variants)) and not _apart_in(share):
         return Rendering(share.components)
     try:
         templates = kinds.pod_templates(workload.manifest)
@@ -66,6 +65,14 @@ def render(
             variants.append(Variant(unit, name, ((component, count),), patches))
     components = ((component, counts.get(primary, 0)),) if variants else share.components
     return Rendering(components, maker.patches(primary), primary, tuple(variants))
+
+
+def _apart_in(share: ClusterShare) -> bool:
+    """Returns whether some pods of a share are not just as their template says."""
+    for slot in share.slots:  # noqa: SIM110, a loop costs half of a generator here
+        if slot.variant or slot.source is Source.VIRTUAL:
+            return True
+    return False
 
 
 def _counts(share: ClusterShare) -> dict[str, int]:

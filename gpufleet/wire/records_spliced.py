@@ -1,0 +1,116 @@
+"""The two records of a decision, laid by hand where that pays: what many of them have in common is encoded once.
+
+The clusters of a decision get assignments that differ in little but the cluster, and the same shares come again and
+again in placements. A test holds the bytes to those of the plain way, `encode(assignment_object(…))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from gpufleet.model.placement import Assignment, ClusterShare, Placement
+from gpufleet.wire.records_base import MAX_DERIVED_BYTES, check_size, encode
+from gpufleet.wire.records_decisions import assignment_object, placement_object, share_object
+
+_KNOWN: Final = 65_536
+# What differs among the assignments of a decision; and what is compared by identity, because values that are equal in
+# Python (1 and true) are not in JSON.
+_OWN: Final = ("cluster", "components", "incarnation")
+_SAME: Final = ("manifest", "patches", "overrides")
+
+V = TypeVar("V")
+
+
+class _Fragments(Generic[V]):
+    """JSON of values that come again, by identity; the values are kept, so an identity means one value."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[V, bytes]] = {}
+
+    def get(self, value: V) -> bytes | None:
+        known = self._known.get(id(value))
+        return None if known is None else known[1]
+
+    def put(self, value: V, text: bytes) -> bytes:
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[id(value)] = (value, text)
+        return text
+
+
+_SHARES: Final[_Fragments[ClusterShare]] = _Fragments()
+_COMPONENTS: Final[_Fragments[tuple[tuple[str, int], ...]]] = _Fragments()
+_TEXTS: Final[_Fragments[str]] = _Fragments()
+
+
+def placement_bytes(placement: Placement) -> bytes:
+    """Returns the value of a placement."""
+    value = placement_object(placement, shares=False)
+    if placement.shares:
+        value["shares"] = msgspec.Raw(b"[%b]" % b",".join([_share(share) for share in placement.shares]))
+    return encode(value)
+
+
+def _share(share: ClusterShare) -> bytes:
+    return _SHARES.get(share) or _SHARES.put(share, encode(share_object(share)))
+
+
+class _Siblings:
+    """The assignment that was written last, and what the next one of the same decision has in common with it."""
+
+    def __init__(self) -> None:
+        names = [field.name for field in fields(Assignment) if field.name not in (*_OWN, *_SAME)]
+        self._common = attrgetter(*names)
+        self._of: Any = None
+        self._last: Assignment | None = None
+        self._before = b""
+        self._after = b""
+
+    def parts(self, assignment: Assignment) -> tuple[bytes, bytes]:
+        """Returns the members that come between the components and the incarnation, and those after it."""
+        common = self._common(assignment)
+        last = self._last
+        if (
+            last is None
+            or common != self._of
+            or assignment.manifest is not last.manifest
+            or assignment.patches is not last.patches
+            or assignment.overrides is not last.overrides
+        ):
+            value = assignment_object(assignment)
+            for name in _OWN:
+                value.pop(name, None)
+            self._before = _members({name: item for name, item in value.items() if name < "incarnation"})
+            self._after = _members({name: item for name, item in value.items() if name > "incarnation"})
+            self._of, self._last = common, assignment
+        return self._before, self._after
+
+
+_SIBLINGS: Final = _Siblings()
+
+
+def assignment_bytes(assignment: Assignment) -> bytes:
+    """Returns the value of an assignment."""
+    before, after = _SIBLINGS.parts(assignment)
+    components = b""
+    if assignment.components:
+        known = assignment.components
+        text = _COMPONENTS.get(known) or _COMPONENTS.put(known, encode(dict(known)))
+        components = b',"components":%b' % text
+    incarnation = b',"incarnation":%b' % _text(assignment.incarnation) if assignment.incarnation else b""
+    data = b'{"cluster":%b%b%b%b%b}' % (_text(assignment.cluster), components, before, incarnation, after)
+    check_size(len(data), MAX_DERIVED_BYTES)
+    return data
+
+
+def _text(text: str) -> bytes:
+    return _TEXTS.get(text) or _TEXTS.put(text, msgspec.json.encode(text))
+
+
+def _members(value: dict[str, Any]) -> bytes:
+    """Returns the members of an object, each after a comma."""
+    return b"," + encode(value)[1:-1] if value else b""
