@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
 from gpufleet.model.placement import ClusterShare
-from services.scheduler.core.columns import Column, Grid
+from services.scheduler.core.columns import Column, Grid, Indexes
 from services.scheduler.core.pool import Pool, VirtualPool
 from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Shape, selects
@@ -173,6 +173,7 @@ class Fleet:
         self.by_index: list[Member] = []
         self.generation = 0
         self.seen: npt.NDArray[np.float64] = np.full(16, -np.inf)  # by member index: when its inventory was taken
+        self._oldest: dict[int, tuple[Indexes, float]] = {}  # of groups of members, until an inventory comes
         self._grid = Grid(self.by_index)
 
     def member(self, name: str) -> Member:
@@ -200,6 +201,18 @@ class Fleet:
             return
         for pool in pools:
             self._grid.changed(pool)
+
+    def stale(self, indexes: Sequence[Indexes], now: float, after: float) -> bool:
+        """Returns whether the inventory of some member, of these, is too old for new replicas."""
+        for group in indexes:
+            key = id(group)
+            known = self._oldest.get(key)
+            if known is None or known[0] is not group:
+                oldest = float(np.minimum.reduce(self.seen[group], initial=np.inf))
+                known = self._oldest[key] = (group, oldest)
+            if now - known[1] > after:
+                return True
+        return False
 
     def column(self, shape: Shape) -> Column:
         """Returns room for a shape by member index, up to date."""
@@ -233,6 +246,7 @@ class Fleet:
             return False
         member.inventory = inventory
         self.seen[member.index] = inventory.observed_at
+        self._oldest.clear()
         if before is None or _eligibility(before) != _eligibility(inventory):
             self.generation += 1
         elif before.node_classes == inventory.node_classes and before.virtual_nodes == inventory.virtual_nodes:
@@ -263,6 +277,7 @@ class Fleet:
             member.virtual = []
             self._grid.replaced(member)
             self.seen[member.index] = -np.inf
+            self._oldest.clear()
             self.generation += 1
             self.touch(member)
 

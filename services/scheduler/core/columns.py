@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from services.scheduler.core.capacity import Member
 
 Counts = npt.NDArray[np.int64]
+Indexes = npt.NDArray[np.intp]
 _COLUMNS = 512
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.policy import ClusterAffinity, PropagationPolicy
@@ -19,11 +18,11 @@ from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.selectors import Requirement, untolerated
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.columns import Indexes
 from services.scheduler.core.divide import Option
 from services.scheduler.core.taints import tolerated_until
 from services.scheduler.core.topology import missing_property
 
-Indexes = npt.NDArray[np.intp]
 _CACHE = 4096
 
 

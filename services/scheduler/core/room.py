@@ -103,8 +103,7 @@ def measure(draft: Draft) -> None:
 def _all_at_once(draft: Draft, way: Way) -> bool:
     """Fills in the room of whole tiers; False if each cluster has to be looked at, because some inventory is stale."""
     fleet = draft.state.fleet
-    oldest = draft.now - draft.state.settings.stale_after
-    if any((fleet.seen[tier.indexes] < oldest).any() for tier in draft.candidates.tiers):
+    if fleet.stale([t.indexes for t in draft.candidates.tiers], draft.now, draft.state.settings.stale_after):
         return False
     column = fleet.column(way.parts[0].shape)
     draft.rooms = [
