@@ -31,6 +31,7 @@ from gpufleet.model.selectors import Taint
 from gpufleet.wire import documents, yaml
 from gpufleet.wire.documents import DocumentErrors
 from tests.support import manifests
+from tests.support.examples import examples
 
 NAMES = st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,5})?", fullmatch=True)
 VALUES = st.sampled_from(["", "a", "on", "012", "1.5", "null", "true", "A_b-c.9"])
@@ -292,7 +293,7 @@ def spoil(value: Any, data: st.DataObject, junk: Any) -> Any:
 
 
 @given(data=st.data(), document=st.sampled_from(DOCUMENTS), junk=JUNK)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_spoilt_document_is_read_or_refused(data: st.DataObject, document: dict[str, Any], junk: Any) -> None:
     spoilt = spoil(document, data, junk)
     try:
@@ -323,7 +324,7 @@ def test_a_spoilt_manifest_is_read_or_a_kind_error(data: st.DataObject, kind: st
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200) | st.text("{}[]:,-&*#'\"\n\t ab01<>|!%", max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_is_read_or_refused(text: str | bytes) -> None:
     for document in yaml.load(text):
         assert document.errors or isinstance(document.manifest, dict)

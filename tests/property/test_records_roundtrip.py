@@ -16,6 +16,7 @@ from gpufleet.model import quantity
 from gpufleet.wire import records
 from gpufleet.wire.records_base import parse_time, render_time
 from tests.support import contract
+from tests.support.examples import examples
 from tests.support.record_values import VALUES, flag, moment, offset, text, value, word
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,7 +25,7 @@ any_value = st.one_of(*(st.tuples(st.just(topic), strategy) for topic, strategy 
 
 
 @given(any_value)
-@settings(parent=relaxed, max_examples=400)
+@settings(parent=relaxed, max_examples=examples(400))
 def test_what_is_written_is_read_again(case: tuple[str, Any]) -> None:
     topic, written = case
     codec = records.CODECS[topic]
@@ -35,7 +36,7 @@ def test_what_is_written_is_read_again(case: tuple[str, Any]) -> None:
 
 
 @given(any_value)
-@settings(parent=relaxed, max_examples=300)
+@settings(parent=relaxed, max_examples=examples(300))
 def test_other_readers_take_what_is_written_and_give_it_back(case: tuple[str, Any]) -> None:
     """`json_format` refuses unknown fields and wrong types, so writers write nothing but the messages."""
     topic, written = case
@@ -122,7 +123,7 @@ VERSION = "schemaVersion"  # read, never written
 
 
 @given(st.data())
-@settings(parent=relaxed, max_examples=300)
+@settings(parent=relaxed, max_examples=examples(300))
 def test_messages_of_other_writers_are_read_and_written_again(data: st.DataObject) -> None:
     topic = data.draw(st.sampled_from(sorted(VALUES)))
     codec = records.CODECS[topic]
@@ -175,7 +176,7 @@ garbage = st.one_of(st.binary(max_size=60), text.map(str.encode), value.map(lamb
 
 
 @given(garbage, st.sampled_from(sorted(records.CODECS)))
-@settings(parent=relaxed, max_examples=400)
+@settings(parent=relaxed, max_examples=examples(400))
 def test_anything_else_is_a_record_error(data: bytes, topic: str) -> None:
     with pytest.raises(records.RecordError) as error:
         records.CODECS[topic].parse(contract.Record(topic, "k", data))

@@ -14,6 +14,21 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 REAL_TIMEOUT = 300
 
+# The files that take longest, in the order in which workers of pytest-xdist (`--dist loadfile --no-loadscope-reorder`)
+# take them up: those that keep both cores busy apart from each other, with those that mostly wait between them.
+FIRST = (
+    "integration/test_system_restarts.py",
+    "integration/test_dispatcher_service.py",
+    "conformance/test_bus_ownership.py",
+    "conformance/test_bus_service.py",
+    "conformance/test_bus_dlq.py",
+    "integration/test_cli_live.py",
+    "conformance/test_bus_paused_leader.py",
+    "integration/test_cli_up.py",
+    "integration/test_system_flow.py",
+    "integration/test_dispatcher_faults.py",
+)
+
 
 def wants_real_parts(config: pytest.Config) -> bool:
     """Whether this session is to run on Apache Kafka and real control planes."""
@@ -34,6 +49,12 @@ def mark_real(items: list[pytest.Item]) -> None:
 def needs_real_parts(item: pytest.Item) -> bool:
     """Whether a test runs on nothing else."""
     return _folder(item) == "e2e" or item.get_closest_marker("e2e") is not None
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Put the files that take longest at the beginning, so that none of them is left when all others are done."""
+    rank = {TESTS / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def _folder(item: pytest.Item) -> str:

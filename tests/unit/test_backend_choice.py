@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import brokers, clusters
+from tests.support import brokers, clusters, selection
 from tests.support.cache import ToolMissing, build_once, require
 from tests.support.kube import gpu_node
 
@@ -45,6 +45,10 @@ def test_unknown_clusters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUFLEET_TEST_CLUSTERS", "kind")
     with pytest.raises(ValueError, match="give simulated or real"):
         clusters.chosen()
+
+
+def test_files_that_go_first_are_there() -> None:
+    assert [name for name in selection.FIRST if not (selection.TESTS / name).is_file()] == []
 
 
 def test_a_missing_program_is_named_with_its_purpose() -> None:
