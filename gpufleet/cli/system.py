@@ -184,7 +184,7 @@ class System:
             # It has no transactions, and looking for aborted ones costs it a tenth of each fetch.
             environment["GPUFLEET_KAFKA_ISOLATION"] = "read_uncommitted"
             # Its groups take half of a session to form.
-            environment["GPUFLEET_KAFKA_SESSION_TIMEOUT"] = "8"
+            environment.setdefault("GPUFLEET_KAFKA_SESSION_TIMEOUT", "8")
         environment |= self.settings
         # -P: a folder called `sim` or `services` where the user happens to be is not ours.
         child = SupervisedProcess(
