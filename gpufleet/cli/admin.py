@@ -171,7 +171,8 @@ def _letter_document(letter: dlq.DeadLetter) -> dict[str, Any]:
         "path": letter.path,
         "state": letter.state,
         "attempts": letter.attempts,
-        "headers": {name: printable(text) for name, text in sorted(letter.headers.items())},
+        # The client that wrote the letter adds headers of its own.
+        "headers": {n: printable(t) for n, t in sorted(letter.headers.items()) if t and n != "correlation_id"},
         "value": None if letter.value is None else letter.value.decode("utf-8", "backslashreplace"),
     }
 

@@ -129,7 +129,7 @@ def _show_clusters(view: Tables, names: Sequence[str], format_: Format) -> None:
         inventory, spec = view.inventories.get(registration.name), registration.spec
         row = [spec.name, _health(inventory), spec.provider or "-", spec.region or "-"]
         row += ["-", "-", "-"] if inventory is None else [str(_nodes(inventory)), _gpus(inventory), _elastic(inventory)]
-        row.append("-" if inventory is None else age(time.time() - inventory.observed_at))
+        row.append("-" if inventory is None or not inventory.observed_at else age(time.time() - inventory.observed_at))
         if format_ is Format.WIDE:
             row += [",".join(f"{k}={v}" for k, v in spec.labels) or "-", inventory.message if inventory else "-"]
         rows.append(row)
@@ -256,10 +256,8 @@ def _describe_cluster(view: Tables, name: str) -> None:
     if inventory is None:
         out("Inventory: none yet; is inventory running, and can it reach the cluster?")
         return
-    out(
-        f"Snapshot:  {inventory.snapshot.n} of epoch {inventory.snapshot.epoch}, "
-        f"seen {age(time.time() - inventory.observed_at)} ago"
-    )
+    seen = f"seen {age(time.time() - inventory.observed_at)} ago" if inventory.observed_at else "not seen yet"
+    out(f"Snapshot:  {inventory.snapshot.n} of epoch {inventory.snapshot.epoch}, {seen}")
     out()
     rows = []
     for node_class in inventory.node_classes:

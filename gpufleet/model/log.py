@@ -56,6 +56,7 @@ class InventorySummary:
 
     ``classes`` and ``pods`` (workload keys) name what belongs to the snapshot; other keys of the cluster do not. Counts
     would not do: a part too much (a tombstone that was lost, a replaced owner's late record) would never go away.
+    ``observed_at`` is when its API last answered (epoch seconds; 0: not since its owner took it over).
     ``apis`` None: every kind is served. ``namespaces`` None: not known.
     """
 

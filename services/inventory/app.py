@@ -261,4 +261,4 @@ class InventoryService(Service):
                 yield cluster, resource, found
 
     def _silence(self, inventory: ClusterInventory) -> float:
-        return max(0.0, time.time() - inventory.last_contact) if inventory.last_contact else 0.0
+        return max(0.0, time.time() - inventory.silent_since) if inventory.silent_since else 0.0

@@ -98,6 +98,7 @@ def test_a_cluster_that_never_answered_keeps_what_an_earlier_owner_published() -
     said = found.publish(300.0)
     assert said.removed_classes == () and said.removed_pods == ()
     assert said.parts == (said.closing,)
+    assert said.closing.observed_at == 0.0, "nobody has seen it since"
     closed = readers.take(said.closing)
     assert closed is not None
     assert closed.inventory.health is Health.UNREACHABLE

@@ -53,6 +53,7 @@ class ClusterInventory:
     published_classes: set[str] = field(default_factory=set)
     published_pods: set[str] = field(default_factory=set)
     n: int = 0
+    since: float | None = None  # when it was taken over
     last_contact: float | None = None
     last_published: float | None = None
     health: Health = Health.READY
@@ -94,8 +95,12 @@ class ClusterInventory:
 
     def began(self, now: float) -> None:
         """Starts the clock of silence when the cluster is taken over."""
-        if self.last_contact is None:
-            self.last_contact = now
+        self.since = now
+
+    @property
+    def silent_since(self) -> float | None:
+        """When it last answered; where it never did, when it was taken over."""
+        return self.last_contact if self.last_contact is not None else self.since
 
     def due(self, now: float) -> bool:
         """Returns whether there is something to publish: a change, a heartbeat, or silence that lasted."""
@@ -112,8 +117,8 @@ class ClusterInventory:
     def next_due(self, now: float) -> float | None:
         """Returns when something will be due although nothing changes: heartbeat, silence, end of a claim."""
         times = [self.cache.next_expiry(now)]
-        if self.last_contact is not None and self.health is Health.READY:
-            times.append(self.last_contact + self.timing.unreachable_after)
+        if self.silent_since is not None and self.health is Health.READY:
+            times.append(self.silent_since + self.timing.unreachable_after)
         if self.whole and self.last_published is not None and self.health is Health.READY:
             times.append(self.last_published + self.timing.heartbeat)
         return min((t for t in times if t is not None), default=None)
@@ -146,7 +151,7 @@ class ClusterInventory:
         closing = InventorySummary(
             cluster=self.cluster,
             snapshot=snapshot,
-            observed_at=self.last_contact if self.last_contact is not None else now,
+            observed_at=self.last_contact or 0.0,
             health=self.health,
             message=self.message,
             apis=self.apis,
@@ -164,8 +169,8 @@ class ClusterInventory:
         return now - self.last_published >= self.timing.heartbeat and self.last_contact > self.last_published
 
     def _judge(self, now: float) -> None:
-        if self.health is Health.READY and self.last_contact is not None:
-            silence = now - self.last_contact
+        if self.health is Health.READY and self.silent_since is not None:
+            silence = now - self.silent_since
             if silence >= self.timing.unreachable_after:
                 self.health = Health.UNREACHABLE
                 self.message = f"no answer from the cluster's API for {silence:.0f} s"
