@@ -7,7 +7,7 @@ from typing import Any
 
 from gpufleet.cli.errors import CliError
 from gpufleet.cli.live import Tables
-from gpufleet.cli.output import Format, out, show_json, table
+from gpufleet.cli.output import Format, note, out, show_json, table
 from gpufleet.model.quantity import render
 from gpufleet.model.quota import MAX_JOBS
 from gpufleet.model.reasons import Code
@@ -22,9 +22,10 @@ def show_quotas(view: Tables, names: Sequence[str], format_: Format) -> None:
     parsed = parse_documents([Document("the fleet", n, 0, manifest) for n, manifest in enumerate(manifests, 1)])
     quotas = usage(parsed, view)
     if quotas.root is None:
-        raise CliError("there is no ElasticQuotaTree: nothing is bounded; `gpufleet apply` takes one")
+        note("there is no ElasticQuotaTree: nothing is bounded; `gpufleet apply` takes one")
     waiting = _waiting(quotas, parsed, view)
-    found = [node for node in quotas.root.walk() if not names or node.name in names]
+    nodes = [] if quotas.root is None else quotas.root.walk()
+    found = [node for node in nodes if not names or node.name in names]
     missing = sorted(set(names) - {node.name for node in found})
     if missing:
         raise CliError(f"no quota {', '.join(missing)}; `gpufleet get quotas -o name` lists what is there")

@@ -103,5 +103,12 @@ def test_documents_for_programs(view: Tables, capsys: pytest.CaptureFixture[str]
 def test_names_that_are_not_there(view: Tables) -> None:
     with pytest.raises(CliError, match="no quota other, tests"):
         show_quotas(view, ["train", "tests", "other"], Format.TABLE)
-    with pytest.raises(CliError, match="no ElasticQuotaTree"):
-        show_quotas(Tables(load_registry()), [], Format.TABLE)
+
+
+def test_without_a_tree_the_list_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = Tables(load_registry())
+    show_quotas(nothing, [], Format.JSON)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == [] and "no ElasticQuotaTree" in said.err
+    with pytest.raises(CliError, match="no quota train"):
+        show_quotas(nothing, ["train"], Format.TABLE)
