@@ -1,6 +1,7 @@
 """`python -m benchmarks [plan] [simulation] [idle] [pipeline]`: all by default.
 
-GPUFLEET_BENCH_KAFKA=host:port measures the pipeline on that broker too.
+GPUFLEET_BENCH_KAFKA=host:port measures the pipeline on that broker too; `apache` starts Apache Kafka for it, as the
+tests on real parts do (Java and Maven are needed).
 """
 
 from __future__ import annotations
@@ -33,10 +34,18 @@ def main() -> None:
         asyncio.run(idle.measure(report))
     if "pipeline" in wanted:
         asyncio.run(pipeline.measure(report, "embedded"))
-        bootstrap = os.environ.get("GPUFLEET_BENCH_KAFKA", "")
-        if bootstrap:
-            asyncio.run(pipeline.measure(report, "Kafka", bootstrap))
+        _on_kafka(report, os.environ.get("GPUFLEET_BENCH_KAFKA", ""))
     report.write(Path("build") / "bench.json")
+
+
+def _on_kafka(report: Report, bootstrap: str) -> None:
+    if bootstrap == "apache":
+        from tests.support.kafka import ApacheKafka
+
+        with ApacheKafka() as kafka:
+            asyncio.run(pipeline.measure(report, "Apache Kafka", kafka.bootstrap, kafka.pid))
+    elif bootstrap:
+        asyncio.run(pipeline.measure(report, "Kafka", bootstrap))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from pathlib import Path
 
+from benchmarks.machine import cpu_seconds, memory, others
 from benchmarks.report import Report
 from gpufleet.cli.system import System
 from gpufleet.cli.up import default_fleet
@@ -23,6 +22,7 @@ async def measure(report: Report) -> None:
         assert system.broker is not None
         pids = {name: child.pid for name, child in system.children.items()} | {"broker": system.broker.pid}
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        foreign = others(pids.values())
         await asyncio.sleep(SECONDS)
         total = 0.0
         for name, pid in sorted(pids.items()):
@@ -30,15 +30,5 @@ async def measure(report: Report) -> None:
             total += share
             report.add(f"gpufleet up, idle: CPU of {name}", share, "% of core")
         report.add("gpufleet up, idle: CPU of all", total, "% of core")
+        report.add("gpufleet up, idle: CPU of other programs meanwhile", foreign(), "% of core")
         report.add("gpufleet up, idle: memory of all", sum(map(memory, pids.values())) / 2**20, "MiB")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Returns the CPU time that a process has used, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory(pid: int) -> int:
-    """Returns the resident memory of a process, in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,31 +1,39 @@
 """From a record on the workloads topic to an object in a cluster: latency at idle, throughput of a burst.
 
-The same is done by a bare aiokafka consumer and producer, and by a bare Kubernetes client, on the same machine.
+All times are of one clock, that of the machine: a record carries the time at which it was produced, the scheduler logs
+how long after that the broker had acknowledged the placement (`workload.placed`, field `seconds`), and the watches of
+this process tell when an object is there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaProducer
 
+from benchmarks import bare
 from benchmarks.fleet import NAMESPACE, POLICY, clusters, deployment, policy
+from benchmarks.machine import cpu_seconds, others
 from benchmarks.report import Report
 from gpufleet.cli.system import System
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.reflector import Changed, Reflector, Removed, Replaced, decode_json
-from gpufleet.kube.writes import create_if_absent
+from gpufleet.telemetry import memory
 
 IDLE_SUBMISSIONS = 200
+WARM_UP = 20
 BURST = 2000
 CLUSTERS = 10
-_CONCURRENCY = 16
+_PAUSE = (0.05, 0.15)  # seconds between submissions at idle
+_PATIENCE = 120.0
 
 
 @dataclass
@@ -33,37 +41,50 @@ class _Seen:
     """When each object was first seen in a cluster (epoch seconds)."""
 
     at: dict[str, float] = field(default_factory=dict)
+    _waiting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def apply(self, change: Replaced[Any] | Changed[Any] | Removed[Any]) -> None:
         """Notes new objects."""
         items = change.items if isinstance(change, Replaced) else [change.item]
         for item in items:
-            self.at.setdefault(item["metadata"]["name"], time.time())
+            name = item["metadata"]["name"]
+            if name not in self.at:
+                self.at[name] = time.time()
+                if (waiting := self._waiting.pop(name, None)) is not None:
+                    waiting.set_result(None)
+
+    async def wait(self, name: str) -> float:
+        """Returns when an object was seen. Raises TimeoutError."""
+        if name not in self.at:
+            waiting = self._waiting[name] = asyncio.get_running_loop().create_future()
+            async with asyncio.timeout(_PATIENCE):
+                await waiting
+        return self.at[name]
 
 
-async def measure(report: Report, broker: str, bootstrap: str = "") -> None:
-    """Measures on one broker; ``bootstrap`` empty is the embedded one."""
+async def measure(report: Report, broker: str, bootstrap: str = "", broker_pid: int = 0) -> None:
+    """Measures on one broker; ``bootstrap`` empty is the embedded one, ``broker_pid`` 0 one that runs elsewhere."""
     goal = "< 25 ms" if bootstrap else "< 40 ms"
+    memory.own()
     system = System(fleet=clusters(CLUSTERS, 25), bootstrap=bootstrap, simulation=(("namespace", NAMESPACE),))
     async with system:
-        consumer = AIOKafkaConsumer(
-            "gpufleet.placements", bootstrap_servers=system.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=5
-        )
         producer = AIOKafkaProducer(bootstrap_servers=system.bootstrap, acks="all")
-        await consumer.start()
         await producer.start()
         watch = _Watch(system)
         await watch.start()
+        processes = {name: child.pid for name, child in system.children.items()}
+        pid = system.broker.pid if system.broker is not None else broker_pid
+        processes |= {"broker": pid} if pid else {}
         try:
             await producer.send_and_wait("gpufleet.policies", policy(), POLICY.encode())
-            await _idle(report, broker, goal, consumer, producer, watch)
-            await _burst(report, broker, consumer, producer, watch)
-            await _bare_kafka(report, broker, system.bootstrap)
-            await _bare_client(report, watch.clients[0])
+            memory.settle()
+            await _idle(report, broker, goal, system, producer, watch, processes)
+            await _burst(report, broker, system, producer, watch, processes)
+            report.add(f"{broker}: bare aiokafka, as many in and out", await bare.kafka(system.bootstrap, BURST), "/s")
+            report.add(f"{broker}: bare client, one cluster", await bare.kubernetes(watch.clients[0], BURST), "/s")
         finally:
             await watch.stop()
             await producer.stop()
-            await consumer.stop()
 
 
 class _Watch:
@@ -98,115 +119,73 @@ class _Watch:
 
 
 async def _idle(
-    report: Report, broker: str, goal: str, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, watch: _Watch
+    report: Report,
+    broker: str,
+    goal: str,
+    system: System,
+    producer: AIOKafkaProducer,
+    watch: _Watch,
+    processes: Mapping[str, int],
 ) -> None:
-    decided: list[float] = []
-    applied: list[float] = []
-    for index in range(IDLE_SUBMISSIONS + 10):
-        name = f"idle-{index}"
-        key, value = deployment(name)
+    """One submission after the other, each when the one before has long become quiet."""
+    chance = random.Random(7)
+    applied: dict[str, float] = {}
+    foreign = others(())
+    for index in range(WARM_UP + IDLE_SUBMISSIONS):
+        if index == WARM_UP:
+            foreign = others(processes.values())
+        key, value = deployment(f"idle-{index}")
         begun = time.time()
         await producer.send_and_wait("gpufleet.workloads", value, key.encode())
-        seen = await _placement(consumer, key)
-        await _until(lambda name=name: name in watch.seen.at)  # type: ignore[misc]
-        if index >= 10:  # the first ones warm up
-            decided.append(seen - begun)
-            applied.append(watch.seen.at[name] - begun)
-    report.latencies(f"{broker}: produce to placement seen by a reader, at idle", decided, goal)
-    report.latencies(f"{broker}: produce to object seen in its cluster, at idle", applied, "< 100 ms")
+        applied[key] = await watch.seen.wait(f"idle-{index}") - begun
+        await asyncio.sleep(chance.uniform(*_PAUSE))
+    report.add(f"{broker}, at idle: CPU of other programs meanwhile", foreign(), "% of core")
+    measured = list(applied)[WARM_UP:]
+    placed = _placements(system)
+    seconds = [placed[key].seconds for key in measured]
+    report.latencies(f"{broker}, at idle: produce to acknowledged placement", seconds, goal)
+    report.latencies(f"{broker}, at idle: produce to object seen", [applied[key] for key in measured], "< 100 ms")
 
 
 async def _burst(
-    report: Report, broker: str, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, watch: _Watch
+    report: Report,
+    broker: str,
+    system: System,
+    producer: AIOKafkaProducer,
+    watch: _Watch,
+    processes: Mapping[str, int],
 ) -> None:
-    names = [f"burst-{index}" for index in range(BURST)]
-    wanted = {f"{NAMESPACE}/Deployment/{name}" for name in names}
+    submissions = {f"burst-{index}": deployment(f"burst-{index}") for index in range(BURST)}
+    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
+    foreign = others(processes.values())
     begun = time.time()
-    for name in names:
-        key, value = deployment(name)
+    for key, value in submissions.values():
         await producer.send("gpufleet.workloads", value, key.encode())
     await producer.flush()
-    last = begun
-    while wanted:
-        for records in (await consumer.getmany(timeout_ms=1000)).values():
-            for record in records:
-                wanted.discard(record.key.decode())
-                last = time.time()
-    report.add(f"{broker}: placements of {BURST} submissions at once", BURST / (last - begun), "per second")
-    await _until(lambda: all(name in watch.seen.at for name in names), 300)
-    done = max(watch.seen.at[name] for name in names)
-    report.add(f"{broker}: objects applied of {BURST} submissions at once", BURST / (done - begun), "per second")
+    applied = [await watch.seen.wait(name) for name in submissions]
+    report.add(f"{broker}, burst: CPU of other programs meanwhile", foreign(), "% of core")
+    placed = _placements(system)
+    last = max(placed[key].at for key, _ in submissions.values())
+    report.add(f"{broker}, burst of {BURST}: placements acknowledged", BURST / (last - begun), "/s")
+    report.add(f"{broker}, burst of {BURST}: objects applied", BURST / (max(applied) - begun), "/s")
+    for name, pid in sorted(processes.items()):
+        spent = (cpu_seconds(pid) - before[name]) / BURST * 1000
+        report.add(f"{broker}, burst of {BURST}: CPU of {name} per submission", spent, "ms")
 
 
-async def _placement(consumer: AIOKafkaConsumer, key: str) -> float:
-    """Waits for a record of a key; returns when it was seen."""
-    while True:
-        for records in (await consumer.getmany(timeout_ms=10_000)).values():
-            if any(record.key.decode() == key for record in records):
-                return time.time()
+@dataclass(frozen=True)
+class _Placed:
+    """When the broker had acknowledged a placement (epoch seconds), and how long after the workload's record."""
+
+    at: float
+    seconds: float
 
 
-async def _until(condition: Callable[[], bool], limit: float = 30.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the benchmark waited too long")
-        await asyncio.sleep(0.0005)
-
-
-async def _bare_kafka(report: Report, broker: str, bootstrap: str) -> None:
-    """A consumer that answers every record with one, without thinking."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic("bench.in", 1, 1), NewTopic("bench.out", 1, 1)])
-    await admin.close()
-    source = AIOKafkaConsumer(
-        "bench.in", bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=5
-    )
-    answers = AIOKafkaConsumer(
-        "bench.out", bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=5
-    )
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    for client in (source, answers, producer):
-        await client.start()
-    try:
-        begun = time.time()
-        for index in range(BURST):
-            key, value = deployment(f"bare-{index}")
-            await producer.send("bench.in", value, key.encode())
-        relayed = asyncio.create_task(_relay(source, producer))
-        seen = 0
-        while seen < BURST:
-            seen += sum(len(records) for records in (await answers.getmany(timeout_ms=1000)).values())
-        seconds = time.time() - begun
-        await relayed
-        report.add(f"{broker}: bare aiokafka, the same records in and out", BURST / seconds, "per second")
-    finally:
-        for client in (source, answers, producer):
-            await client.stop()
-
-
-async def _relay(source: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
-    relayed = 0
-    while relayed < BURST:
-        for records in (await source.getmany(timeout_ms=1000)).values():
-            for record in records:
-                await producer.send("bench.out", record.value, record.key)
-                relayed += 1
-
-
-async def _bare_client(report: Report, client: KubeClient) -> None:
-    """Creates as many Deployments by server-side apply as fast as the client can."""
-    import json
-
-    slots = asyncio.Semaphore(_CONCURRENCY)
-
-    async def one(index: int) -> None:
-        async with slots:
-            manifest = json.loads(deployment(f"bare-{index}")[1])["manifest"]
-            await create_if_absent(client, manifest, field_manager="bench")
-
-    work: list[Awaitable[None]] = [one(index) for index in range(BURST)]
-    begun = time.time()
-    await asyncio.gather(*work)
-    report.add("bare Kubernetes client: server-side applies, one cluster", BURST / (time.time() - begun), "per second")
+def _placements(system: System) -> dict[str, _Placed]:
+    """Returns the first placement of each workload, from the scheduler's log."""
+    found: dict[str, _Placed] = {}
+    for line in (system.root / "logs" / "scheduler.log").read_text(encoding="utf-8").splitlines():
+        if '"workload.placed"' in line and "seconds" in (entry := json.loads(line)):
+            at = datetime.fromisoformat(entry["timestamp"]).timestamp()
+            found.setdefault(entry["workload"], _Placed(at, entry["seconds"]))
+    return found

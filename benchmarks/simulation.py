@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import fleet
-from benchmarks.idle import cpu_seconds, memory
+from benchmarks.machine import cpu_seconds, memory
 from benchmarks.report import Report
 from gpufleet.embedded.process import SupervisedProcess
 from gpufleet.kube.access import connect
