@@ -210,6 +210,17 @@ REASONS: Mapping[Code, Explanation] = {
         "others were chosen: those that have it already, those with more room, then the first by name.",
         "None needed; raise maxGroups if the cluster is to be used too.",
     ),
+    Code.PREEMPTED: Explanation(
+        "The workload lost pods in this cluster to another one: of higher priority, or of a quota that is guaranteed "
+        "what this workload had borrowed. The message names it. It is back in the queue at its old place.",
+        "None needed: it is placed again where there is room. Give it a higher priority, or a quota with a larger min, "
+        "if it should not yield.",
+    ),
+    Code.PREEMPTS: Explanation(
+        "There was no room, and the workloads that the message names yielded theirs. Its pods start when those of the "
+        "victims have stopped.",
+        "None needed. With preemptionPolicy: Never in its PriorityClass it would have waited.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

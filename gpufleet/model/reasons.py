@@ -61,6 +61,8 @@ class Code(StrEnum):
     NO_QUOTA = "NoQuota"
     SPREAD_UNMET = "SpreadUnmet"
     SPREAD_CHOSE_OTHERS = "SpreadChoseOthers"
+    PREEMPTED = "Preempted"
+    PREEMPTS = "Preempts"
 
 
 @value(frozen=True, slots=True)

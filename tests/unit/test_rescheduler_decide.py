@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpufleet.model.cluster import ComponentPods, Health, Inventory, WorkloadPods
@@ -15,7 +17,7 @@ from gpufleet.model.placement import (
     Version,
     WorkloadHealth,
 )
-from gpufleet.model.reasons import Verdict
+from gpufleet.model.reasons import Code, Reason, Verdict
 from services.rescheduler.core import Limits, State, decide
 from services.rescheduler.core import events as ev
 
@@ -73,6 +75,13 @@ def test_a_pod_pending_for_29_seconds_stays_and_for_31_moves_at_the_check(since:
         assert (cap.cluster, cap.max_replicas, cap.code) == ("a", 1, "PendingTooLong")
         assert cap.until == 120.0 + 300.0
         assert out.evictions[0].judged == Version(1, 1)
+
+
+@pytest.mark.parametrize(("at", "moves"), [(120.0, False), (360.0, True)])
+def test_a_preemptor_waits_for_its_victims_to_stop(at: float, moves: bool) -> None:
+    found = replace(placement(a=3), reasons=(Reason(Code.PREEMPTS, "", "a"),), decided_at=60.0)
+    state = start(placed(found), pods(LLM, "a", bound=1, since=(61.0, 61.0)))
+    assert bool(decide(state, [], at).evictions) is moves
 
 
 def test_pods_are_looked_at_every_two_minutes_and_the_clock_is_asked_for_only_if_something_is_pending() -> None:

@@ -45,8 +45,8 @@ def test_a_deployment_gets_as_many_replicas_as_its_quota_has_room_for() -> None:
     assert w.placement(LLM).verdict is Verdict.PARTIALLY_SCHEDULED
     assert w.placement(LLM).placed == 4
     assert w.codes(LLM) == {"": "QuotaExceeded"}
-    assert w.message(LLM) == "Insufficient quota(nvidia.com/gpu) in quota team: needs 1, 0 of max 4 is used"
-    assert w.placement(LLM).reasons[0].needs.startswith("quota team:")
+    assert w.message(LLM) == "Insufficient quota(nvidia.com/gpu) in quota team: needs 1, 4 of max 4 is used"
+    assert w.placement(LLM).reasons[0].needs == "quota team: 1 more nvidia.com/gpu in max"
 
 
 def test_what_is_placed_whole_waits_for_all_of_its_quota() -> None:
@@ -94,7 +94,7 @@ def test_a_changed_tree_wakes_who_waits_and_takes_nothing_away() -> None:
 
 
 def test_a_quota_above_bounds_too() -> None:
-    w = world(quota("org", 4, 4, children=(quota("one", 2, 4, "test"), quota("two", 2, 4))))
+    w = world(quota("org", 4, 4, children=(quota("one", 1, 4, "test"), quota("two", 2, 4))))
     w.submit(labelled(deployment("other", 3), quota="two"))
     w.submit(deployment(replicas=3))
     assert w.placement(LLM).placed == 1

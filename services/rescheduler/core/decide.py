@@ -22,6 +22,7 @@ from gpufleet.model.placement import (
     Version,
     WorkloadHealth,
 )
+from gpufleet.model.reasons import Code
 from services.rescheduler.core import events as ev
 from services.rescheduler.core.state import Limits, State, Tracked
 
@@ -209,7 +210,10 @@ def _caps(state: State, tracked: Tracked, share: ClusterShare, now: float) -> It
         code = {FailureClass.START: START_FAILED, FailureClass.USER: USER_FAILURE}.get(failed.failure, INFRASTRUCTURE)
         yield ClusterCap(share.cluster, 0, until, code, failed.message or "the job failed in this cluster")
         return
-    long = sum(1 for since in _unschedulable(tracked, share.cluster) if now - since > limits.pending_after)
+    # Before that its pods wait for the pods of its victims to stop.
+    earliest = placement.decided_at + limits.preemption_grace if _preempts(placement, share.cluster) else 0.0
+    waiting = _unschedulable(tracked, share.cluster)
+    long = sum(1 for since in waiting if now - max(since, earliest) > limits.pending_after)
     if not long:
         return
     running = sum(c.bound + c.finished for _, c in tracked.pods[share.cluster].components)
@@ -227,6 +231,10 @@ def _caps(state: State, tracked: Tracked, share: ClusterShare, now: float) -> It
 def share_is_whole(placement: Placement) -> bool:
     """Returns whether the workload is placed whole (several components are never split)."""
     return any(len(share.components) > 1 for share in placement.shares)
+
+
+def _preempts(placement: Placement, cluster: str) -> bool:
+    return any(reason.code is Code.PREEMPTS and reason.cluster == cluster for reason in placement.reasons)
 
 
 def _unschedulable(tracked: Tracked, cluster: str) -> list[float]:

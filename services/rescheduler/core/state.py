@@ -16,6 +16,8 @@ class Limits:
     ``check_every``: how often pods are looked at. ``pending_after``: how long a pod may be unschedulable.
     ``cool_down``: how long a cluster that lost replicas may not have them back. ``max_redispatch``: how often a job
     is sent elsewhere after an infrastructure failure. ``moves_per_minute``: bound over the fleet.
+    ``preemption_grace``: how long a preemptor's pods may wait for those of its victims to stop, before they count as
+    unschedulable.
     """
 
     check_every: float = 120.0
@@ -26,6 +28,7 @@ class Limits:
     backoff_most: float = 300.0
     moves_per_minute: int = 120
     history: int = 20
+    preemption_grace: float = 120.0
 
 
 @dataclass(slots=True)

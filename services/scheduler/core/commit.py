@@ -120,6 +120,7 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
                 keys = state.on_cluster[share.cluster] = set()
             keys.add(entry.key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
+    state.victims.changed(entry.key)
     if state.quotas.root is not None:
         state.quotas.update(entry.key, entry.current, placement)
     if draft is None:

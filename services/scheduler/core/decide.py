@@ -80,6 +80,10 @@ def _work(state: State, now: float, out: Outputs) -> None:
             entry = state.entry(key)
             settle.settle(state, entry, mode, now, out)
             state.forget(entry)
+            for victim in state.evicted:
+                state.ask(victim, Mode.FILL)
+                heapq.heappush(heap, (state.order(state.entry(victim)), victim))
+            state.evicted.clear()
             if waited_in is not None and state.queue.class_of(key) != waited_in:
                 # It has left its class, so the next one may fit too.
                 head = state.queue.head(waited_in)

@@ -62,7 +62,7 @@ def prepare(
         lost = member.removed or cluster in candidates.evict or cluster in refused
         if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
             lost = True
-        kept = _bounded(share, bounds.get(cluster), entry.pods.get(cluster), at_once=at_once)
+        kept = bounded(share, bounds.get(cluster), entry.pods.get(cluster), at_once=at_once)
         if kept is not None and not lost and _meant(state, candidates.tier_of, cluster):
             before[cluster] = kept
     policies = state.resource_policies.get(workload.namespace)
@@ -112,7 +112,7 @@ def _meant(state: State, tier_of: dict[str, int], cluster: str) -> bool:
     return cluster in tier_of or state.fleet.member(cluster).spec is None
 
 
-def _bounded(
+def bounded(
     share: ClusterShare, bound: int | None, pods: WorkloadPods | None, *, at_once: bool
 ) -> ClusterShare | None:
     """Returns what an eviction leaves of a share: all, some of a divided one, or nothing.

@@ -44,6 +44,22 @@ def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
     return max((c.value for c in classes.values() if c.global_default), default=0)
 
 
+def preempts(workload: Workload, classes: Mapping[str, PriorityClass]) -> bool:
+    """Returns whether a workload may take the place of others: unless its class says `preemptionPolicy: Never`."""
+    named = classes.get(workload.priority_class)
+    if named is not None:
+        return named.preempts
+    if workload.priority is not None:
+        return True
+    if not workload.priority_class:
+        for component in workload.components:
+            known = classes.get(component.priority_class)
+            if known is not None and component.name != "Master":
+                return known.preempts
+    default = max((c for c in classes.values() if c.global_default), key=lambda c: c.value, default=None)
+    return default is None or default.preempts
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaNeed:
     """The least that would help who waits for its quota: so much more in a leaf, preemptible or not."""

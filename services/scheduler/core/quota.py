@@ -239,13 +239,14 @@ class Quotas:
                     held = node.firm.get(name, 0) - (mine.get(name, 0) if own is not None and own.firm else 0)
                     here = max(0, node.min.get(name, 0) - held) // amount
                     if here < room:
-                        room, short = here, Shortfall(node.name, name, amount, held, node.min.get(name, 0), "min")
+                        room = here
+                        short = Shortfall(node.name, name, amount, held + here * amount, node.min.get(name, 0), "min")
                 limit = node.max.get(name)
                 if limit is not None:
                     used = node.used.get(name, 0) - mine.get(name, 0) + node.lent(name, leaf.path)
                     here = max(0, limit - used) // amount
                     if here < room:
-                        room, short = here, Shortfall(node.name, name, amount, used, limit, "max")
+                        room, short = here, Shortfall(node.name, name, amount, used + here * amount, limit, "max")
         return room, short
 
 

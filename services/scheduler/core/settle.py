@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import admit, assign, commit, ending, unit_fill
+from services.scheduler.core import admit, assign, commit, ending, takeover, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -179,7 +179,14 @@ def _decide(
     if state.quotas.root is not None and not draft.blocked:
         admit.admit(draft)
     place(draft)
+    takeover.attempt(draft, out)
     verdict = _verdict(draft)
+    if placement is not None and unchanged and (verdict is not Verdict.SCHEDULED or placement.decided_at == now):
+        # Who was preempted goes on being told so until it has a place again.
+        draft.reasons[:0] = [r for r in placement.reasons if r.code is Code.PREEMPTED]
+    if placement is not None and unchanged:
+        kept = {share.cluster for share in draft.shares}
+        draft.reasons[:0] = [r for r in placement.reasons if r.code is Code.PREEMPTS and r.cluster in kept]
     reasons = tuple(draft.reasons)
     leaving = commit.leaving(state, entry, draft.shares)
     if leaving and draft.shares:

@@ -45,7 +45,7 @@ def _share(draft: Draft, cluster: str, wanted: Mapping[str, int]) -> ClusterShar
         if more > 0:
             new = True
             slots.extend(unit_fill.fill(draft, member, more, kept))
-        return _noted(draft, member, before, ClusterShare(cluster, components, _merged(draft, slots)), new=new)
+        return _noted(draft, member, before, ClusterShare(cluster, components, merged(draft, slots)), new=new)
     way = way_in(draft, cluster)
     if before is not None and (bound := way_of_share(draft, before)) is not None:
         way = bound
@@ -57,7 +57,7 @@ def _share(draft: Draft, cluster: str, wanted: Mapping[str, int]) -> ClusterShar
         if more > 0:
             new = True
             slots.extend(_take(member, part, more, way, stock=draft.stock))
-    share = ClusterShare(cluster, components, _merged(draft, slots, sort=before is not None))
+    share = ClusterShare(cluster, components, merged(draft, slots, sort=before is not None))
     return _noted(draft, member, before, share, new=new)
 
 
@@ -152,7 +152,8 @@ def _take_packed(draft: Draft, member: Member, slots: tuple[Slot, ...]) -> None:
 _RANK = {Source.RUNNING: 0, Source.VIRTUAL: 1, Source.ELASTIC: 2}
 
 
-def _merged(draft: Draft, slots: list[Slot], *, sort: bool = True) -> tuple[Slot, ...]:
+def merged(draft: Draft, slots: list[Slot], *, sort: bool = True) -> tuple[Slot, ...]:
+    """Returns slots with equal ones together; sorted, so that what goes first when scaling in is last."""
     merged: dict[Slot, int] = {}
     for slot in slots:
         key = replace(slot, count=0)

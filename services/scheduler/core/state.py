@@ -11,6 +11,7 @@ from gpufleet.model.policy import PriorityClass, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division, Workload
 from services.scheduler.core.capacity import Fleet
+from services.scheduler.core.credit import Credits
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.filter import CandidateCache
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
@@ -20,6 +21,7 @@ from services.scheduler.core.quota import Quotas
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Way
+from services.scheduler.core.victims import Victims
 
 # Verdicts that stand until the submission changes or somebody asks to reschedule.
 FINAL = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.GIVEN_UP})
@@ -137,6 +139,9 @@ class State:
         self.resource_policies: dict[str, dict[str, ResourcePolicy]] = {}  # namespace, name
         self.priority_classes: dict[str, PriorityClass] = {}
         self.quotas = Quotas()
+        self.victims = Victims()
+        self.credits = Credits()
+        self.ranked = False  # whether priorities differ, so that somebody may be preempted
         self.entries: dict[str, Entry] = {}
         self.candidates = CandidateCache()
         self.queue = Queue(self.settings)
@@ -149,6 +154,7 @@ class State:
         # Work of the batch in hand.
         self.pending: dict[str, Mode] = {}
         self.grown: dict[str, None] = {}  # clusters that may have gained room
+        self.evicted: list[str] = []  # who lost its place to another
         # Indexes over the entries.
         self.by_policy: dict[str, set[str]] = {}
         self.on_cluster: dict[str, set[str]] = {}

@@ -104,7 +104,7 @@ def _inventory_changed(batch: Batch, event: InventoryChanged) -> None:
     member = state.fleet.member(event.inventory.cluster)
     stale = member.stale(batch.now, state.settings.stale_after)
     before = state.fleet.generation
-    changed = state.fleet.observed(event.inventory)
+    changed = state.fleet.observed(state.credits.observed(state, event.inventory))
     if state.fleet.generation != before:
         _candidates_changed(state, member.name)
     elif changed or stale:
@@ -123,6 +123,8 @@ def _pods_changed(batch: Batch, event: PodsChanged) -> None:
         return
     entry.pods[event.pods.cluster] = event.pods
     ledger.update(state, entry, batch.now)
+    state.victims.changed(entry.key)
+    state.credits.refresh(state, event.pods.cluster)
 
 
 def _pods_gone(batch: Batch, event: PodsGone) -> None:
@@ -130,6 +132,7 @@ def _pods_gone(batch: Batch, event: PodsGone) -> None:
     entry = state.entries.get(event.workload)
     if entry is not None and entry.pods.pop(event.cluster, None) is not None:
         ledger.update(state, entry, batch.now)
+        state.credits.refresh(state, event.cluster)
         state.forget(entry)
 
 
@@ -150,6 +153,7 @@ def _workload_submitted(batch: Batch, event: WorkloadSubmitted) -> None:
     )
     entry.deleted, entry.unreadable = False, ""
     entry.set_workload(workload)
+    state.ranked = state.ranked or workload.priority is not None
     state.in_namespace.setdefault(workload.namespace, set()).add(workload.key)
     if not repeated:
         ledger.update(state, entry, batch.now)
@@ -245,11 +249,14 @@ def _quotas_changed(state: State) -> None:
     """Charges everything anew, and tries whatever waits: it may count in another quota now."""
     for key, entry in state.entries.items():
         state.quotas.update(key, entry.current, entry.placement)
+    state.victims.all_changed(state.entries)
     for head in state.queue.heads():
         state.ask(head, Mode.FILL)
 
 
 def _ranks_changed(state: State) -> None:
+    state.ranked = True
+    state.victims.all_changed(state.entries)
     for head in state.queue.heads():
         state.ask(head, Mode.FILL)
 

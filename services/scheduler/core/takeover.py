@@ -1,0 +1,202 @@
+"""The step after the division: what found no room takes it from others, if anybody has to yield (specification 4).
+
+The victims lose their pods and go back into the queue at their old place, and the preemptor is placed at once: its
+reservation holds the room from then on. If it could not run after all, nobody is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpufleet.model.placement import ClusterShare, Placement
+from gpufleet.model.policy import DivisionType
+from gpufleet.model.reasons import Code, Reason, Verdict
+from services.scheduler.core import commit
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.claim import Claim
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.outputs import Outputs
+from services.scheduler.core.place import partial, whole
+from services.scheduler.core.preempt import Loss, Preemption, Search, usable
+from services.scheduler.core.prepare import bounded
+from services.scheduler.core.queue import preempts
+from services.scheduler.core.quota import preemptible
+from services.scheduler.core.room import eligible, way_of_share
+from services.scheduler.core.slots import merged
+from services.scheduler.core.units import Way
+from services.scheduler.core.victims import Piece
+
+_SHORTAGES = frozenset(
+    {
+        Code.INSUFFICIENT_RESOURCES,
+        Code.NO_STOCK,
+        Code.GANG_DOES_NOT_FIT,
+        Code.NO_UNIT_HAS_ROOM,
+        Code.QUOTA_EXCEEDED,
+        Code.HIGHER_GROUP_TOOK_ALL,
+    }
+)
+# A reason names so many victims; the others are counted.
+_NAMED = 5
+
+
+def attempt(draft: Draft, out: Outputs) -> bool:
+    """Makes room for what a draft could not place, if it may and can; returns whether it did."""
+    state, workload = draft.state, draft.workload
+    placed = sum(share.replicas for share in draft.shares)
+    missing = draft.replicas - placed
+    if missing <= 0 or draft.blocked or draft.quota is Code.NO_QUOTA or not (state.ranked or state.quotas.root):
+        return False
+    division = draft.policy.placement.division
+    at_once = whole(workload, division, is_gang=draft.policy.placement.gang)
+    if not workload.components or (at_once and placed):
+        return False
+    if not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC):
+        return False
+    if not preempts(workload, state.priority_classes):
+        return False
+    state.victims.catch_up(state)
+    found = _search(draft, placed, missing, at_once=at_once)
+    if found is None:
+        return False
+    out.count("preemptions")
+    _evict(draft, found, out)
+    _take(draft, found, at_once=at_once)
+    return True
+
+
+def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemption | None:
+    state, workload = draft.state, draft.workload
+    counts = {c.name: c.replicas if at_once else 1 for c in workload.components if c.replicas}
+    claim = Claim(
+        state.quotas,
+        -state.order(draft.entry)[0],
+        draft.leaf,
+        not preemptible(workload),
+        state.quotas.needs(workload, counts) if draft.leaf is not None else (),
+        0 if at_once else placed,
+        state.quotas.charge_of(draft.entry.key),
+    )
+    search = Search(state.victims, claim, draft.entry.key, counts)
+    tiers = _tiers(draft)
+    some = partial(draft) and not at_once
+    wanted = [1 if at_once else missing]
+    if some:
+        inside = next((n for n in range(missing, 0, -1) if claim.fits(n, {})), 0)
+        wanted += sorted({inside, claim.guaranteed(missing)} - {0, missing}, reverse=True)
+    for units in wanted:
+        found = search.best(tiers, units)
+        if found is None and draft.quota is not None:
+            found = search.elsewhere(tiers, units, sorted(state.fleet.members))
+        if found is not None and found.losses:
+            return found
+    return search.most(tiers, missing) if some and missing > 1 else None
+
+
+def _tiers(draft: Draft) -> list[list[tuple[Member, Way]]]:
+    spoken = len(draft.reasons)
+    tiers = []
+    shares = {share.cluster: share for share in draft.shares}
+    for tier in draft.candidates.tiers:
+        members = []
+        for member in tier.members:
+            if not eligible(draft, member):
+                continue
+            share = shares.get(member.name)
+            way = way_of_share(draft, share) if share is not None and share.slots else usable(draft.ways)
+            if way is None or usable([way]) is None:
+                continue
+            have = share.replicas if share is not None else 0
+            limit = min(way.limit, draft.caps.get(member.name, way.limit)) - have
+            if limit > 0:
+                members.append((member, replace(way, limit=limit)))
+        tiers.append(members)
+    del draft.reasons[spoken:]
+    return tiers
+
+
+def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
+    """Takes what the victims lose, and tells them who has their place."""
+    state, now = draft.state, draft.now
+    rank = -state.order(draft.entry)[0]
+    for loss in found.losses:
+        entry = state.entries[loss.victim.key]
+        placement = entry.placement
+        if placement is None:
+            continue
+        state.credits.add(loss.cluster, entry.key, _pieces(loss))
+        why = "of higher priority" if rank > loss.victim.rank.priority else "whose quota is guaranteed it"
+        reason = Reason(
+            Code.PREEMPTED,
+            f"lost {loss.pods} of {loss.victim.pods} pods to {draft.entry.key} (priority {rank}), {why}",
+            loss.cluster,
+        )
+        shares = _left(placement, loss)
+        commit.record(
+            state,
+            entry,
+            out,
+            now,
+            verdict=Verdict.PARTIALLY_SCHEDULED if shares else Verdict.QUEUED,
+            shares=shares,
+            reasons=(*(r for r in placement.reasons if r.code is Code.PREEMPTED and r.cluster != loss.cluster), reason),
+            replicas=placement.replicas,
+            policy=placement.policy,
+            inputs=placement.inputs,
+            uid=placement.uid,
+        )
+        out.count("preempted_pods", loss.pods)
+        state.evicted.append(entry.key)
+    for cluster in sorted({loss.cluster for loss in found.losses}):
+        state.credits.refresh(state, cluster)
+        draft.taken.discard(cluster)
+
+
+def _left(placement: Placement, loss: Loss) -> tuple[ClusterShare, ...]:
+    shares = []
+    for share in placement.shares:
+        left = bounded(share, share.replicas - loss.pods, pods.get(share.cluster), at_once=not loss.victim.divisible)
+        if share.cluster != loss.cluster:
+            shares.append(share)
+        elif left is not None:
+            shares.append(left)
+    return tuple(shares)
+
+
+def _pieces(loss: Loss) -> list[Piece]:
+    pieces, left = [], loss.pods
+    for piece in reversed(loss.victim.pieces):
+        count = min(piece.pods, left)
+        if count:
+            pieces.append(piece._replace(pods=count))
+            left -= count
+    return pieces
+
+
+def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
+    """Gives the workload the room that was made."""
+    shares = {share.cluster: share for share in draft.shares}
+    known = shares.get(found.cluster)
+    if at_once:
+        counts = {c.name: c.replicas for c in draft.workload.components}
+    else:
+        name = draft.workload.components[0].name
+        counts = {name: (known.replicas if known is not None else 0) + found.units}
+    slots = [*(known.slots if known is not None else ()), *found.slots]
+    shares[found.cluster] = ClusterShare(
+        found.cluster, tuple(sorted(counts.items())), merged(draft, slots, sort=known is not None)
+    )
+    draft.shares = tuple(shares[cluster] for cluster in sorted(shares))
+    draft.taken.discard(found.cluster)
+    draft.state.fleet.touch(draft.member(found.cluster))
+    if sum(share.replicas for share in draft.shares) >= draft.replicas:
+        draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]
+        draft.quota = None
+    draft.reasons.insert(0, _told(found))
+
+
+def _told(found: Preemption) -> Reason:
+    losses = sorted(found.losses, key=lambda loss: (-loss.pods, loss.victim.key))
+    names = ", ".join(f"{loss.victim.key} ({loss.pods})" for loss in losses[:_NAMED])
+    more = f" and {len(losses) - _NAMED} more" if len(losses) > _NAMED else ""
+    return Reason(Code.PREEMPTS, f"takes the place of {names}{more}", found.cluster)

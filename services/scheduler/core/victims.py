@@ -1,0 +1,212 @@
+"""Who could make room: what runs where, by priority and quota, kept only as far as somebody asks.
+
+A workload that changes is only noted; it is looked at again when the next search needs it. So without preemption
+nothing is kept but a set of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpufleet.model.placement import ClusterShare, Placement, Source
+from gpufleet.model.quota import Amounts
+from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Division
+from services.scheduler.core import ledger
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.quota import preemptible
+from services.scheduler.core.reserve import part_of
+from services.scheduler.core.shapes import Shape
+
+if TYPE_CHECKING:
+    from services.scheduler.core.state import Entry, State
+
+_LIVE = (Verdict.SCHEDULED, Verdict.PARTIALLY_SCHEDULED)
+
+
+class Rank(NamedTuple):
+    """Who may be taken by whom depends on nothing else: priority, quota, and whether it may be taken at all."""
+
+    priority: int
+    leaf: str
+    firm: bool
+
+
+class Piece(NamedTuple):
+    """Pods of one component on one node class."""
+
+    component: str
+    pool: str
+    shape: Shape
+    pods: int
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """One workload's share of a cluster. ``divisible``: it may lose some of its pods; else it is taken whole.
+
+    ``unit`` is what one pod (or the whole) uses of its quota.
+    """
+
+    key: str
+    rank: Rank
+    arrival: int
+    divisible: bool
+    pods: int
+    pieces: tuple[Piece, ...]
+    unit: Amounts = ()
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a divisible one's pods."""
+        return self.pieces[0].shape
+
+
+@dataclass(slots=True)
+class Group:
+    """The victims of one rank in one cluster, and what they hold together, by node class and shape."""
+
+    victims: dict[str, Victim] = field(default_factory=dict)
+    held: dict[tuple[str, Shape], int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+class Victims:
+    """An index over placements, by cluster and rank."""
+
+    def __init__(self) -> None:
+        self._changed: set[str] = set()
+        self._ranks: dict[tuple[str, str], Rank] = {}
+        self._clusters_of: dict[str, tuple[str, ...]] = {}
+        self._groups: dict[str, dict[Rank, Group]] = {}
+        self._count: dict[Rank, int] = {}
+
+    def changed(self, key: str) -> None:
+        """Notes that a workload's placement, pods or priority may be others now."""
+        self._changed.add(key)
+
+    def all_changed(self, keys: Iterable[str]) -> None:
+        """Notes that priorities or quotas are others now."""
+        self._changed.update(keys)
+
+    def catch_up(self, state: State) -> None:
+        """Looks at what has changed."""
+        for key in sorted(self._changed):
+            self._forget(key)
+            entry = state.entries.get(key)
+            if entry is not None:
+                self._note(state, entry)
+        self._changed.clear()
+
+    def ranks(self) -> Iterable[Rank]:
+        """Returns every rank that somebody has."""
+        return self._count
+
+    def groups(self, cluster: str) -> dict[Rank, Group]:
+        """Returns a cluster's victims by rank."""
+        return self._groups.get(cluster, {})
+
+    def _forget(self, key: str) -> None:
+        for cluster in self._clusters_of.pop(key, ()):
+            rank = self._ranks.pop((key, cluster))
+            groups = self._groups[cluster]
+            group = groups[rank]
+            _add(group, group.victims.pop(key), -1)
+            if not group.victims:
+                del groups[rank]
+            self._count[rank] -= 1
+            if not self._count[rank]:
+                del self._count[rank]
+
+    def _note(self, state: State, entry: Entry) -> None:
+        placement = entry.placement
+        if placement is None or not _takeable(entry, placement):
+            return
+        clusters = []
+        for share in placement.shares:
+            found = _victim(state, entry, placement, share)
+            if found is None:
+                continue
+            clusters.append(share.cluster)
+            self._ranks[entry.key, share.cluster] = found.rank
+            group = self._groups.setdefault(share.cluster, {}).setdefault(found.rank, Group())
+            group.victims[entry.key] = found
+            _add(group, found, 1)
+            self._count[found.rank] = self._count.get(found.rank, 0) + 1
+        if clusters:
+            self._clusters_of[entry.key] = tuple(clusters)
+
+
+def _add(group: Group, victim: Victim, sign: int) -> None:
+    for piece in victim.pieces:
+        place = (piece.pool, piece.shape)
+        held = group.held.get(place, 0) + sign * piece.pods
+        if held:
+            group.held[place] = held
+        else:
+            del group.held[place]
+        for name, amount in piece.shape.pod.requests:
+            group.totals[name] = group.totals.get(name, 0) + sign * amount * piece.pods
+
+
+def _takeable(entry: Entry, placement: Placement) -> bool:
+    """Returns whether something of a placement may be taken back and placed again elsewhere."""
+    # Copies and static weights are placed whatever room there is, so taking them makes none.
+    return (
+        entry.current is not None
+        and placement.verdict in _LIVE
+        and placement.movable
+        and not placement.leaving
+        and not entry.deleted
+        and bool(placement.policy)
+    )
+
+
+def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShare) -> Victim | None:
+    workload, member = entry.current, state.fleet.members.get(share.cluster)
+    if workload is None or member is None:
+        return None
+    pieces = _pieces(state, entry, member, share)
+    if not pieces:
+        return None
+    divisible = (
+        len(share.components) == 1
+        and workload.division is Division.REPLICAS
+        and not workload.job
+        and (rule := state.policies.get(placement.policy)) is not None
+        and not rule.placement.gang
+    )
+    leaf = state.quotas.leaf_of(workload)
+    unit: Amounts = ()
+    if leaf is not None:
+        counts = {name: 1 if divisible else count for name, count in share.components}
+        unit = state.quotas.needs(workload, counts)
+    rank = Rank(-state.order(entry)[0], leaf.name if leaf is not None else "", not preemptible(workload))
+    arrival = entry.arrival if entry.arrival is not None else workload.arrival
+    return Victim(entry.key, rank, arrival, divisible, share.replicas, pieces, unit)
+
+
+def _pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> tuple[Piece, ...]:
+    """Returns on which node classes a share's pods are, as far as known; pods that wait for a node are nowhere."""
+    ways = ledger.ways_of(state, entry)
+    pods = entry.pods.get(share.cluster)
+    bound = {name: here.bound for name, here in pods.components} if pods is not None else {}
+    names = {pool.name for pool in member.pools}
+    found: list[Piece] = []
+    for slot in share.slots:
+        part = part_of(slot, ways)
+        if part is None or part.virtual is not None:
+            continue
+        count = slot.count
+        if slot.source is Source.ELASTIC:
+            count = min(count, bound.get(slot.component, 0))
+        else:
+            bound[slot.component] = max(0, bound.get(slot.component, 0) - count)
+        pool = slot.node_class
+        if pool not in names:
+            pool = next((p.name for p in member.pools if part.shape.admitted(p.identity)), "")
+        if count and pool:
+            found.append(Piece(slot.component, pool, part.shape, count))
+    return tuple(found)

@@ -1,0 +1,225 @@
+"""Preemption by priority and by quota: who has to go, who may not, and what becomes of both (specification 4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpufleet.model.policy import PriorityClass
+from gpufleet.model.reasons import Code, Verdict
+from gpufleet.model.resources import resources
+from gpufleet.model.workload import PodShape, Workload
+from services.scheduler.core.events import PolicyChanged
+from tests.support.quotas import GPU, quota, tree
+from tests.support.scheduling import World, amounts, deployment, gpus_free, job, node_class, policy
+
+LOW, MID, HIGH = PriorityClass("low", -10), PriorityClass("mid", 10), PriorityClass("high", 100)
+WANTED = "test/PyTorchJob/wanted"
+
+
+def world(*rules: Any, **clusters: Any) -> World:
+    w = World()
+    w.clusters(**clusters)
+    w.feed(*(PolicyChanged(rule) for rule in (LOW, MID, HIGH, *(rules or (policy(),)))))
+    return w
+
+
+def ranked(workload: Workload, rank: str) -> Workload:
+    return replace(workload, priority_class=rank)
+
+
+def dep(name: str, replicas: int, rank: str = "low", **rest: Any) -> Workload:
+    return ranked(deployment(name, replicas, **rest), rank)
+
+
+def train(name: str, workers: int, rank: str = "low", gpu: int = 1, **rest: Any) -> Workload:
+    return ranked(job(name, {"Worker": (workers, gpu)}, **rest), rank)
+
+
+def placed(w: World) -> dict[str, int]:
+    return {key.rpartition("/")[2]: p.placed for key, (_, p) in sorted(w.placements.items()) if p is not None}
+
+
+def test_a_deployment_loses_only_as_many_replicas_as_are_needed() -> None:
+    w = world(a=gpus_free(8))
+    w.submit(dep("victim", 8, arrival=1))
+    w.submit(train("wanted", 3, "high", arrival=2))
+    assert placed(w) == {"victim": 5, "wanted": 3}
+    assert w.placement(WANTED).verdict is Verdict.SCHEDULED
+    assert w.message(WANTED, "a") == "takes the place of test/Deployment/victim (3)"
+    victim = w.placement("test/Deployment/victim")
+    assert victim.verdict is Verdict.PARTIALLY_SCHEDULED
+    assert victim.reasons[0].code is Code.PREEMPTED
+    assert victim.reasons[0].message == (
+        "lost 3 of 8 pods to test/PyTorchJob/wanted (priority 100), of higher priority"
+    )
+    assert victim.queue_position == 1
+    assert dict(w.assignment("test/Deployment/victim", "a").components) == {"main": 5}
+
+
+def test_a_gang_goes_whole_and_waits_at_its_old_place() -> None:
+    w = world(a=gpus_free(8))
+    w.submit(train("first", 4, "low", arrival=1))
+    w.submit(train("second", 4, "low", arrival=2))
+    w.submit(train("later", 4, "low", arrival=3))
+    w.submit(train("wanted", 2, "high", arrival=4))
+    assert placed(w) == {"first": 4, "later": 0, "second": 0, "wanted": 2}
+    assert w.states("test/PyTorchJob/second") == {"a": "Removing"}
+    assert w.placement("test/PyTorchJob/second").queue_position == 1
+    assert w.placement("test/PyTorchJob/second").verdict in (Verdict.QUEUED, Verdict.UNSCHEDULABLE)
+
+
+@pytest.mark.parametrize("rank", ["mid", "high"])
+def test_nobody_of_equal_or_higher_priority_is_touched(rank: str) -> None:
+    w = world(a=gpus_free(4))
+    w.submit(dep("there", 4, rank, arrival=1))
+    w.submit(train("wanted", 4, "mid", arrival=2))
+    assert placed(w) == {"there": 4, "wanted": 0}
+
+
+def test_a_class_that_never_preempts_waits() -> None:
+    w = world(a=gpus_free(4))
+    w.feed(PolicyChanged(PriorityClass("polite", 1000, preempts=False)))
+    w.submit(dep("there", 4, arrival=1))
+    w.submit(train("wanted", 4, "polite", arrival=2))
+    assert placed(w) == {"there": 4, "wanted": 0}
+
+
+def test_what_could_not_run_then_evicts_nobody() -> None:
+    w = world(a=gpus_free(4), b=gpus_free(4))
+    w.submit(dep("there", 8, arrival=1))
+    w.submit(train("wanted", 6, "high", arrival=2))
+    assert placed(w) == {"there": 8, "wanted": 0}
+
+
+def test_free_room_and_stock_go_first() -> None:
+    w = world(policy(ecs_provision=True), a=gpus_free(4, stock=1))
+    w.submit(dep("there", 4, arrival=1))
+    w.submit(train("wanted", 4, "high", arrival=2))
+    assert placed(w) == {"there": 4, "wanted": 4}
+
+
+def test_the_lowest_priority_goes_first_and_of_equals_the_last_to_come() -> None:
+    w = world(a=gpus_free(8))
+    w.submit(dep("mid", 2, "mid", arrival=1))
+    w.submit(dep("old", 2, "low", arrival=2))
+    w.submit(dep("new", 4, "low", arrival=3))
+    w.submit(train("wanted", 5, "high", arrival=4))
+    assert placed(w) == {"mid": 2, "new": 0, "old": 1, "wanted": 5}
+
+
+def test_the_cluster_with_the_least_important_victims_is_taken() -> None:
+    w = world(policy(["a", "b"]), a=gpus_free(4), b=gpus_free(4))
+    w.submit(train("mid", 4, "mid", arrival=1))
+    w.submit(train("low", 4, "low", arrival=2))
+    (spared,) = w.assigned("test/PyTorchJob/mid")
+    w.submit(train("wanted", 4, "high", arrival=3))
+    assert placed(w) == {"low": 0, "mid": 4, "wanted": 4}
+    assert w.assigned(WANTED) != {spared: 4}
+
+
+def test_one_large_gang_goes_rather_than_two_small_ones() -> None:
+    w = world(a=gpus_free(4, 4))
+    w.submit(train("large", 4, "low", arrival=1))
+    w.submit(train("one", 2, "low", arrival=2))
+    w.submit(train("two", 2, "low", arrival=3))
+    w.submit(train("wanted", 4, "high", arrival=4))
+    assert placed(w) == {"large": 0, "one": 2, "two": 2, "wanted": 4}
+
+
+def test_tiers_are_tried_in_order() -> None:
+    w = world(policy(["a"], ["b"]), a=gpus_free(4), b=gpus_free(4))
+    w.submit(train("mid", 4, "mid", arrival=1))
+    w.submit(train("low", 4, "low", arrival=2))
+    w.submit(train("wanted", 4, "high", arrival=3))
+    # Who had to yield in the first tier takes, in turn, the place of who ranks lower in the second.
+    assert placed(w) == {"low": 0, "mid": 4, "wanted": 4}
+    assert (w.assigned(WANTED), w.assigned("test/PyTorchJob/mid")) == ({"a": 4}, {"b": 4})
+
+
+def test_the_victim_moves_on_if_there_is_room_elsewhere() -> None:
+    w = world(policy(), policy(["a"], name="only-a", kinds=[("kubeflow.org/v1", "PyTorchJob")], priority=1))
+    w.clusters(a=gpus_free(4), b=gpus_free(4))
+    w.submit(dep("victim", 4, arrival=1))
+    w.submit(dep("other", 4, "mid", arrival=2))
+    assert placed(w) == {"other": 4, "victim": 4}
+    w.submit(train("wanted", 2, "high", arrival=3))
+    found = placed(w)
+    assert (found["wanted"], found["other"]) == (2, 4)
+    assert found["victim"] == 2
+
+
+def test_a_deployment_preempts_for_the_replicas_that_it_lacks() -> None:
+    w = world(a=gpus_free(4), b=gpus_free(4))
+    w.submit(dep("victim", 6, arrival=1))
+    w.submit(dep("wanted", 5, "high", arrival=2))
+    assert placed(w) == {"victim": 3, "wanted": 5}
+
+
+def test_a_victim_that_still_runs_does_not_give_its_room_twice() -> None:
+    w = world(a=gpus_free(4))
+    w.submit(train("victim", 4, arrival=1))
+    w.snapshot("a", gpus_free(0, allocatable={**NODE, GPU: 4}), bound={})
+    w.bind("test/PyTorchJob/victim", "a", Worker=4)
+    w.submit(train("wanted", 3, "high", arrival=2))
+    assert placed(w) == {"victim": 0, "wanted": 3}
+    assert w.state.fleet.members["a"].debt == 0
+    # One GPU is left over; somebody else may have that, and no more.
+    w.submit(train("small", 1, "low", arrival=3))
+    w.submit(train("late", 1, "low", arrival=4))
+    assert placed(w) == {"late": 0, "small": 1, "victim": 0, "wanted": 3}
+    # The pods go one after the other, and then all is as it was promised.
+    w.bind("test/PyTorchJob/victim", "a", Worker=2)
+    w.observe("a", gpus_free(2, allocatable={**NODE, GPU: 4}))
+    assert placed(w) == {"late": 0, "small": 1, "victim": 0, "wanted": 3}
+    assert w.state.fleet.members["a"].debt == 0
+    w.bind("test/PyTorchJob/victim", "a", Worker=0)
+    w.observe("a", gpus_free(4, allocatable={**NODE, GPU: 4}))
+    assert w.state.fleet.members["a"].debt == 0
+    assert placed(w)["late"] == 0
+
+
+NODE = {"cpu": 96_000, "memory": 2**40, "pods": 110, GPU: 8}
+
+
+def test_large_pods_take_whole_nodes() -> None:
+    w = world(a=gpus_free(8, 8))
+    w.submit(dep("victim", 16, arrival=1))
+    w.submit(train("wanted", 1, "high", gpu=8, arrival=2))
+    assert placed(w) == {"victim": 8, "wanted": 1}
+
+
+def test_only_nodes_that_may_run_it_count() -> None:
+    shape = PodShape(resources(amounts(gpu=1)), node_selector=(("kind", "x"),))
+    w = world(a=(gpus_free(2, name="x", node_labels={"kind": "x"}), gpus_free(2, name="y")))
+    w.submit(dep("victim", 4, arrival=1))
+    w.submit(dep("wanted", 3, "high", arrival=2, shape=shape))
+    assert placed(w)["wanted"] == 2
+
+
+# Quotas.
+
+
+def test_the_documented_walk_through() -> None:
+    """Specification 13.2: four quotas of min 10 and max 20 share 40; pods of 5 CPU, five wanted by each."""
+    node = {"cpu": 40_000, "memory": 2**40, "pods": 110}
+    w = World()
+    w.clusters(a=node_class(allocatable=node))
+    low, high = {"cpu": 10_000}, {"cpu": 20_000}
+    leaves = [quota(name, low, high, f"ns{i}") for i, name in enumerate(("a1", "a2", "b1", "b2"), 1)]
+    total = {"cpu": 40_000}
+    a = quota("a", {"cpu": 20_000}, total, children=tuple(leaves[:2]))
+    b = quota("b", {"cpu": 20_000}, total, children=tuple(leaves[2:]))
+    w.feed(PolicyChanged(tree(a, b, total=total)), PolicyChanged(policy(namespace="")))
+    seen = []
+    for i in range(1, 5):
+        shape = PodShape(resources({"pods": 1, "cpu": 5_000}))
+        workload = deployment("w", 5, shape=shape, arrival=i)
+        w.submit(replace(workload, key=f"ns{i}/Deployment/w", namespace=f"ns{i}", digest=f"d{i}"))
+        seen.append([w.placement(f"ns{n}/Deployment/w").placed for n in range(1, i + 1)])
+    assert seen == [[4], [4, 4], [3, 3, 2], [2, 2, 2, 2]]
+    assert w.codes("ns1/Deployment/w")["a"] == "Preempted"
+    w.refresh()
+    assert [w.placement(f"ns{n}/Deployment/w").placed for n in range(1, 5)] == [2, 2, 2, 2]
