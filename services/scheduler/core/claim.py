@@ -7,7 +7,7 @@ workloads of higher priority.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpufleet.model.quota import MAX_JOBS, Amounts
@@ -59,11 +59,11 @@ class Claim:
 
     def guaranteed(self, most: int) -> int:
         """Returns how many more units are guaranteed, at most so many."""
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.entitled(middle, self.quotas.root) else (low, middle - 1)
-        return low
+        return _most(most, lambda units: self.entitled(units, self.quotas.root))
+
+    def inside(self, most: int) -> int:
+        """Returns how many more units keep within every quota if nobody gives anything back, at most so many."""
+        return _most(most, lambda units: self.fits(units, {}))
 
     def _within(self, node: Node, units: int) -> bool:
         known = [(name, amount) for name, amount in self.unit if name in node.min]
@@ -119,3 +119,12 @@ def _over(node: Node, wanted: Amounts, taken: Mapping[str, int]) -> bool:
     names = [name for name, _ in wanted] or list(node.used)
     names = [name for name in names if is_gpu(name)] or names
     return any(node.used.get(name, 0) - taken.get(name, 0) > node.min.get(name, 0) for name in names)
+
+
+def _most(most: int, holds: Callable[[int], bool]) -> int:
+    """Returns the greatest number up to ``most`` for which something holds that holds for all smaller ones; or 0."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low

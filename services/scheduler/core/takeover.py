@@ -15,9 +15,10 @@ from services.scheduler.core import commit
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.place import partial, whole
-from services.scheduler.core.preempt import Loss, Preemption, Search, usable
+from services.scheduler.core.preempt import Search, usable
 from services.scheduler.core.prepare import bounded
 from services.scheduler.core.queue import preempts
 from services.scheduler.core.quota import preemptible
@@ -82,8 +83,7 @@ def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemp
     some = partial(draft) and not at_once
     wanted = [1 if at_once else missing]
     if some:
-        inside = next((n for n in range(missing, 0, -1) if claim.fits(n, {})), 0)
-        wanted += sorted({inside, claim.guaranteed(missing)} - {0, missing}, reverse=True)
+        wanted += sorted({claim.inside(missing), claim.guaranteed(missing)} - {0, missing}, reverse=True)
     for units in wanted:
         found = search.best(tiers, units)
         if found is None and draft.quota is not None:

@@ -7,12 +7,12 @@ no larger than one that goes, this is exact; else it is an estimate, and the inv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from gpufleet.model.placement import Slot, Source
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.pool import Blocks, Pool, room, take
-from services.scheduler.core.shapes import Fitter, Free, Shape
+from services.scheduler.core.shapes import Fitter, Free, Shape, is_gpu
 from services.scheduler.core.units import Part, Way
 
 
@@ -24,15 +24,10 @@ def give(blocks: Blocks, pool: Pool, fitter: Fitter, count: int) -> None:
     left, whole, layout = count, pool.allocatable, pool.layout
     gpus = [(i, a) for i, a in fitter.columns if i in layout.gpu_columns and a]
     while left > 0:
-        best: tuple[int, Free, int] | None = None
-        for free in blocks:
-            used = gpus or [(i, a) for i, a in fitter.columns if a and free[i] < whole[i]]
-            pods = min(((whole[i] - free[i]) // a for i, a in used), default=0)
-            if pods > 0 and (best is None or (layout.gpus(free), free) < best[:2]):
-                best = (layout.gpus(free), free, pods)
+        best = _fullest(blocks, *gpus[0], whole) if len(gpus) == 1 else _fullest_of(blocks, gpus, fitter, pool)
         if best is None:
             return
-        _, free, pods = best
+        free, pods = best
         pods = min(pods, left)
         nodes = min(blocks[free], left // pods)
         left -= nodes * pods
@@ -40,8 +35,33 @@ def give(blocks: Blocks, pool: Pool, fitter: Fitter, count: int) -> None:
             del blocks[free]
         else:
             blocks[free] -= nodes
-        after = tuple(map(min, whole, fitter.after(free, -pods)))
+        back = list(free)
+        for i, amount in fitter.columns:
+            back[i] = min(whole[i], back[i] + amount * pods)
+        after = tuple(back)
         blocks[after] = blocks.get(after, 0) + nodes
+
+
+def _fullest(blocks: Blocks, column: int, amount: int, whole: Free) -> tuple[Free, int] | None:
+    """Returns the fullest nodes that can have had such a pod, and how many, for pods that ask for one kind of GPU."""
+    most = whole[column] - amount
+    best: Free | None = None
+    for free in blocks:
+        gpus = free[column]
+        if gpus <= most and (best is None or gpus < best[column] or (gpus == best[column] and free < best)):
+            best = free
+    return None if best is None else (best, (whole[column] - best[column]) // amount)
+
+
+def _fullest_of(blocks: Blocks, gpus: Sequence[tuple[int, int]], fitter: Fitter, pool: Pool) -> tuple[Free, int] | None:
+    whole = pool.allocatable
+    best: tuple[int, Free, int] | None = None
+    for free in blocks:
+        used = gpus or [(i, a) for i, a in fitter.columns if a and free[i] < whole[i]]
+        pods = min(((whole[i] - free[i]) // a for i, a in used), default=0)
+        if pods > 0 and (best is None or (pool.layout.gpus(free), free) < best[:2]):
+            best = (pool.layout.gpus(free), free, pods)
+    return None if best is None else best[1:]
 
 
 class Trial:
@@ -111,15 +131,27 @@ class Trial:
                 return None
         return tuple(slots)
 
-    def free(self, wanted: Sequence[tuple[Part, int]]) -> Mapping[str, int]:
-        """Returns what is free of the resources that some pods need, over all nodes that may run one of them."""
-        totals: dict[str, int] = {}
-        for pool in self._pools.values():
-            if any(part.shape.admitted(pool.identity) for part, _ in wanted):
-                for free, nodes in pool.running.items():
-                    for name, amount in zip(pool.layout.names, free, strict=True):
-                        totals[name] = totals.get(name, 0) + amount * nodes
-        return totals
+
+def scarce(wanted: Sequence[tuple[Part, int]]) -> dict[str, int]:
+    """Returns what some pods need in all of what decides: their GPUs, or everything if they have none."""
+    needed: dict[str, int] = {}
+    for part, count in wanted:
+        for name, amount in part.shape.pod.requests:
+            needed[name] = needed.get(name, 0) + amount * count
+    gpus = {name: amount for name, amount in needed.items() if is_gpu(name)}
+    return gpus or {name: amount for name, amount in needed.items() if name != "pods"}
+
+
+def free_of(member: Member, wanted: Sequence[tuple[Part, int]], names: Iterable[str]) -> dict[str, int]:
+    """Returns what is free of some resources, over all nodes that may run one of some pods."""
+    totals = dict.fromkeys(names, 0)
+    for pool in member.pools:
+        if any(part.shape.admitted(pool.identity) for part, _ in wanted):
+            for name in totals:
+                if name in pool.layout.names:
+                    i = pool.layout.names.index(name)
+                    totals[name] += sum([free[i] * nodes for free, nodes in pool.running.items()])
+    return totals
 
 
 def real(way: Way) -> bool:
