@@ -112,9 +112,7 @@ def _meant(state: State, tier_of: dict[str, int], cluster: str) -> bool:
     return cluster in tier_of or state.fleet.member(cluster).spec is None
 
 
-def bounded(
-    share: ClusterShare, bound: int | None, pods: WorkloadPods | None, *, at_once: bool
-) -> ClusterShare | None:
+def bounded(share: ClusterShare, bound: int | None, pods: WorkloadPods | None, *, at_once: bool) -> ClusterShare | None:
     """Returns what an eviction leaves of a share: all, some of a divided one, or nothing.
 
     Where pods are known by unit, the units with pods that run nowhere yet are taken from first.

@@ -155,7 +155,7 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
 def _left(placement: Placement, loss: Loss) -> tuple[ClusterShare, ...]:
     shares = []
     for share in placement.shares:
-        left = bounded(share, share.replicas - loss.pods, pods.get(share.cluster), at_once=not loss.victim.divisible)
+        left = bounded(share, share.replicas - loss.pods, None, at_once=not loss.victim.divisible)
         if share.cluster != loss.cluster:
             shares.append(share)
         elif left is not None:
@@ -188,6 +188,7 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     )
     draft.shares = tuple(shares[cluster] for cluster in sorted(shares))
     draft.taken.discard(found.cluster)
+    draft.holds.pop(found.cluster, None)
     draft.state.fleet.touch(draft.member(found.cluster))
     if sum(share.replicas for share in draft.shares) >= draft.replicas:
         draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]
