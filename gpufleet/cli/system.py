@@ -181,8 +181,6 @@ class System:
             wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
             environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
-            # It has no transactions, and looking for aborted ones costs it a tenth of each fetch.
-            environment["GPUFLEET_KAFKA_ISOLATION"] = "read_uncommitted"
             # Its groups take half of a session to form.
             environment.setdefault("GPUFLEET_KAFKA_SESSION_TIMEOUT", "8")
         environment |= self.settings
