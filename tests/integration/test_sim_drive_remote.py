@@ -152,14 +152,16 @@ async def test_nodes_come_from_stock_and_go_back(place: Place) -> None:
         text = place.get("v1", "ConfigMap", STOCK, "kube-system").get("data", {}).get("a100", "{}")
         return int(json.loads(text).get("stock", -1))
 
-    assert shown() == 0
-    reasons = {entry["reason"] for entry in place.drive.view.list("v1", "Event", "default")}
-    assert {"ProvisionNode", "NotTriggerScaleUp"} <= reasons
+    def reasons() -> set[str]:
+        return {entry["reason"] for entry in place.drive.view.list("v1", "Event", "default")}
+
+    await eventually(lambda: shown() == 0, "the stock is used up")
+    await eventually(lambda: {"ProvisionNode", "NotTriggerScaleUp"} <= reasons(), "the events are written")
     created = [n for n in place.drive.view.list("v1", "Node") if annotations_of(n).get(NODE_POOL) == "a100"]
     assert all(annotations_of(entry)["kwok.x-k8s.io/node"] == "fake" for entry in created)
     place.do(Delete(Ref("apps/v1", "Deployment", "default", "llm")))
     await eventually(lambda: shown() == 2, "the instances are given back")
-    assert list(place.drive.view.list("v1", "Node")) == []
+    await eventually(lambda: not place.drive.view.list("v1", "Node"), "the nodes are gone")
 
 
 async def test_virtual_nodes_run_what_they_have_stock_for(place: Place) -> None:

@@ -87,12 +87,11 @@ async def test_nodes_pools_and_virtual_nodes_come_as_documented(place: tuple[Dri
     drive, kubeconfig = place
     async with lending(fleet(), kubeconfig):
         await eventually(lambda: data(drive, STOCK).get("a10", {}).get("stock") == 2, "the stock is shown")
-        virtual = drive.view.get("v1", "Node", "", "vk") or {}
         await eventually(lambda: condition_true(drive.view.get("v1", "Node", "", "vk") or {}, "Ready"), "vk is ready")
     nodes = {node["metadata"]["name"]: node["metadata"] for node in drive.view.list("v1", "Node")}
     assert sorted(nodes) == ["a10-0", "a10-1", "vk"]
     assert nodes["a10-0"]["annotations"] == {"kwok.x-k8s.io/node": "fake"}
-    assert "kwok.x-k8s.io/node" not in virtual["metadata"]["annotations"]
+    assert "kwok.x-k8s.io/node" not in nodes["vk"]["annotations"]
     assert drive.view.get("v1", "Namespace", "", "test")
 
 
