@@ -221,6 +221,20 @@ REASONS: Mapping[Code, Explanation] = {
         "victims have stopped.",
         "None needed. With preemptionPolicy: Never in its PriorityClass it would have waited.",
     ),
+    Code.QUEUE_BLOCKED: Explanation(
+        "The queue is a blocking one: while the first in it waits, nobody behind it is placed.",
+        "None needed: it is its turn when those before it are placed. With the attribute gpufleet.io/queue-policy: "
+        "Priority of the quota, or the setting queue_policy, those that fit may overtake.",
+    ),
+    Code.CLUSTER_KEPT: Explanation(
+        "The first in the queue has been overtaken for longer than overtake_after, so this cluster takes nobody behind "
+        "it until it has room.",
+        "None needed: the cluster is free for others again as soon as the first is placed.",
+    ),
+    Code.QUEUE_TIMEOUT: Explanation(
+        "It waited for longer than the policy's queueTimeout, and was given up.",
+        "Submit it again, changed or with a new uid in its envelope, when there is room; or raise queueTimeout.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

@@ -105,6 +105,7 @@ class PropagationPolicy:
     propagate_deps: bool = False
     lazy: bool = False
     redispatch_user_failures: bool = False
+    queue_timeout: float | None = None  # seconds that it may wait with nothing placed; None: for ever
     version: int = 0
     digest: str = ""
 

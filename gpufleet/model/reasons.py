@@ -63,6 +63,9 @@ class Code(StrEnum):
     SPREAD_CHOSE_OTHERS = "SpreadChoseOthers"
     PREEMPTED = "Preempted"
     PREEMPTS = "Preempts"
+    QUEUE_BLOCKED = "QueueBlocked"
+    CLUSTER_KEPT = "ClusterKept"
+    QUEUE_TIMEOUT = "QueueTimeout"
 
 
 @value(frozen=True, slots=True)

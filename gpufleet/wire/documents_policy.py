@@ -23,6 +23,7 @@ from gpufleet.wire.documents_parts import (
     RequirementDoc,
     TolerationDoc,
     name_of,
+    read_duration,
     read_requirement,
     read_selector,
     read_tolerations,
@@ -153,6 +154,7 @@ class SpecDoc(Doc):
     create_namespaces: bool = False
     partial_stateful_sets: bool = False
     redispatch_user_failures: bool = False
+    queue_timeout: Any = None
     dependent_overrides: Any = None
     failover: Any = None
     schedule_priority: Any = None
@@ -176,6 +178,16 @@ def read(manifest: Mapping[str, Any], findings: Findings, version: int = 0) -> P
     findings.errors.extend(original(problem, moved) for problem in inner.errors)
     findings.warnings.extend(original(problem, moved) for problem in inner.warnings)
     return policy
+
+
+def _queue_timeout(given: Any, findings: Findings) -> float | None:
+    if given is None:
+        return None
+    before = len(findings.errors)
+    seconds = read_duration(given, "spec.queueTimeout", findings)
+    if not seconds and len(findings.errors) == before:
+        findings.error("spec.queueTimeout", "must be more than 0", "leave it out to wait for ever")
+    return seconds
 
 
 def _policy(
@@ -217,6 +229,7 @@ def _policy(
         propagate_deps=spec.propagate_deps,
         lazy=spec.activation_preference == "Lazy",
         redispatch_user_failures=spec.redispatch_user_failures,
+        queue_timeout=_queue_timeout(spec.queue_timeout, findings),
         version=version,
         digest=kinds.digest(manifest),
     )

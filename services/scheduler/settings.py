@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -24,6 +24,14 @@ class SchedulerSettings(FleetSettings):
     retry_initial: float = Field(1.0, gt=0, description="when what waits is tried again without any event; doubles")
     retry_max: float = Field(10.0, gt=0, description="the longest such wait")
 
+    queue_policy: Literal["Priority", "Block"] = Field(
+        "Priority",
+        description="without quotas: those that fit may overtake (Priority), or wait for the first (Block)",
+    )
+    overtake_after: float = Field(
+        300.0, gt=0, description="how long the first may be overtaken until a cluster is kept"
+    )
+
     def core(self) -> Settings:
         """What the core needs of it."""
         return Settings(
@@ -31,4 +39,6 @@ class SchedulerSettings(FleetSettings):
             hold_timeout=self.hold_timeout,
             retry_initial=self.retry_initial,
             retry_max=self.retry_max,
+            blocking=self.queue_policy == "Block",
+            overtake_after=self.overtake_after,
         )

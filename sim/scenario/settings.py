@@ -41,6 +41,7 @@ SETTINGS: Mapping[str, _Setting] = {
     "holdTimeout": _Setting("scheduler", "hold_timeout", positive=True),
     "retryInitial": _Setting("scheduler", "retry_initial", positive=True),
     "retryMax": _Setting("scheduler", "retry_max", positive=True),
+    "overtakeAfter": _Setting("scheduler", "overtake_after", positive=True),
     "checkEvery": _Setting("rescheduler", "check_every", positive=True),
     "pendingAfter": _Setting("rescheduler", "pending_after"),
     "coolDown": _Setting("rescheduler", "cool_down"),

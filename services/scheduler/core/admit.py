@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
+from services.scheduler.core import turn
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.place import partial, whole
 from services.scheduler.core.quota import Node, gpu_model, named_quota, preemptible
@@ -44,7 +45,9 @@ def admit(draft: Draft) -> None:
     else:
         each = total
     draft.unit = quotas.needs(workload, counts)
-    room, short = quotas.room(draft.entry.key, leaf, draft.unit, firm=firm)
+    before = turn.kept_before(draft)
+    kept = before.unit if before is not None else ()
+    room, short = quotas.room(draft.entry.key, leaf, draft.unit, firm=firm, kept=kept)
     wanted = total * len(draft.candidates.tier_of) if division is DivisionType.DUPLICATED and not at_once else total
     allowed = max(placed, room * each)
     if allowed >= wanted:

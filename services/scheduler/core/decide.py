@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Sequence
 
 from services.scheduler.core import ledger, reconcile, settle, tables
+from services.scheduler.core import turn as turns
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import Event, Started
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.queue import Order
 from services.scheduler.core.state import State
 
 # A workload is decided at most so often in one batch; what is woken oftener is tried with the next retry.
@@ -61,20 +61,23 @@ def _due(state: State, now: float, out: Outputs) -> None:
 
 def _work(state: State, now: float, out: Outputs) -> None:
     """Settles what was asked for in the order of the queue, then what the room that became free wakes."""
-    heap: list[tuple[Order, str]] = []
+    heap: list[tuple[turns.Turn, str]] = []
     rounds: dict[str, int] = {}
 
     def push() -> None:
         for key in state.pending:
-            heapq.heappush(heap, (state.order(state.entry(key)), key))
+            heapq.heappush(heap, (turns.turn(state, state.entry(key)), key))
 
     push()
     while True:
         while heap:
-            _, key = heapq.heappop(heap)
-            mode = state.pending.pop(key, None)
-            if mode is None:
+            place, key = heapq.heappop(heap)
+            if key not in state.pending:
                 continue
+            if state.quotas.root is not None and (now_at := turns.turn(state, state.entry(key))) > place:
+                heapq.heappush(heap, (now_at, key))  # its quota has been given something meanwhile
+                continue
+            mode = state.pending.pop(key)
             rounds[key] = rounds.get(key, 0) + 1
             waited_in = state.queue.class_of(key)
             entry = state.entry(key)
@@ -82,14 +85,18 @@ def _work(state: State, now: float, out: Outputs) -> None:
             state.forget(entry)
             for victim in state.evicted:
                 state.ask(victim, Mode.FILL)
-                heapq.heappush(heap, (state.order(state.entry(victim)), victim))
+                heapq.heappush(heap, (turns.turn(state, state.entry(victim)), victim))
             state.evicted.clear()
+            for next_one in _let_go(state):
+                if rounds.get(next_one, 0) < _ROUNDS:
+                    state.ask(next_one, Mode.FILL)
+                    heapq.heappush(heap, (turns.turn(state, state.entry(next_one)), next_one))
             if waited_in is not None and state.queue.class_of(key) != waited_in:
                 # It has left its class, so the next one may fit too.
                 head = state.queue.head(waited_in)
                 if head is not None and rounds.get(head, 0) < _ROUNDS:
                     state.ask(head, Mode.FILL)
-                    heapq.heappush(heap, (state.order(state.entry(head)), head))
+                    heapq.heappush(heap, (turns.turn(state, state.entry(head)), head))
         for key in _woken(state):
             if rounds.get(key, 0) < _ROUNDS:
                 state.ask(key, Mode.FILL)
@@ -105,6 +112,22 @@ def _woken(state: State) -> list[str]:
         state.quotas.freed = False
         woken += state.queue.woken_by_quota(state.quotas)
     return woken
+
+
+def _let_go(state: State) -> list[str]:
+    """Returns who is next in the queues whose first has left, and frees what was kept for it."""
+    heads = []
+    for name in state.queue.let_go:
+        line = state.queue.line(name)
+        if line.kept and line.kept_for is None:
+            state.grown[line.kept] = None
+            state.quotas.freed = True
+            line.kept = ""
+        head = state.queue.head((turns.BEHIND, name))
+        if head is not None:
+            heads.append(head)
+    state.queue.let_go.clear()
+    return heads
 
 
 def _grown(state: State) -> list[str]:

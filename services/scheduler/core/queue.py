@@ -60,6 +60,26 @@ def preempts(workload: Workload, classes: Mapping[str, PriorityClass]) -> bool:
     return default is None or default.preempts
 
 
+@dataclass(slots=True)
+class Line:
+    """One queue: of a quota, or of what has none. ``first`` may block the others; some that wait never do.
+
+    ``kept`` is the cluster that is kept for ``kept_for``, which was overtaken for too long; ``unit`` is what it needs
+    of its quota.
+    """
+
+    waiting: list[Order] = field(default_factory=list)
+    blocking: list[Order] = field(default_factory=list)
+    kept_for: Order | None = None
+    kept: str = ""
+    unit: Amounts = ()
+
+    @property
+    def first(self) -> Order | None:
+        """Who goes first of those that can block."""
+        return self.blocking[0] if self.blocking else None
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaNeed:
     """The least that would help who waits for its quota: so much more in a leaf, preemptible or not."""
@@ -97,7 +117,10 @@ class Queue:
         self._by_quota: dict[ClassKey, None] = {}
         self._retries: list[tuple[float, int, ClassKey]] = []
         self._counter = 0
-        self._line: list[Order] = []
+        self._lines: dict[str, Line] = {}
+        self._line_of: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        self.let_go: list[str] = []  # lines whose first has left, or whose kept cluster is free for others again
 
     def __len__(self) -> int:
         return len(self._order_of)
@@ -105,9 +128,20 @@ class Queue:
     def __contains__(self, key: str) -> bool:
         return key in self._order_of
 
-    def position(self, order: Order) -> int:
-        """Returns how many wait before an order, plus one."""
-        return bisect_left(self._line, order) + 1
+    def line(self, name: str) -> Line:
+        """Returns a queue by the name of its quota."""
+        known = self._lines.get(name)
+        if known is None:
+            known = self._lines[name] = Line()
+        return known
+
+    def position(self, order: Order, line: str = "") -> int:
+        """Returns how many wait before an order in its queue, plus one."""
+        return bisect_left(self.line(line).waiting, order) + 1
+
+    def since(self, workload: str) -> float | None:
+        """Returns since when a workload waits, or None."""
+        return self._since.get(workload)
 
     def class_of(self, workload: str) -> ClassKey | None:
         """Returns the class that a workload waits in, or None."""
@@ -122,15 +156,25 @@ class Queue:
         stock: bool,
         now: float,
         quota: QuotaNeed | None = None,
+        *,
+        line: str = "",
+        blocks: bool = True,
     ) -> None:
-        """Lets a workload wait; it may wait already."""
+        """Lets a workload wait; it may wait already. ``blocks``: it may hold up those after it in its queue."""
         workload = order[2]
         known = self._classes.get(key)
         if known is not None and known.clusters != clusters:
             self._watch(known, clusters)
-        if self._class_of.get(workload) == key and self._order_of[workload] == order:
+        queue = self.line(line)
+        if (
+            self._class_of.get(workload) == key
+            and self._order_of[workload] == order
+            and self._line_of[workload] == line
+            and blocks is _contains(queue.blocking, order)
+        ):
             return
-        self.remove(workload)
+        since = self._since.get(workload, now)
+        self.remove(workload, stays=blocks)
         known = self._classes.get(key)
         if known is None:
             first = self._settings.retry_initial
@@ -143,15 +187,28 @@ class Queue:
         heapq.heappush(known.heap, order)
         self._class_of[workload] = key
         self._order_of[workload] = order
-        insort(self._line, order)
+        self._line_of[workload] = line
+        self._since[workload] = since
+        insort(queue.waiting, order)
+        if blocks:
+            insort(queue.blocking, order)
 
-    def remove(self, workload: str) -> None:
-        """Takes a workload out; it need not be there."""
+    def remove(self, workload: str, *, stays: bool = False) -> None:
+        """Takes a workload out; it need not be there. ``stays``: only to be put in again."""
         key = self._class_of.pop(workload, None)
         if key is None:
             return
         order = self._order_of.pop(workload)
-        del self._line[bisect_left(self._line, order)]
+        name = self._line_of.pop(workload)
+        del self._since[workload]
+        queue = self._lines[name]
+        del queue.waiting[bisect_left(queue.waiting, order)]
+        if queue.first == order and not stays:
+            self.let_go.append(name)
+        if _contains(queue.blocking, order):
+            del queue.blocking[bisect_left(queue.blocking, order)]
+        if queue.kept_for == order and not stays:
+            queue.kept_for, queue.unit = None, ()
         known = self._classes[key]
         known.waiting.discard(workload)
         if not known.waiting:
@@ -235,6 +292,11 @@ class Queue:
     def _schedule(self, known: WaitClass) -> None:
         self._counter += 1
         heapq.heappush(self._retries, (known.retry_at, self._counter, known.key))
+
+
+def _contains(orders: list[Order], order: Order) -> bool:
+    place = bisect_left(orders, order)
+    return place < len(orders) and orders[place] == order
 
 
 def _helps(fleet: Fleet, cluster: str, known: WaitClass) -> bool:

@@ -221,12 +221,16 @@ class Quotas:
         known = dict(own.amounts)
         return min((known.get(name, 0) // amount for name, amount in unit), default=1)
 
-    def room(self, key: str, leaf: Node, unit: Amounts, *, firm: bool) -> tuple[int, Shortfall | None]:
+    def room(
+        self, key: str, leaf: Node, unit: Amounts, *, firm: bool, kept: Amounts = ()
+    ) -> tuple[int, Shortfall | None]:
         """Returns how many units a workload may use in all, and what bounds them; its own charge counts as free.
 
-        A unit of nothing (no resource that the tree speaks of) is bounded by the number of jobs only.
+        ``kept`` is kept for somebody else. A unit of nothing (no resource that the tree speaks of) is bounded by the
+        number of jobs only.
         """
         room, short = UNBOUNDED, None
+        others = dict(kept)
         own = self._charges.get(key)
         for node in leaf.path:
             mine = dict(own.amounts) if own is not None and node in own.leaf.path else {}
@@ -243,7 +247,7 @@ class Quotas:
                         short = Shortfall(node.name, name, amount, held + here * amount, node.min.get(name, 0), "min")
                 limit = node.max.get(name)
                 if limit is not None:
-                    used = node.used.get(name, 0) - mine.get(name, 0) + node.lent(name, leaf.path)
+                    used = node.used.get(name, 0) - mine.get(name, 0) + node.lent(name, leaf.path) + others.get(name, 0)
                     here = max(0, limit - used) // amount
                     if here < room:
                         room, short = here, Shortfall(node.name, name, amount, used + here * amount, limit, "max")

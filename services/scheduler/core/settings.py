@@ -13,7 +13,9 @@ class Settings:
     long a placement holds room for pods that do not come. ``retry_initial`` doubling to ``retry_max``: when what waits
     is tried again without any event. ``lost_when_unreachable``: an unreachable cluster's replicas are lost at once
     (`gpufleet plan`), not only when the rescheduler says so. ``reason_clusters``: how many clusters a placement
-    explains one by one; the others are counted by reason code.
+    explains one by one; the others are counted by reason code. ``blocking``: without quotas, while the first in the
+    queue waits nobody behind it is placed. ``overtake_after``: else, how long the first may be overtaken until a
+    cluster is kept for it.
     """
 
     stale_after: float = 30.0
@@ -22,3 +24,5 @@ class Settings:
     retry_max: float = 10.0
     lost_when_unreachable: bool = False
     reason_clusters: int = 10
+    blocking: bool = False
+    overtake_after: float = 300.0

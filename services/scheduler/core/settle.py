@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import admit, assign, commit, ending, takeover, unit_fill
+from services.scheduler.core import admit, assign, commit, ending, takeover, turn, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -175,7 +175,12 @@ def _decide(
         draft.blocked = "backing off"
         message = f"attempt {eviction.attempts + 1} starts at {clock(eviction.not_before)}"
         draft.reasons.append(Reason(Code.BACKING_OFF, message))
+    elif (reason := turn.behind(state, entry, workload)) is not None:
+        draft.blocked = turn.BEHIND
+        draft.reasons.append(reason)
     out.count("decisions")
+    if not draft.blocked:
+        turn.keep_off(draft)
     if state.quotas.root is not None and not draft.blocked:
         admit.admit(draft)
     place(draft)
@@ -187,13 +192,18 @@ def _decide(
     if placement is not None and unchanged:
         kept = {share.cluster for share in draft.shares}
         draft.reasons[:0] = [r for r in placement.reasons if r.code is Code.PREEMPTS and r.cluster in kept]
+    inputs, timeout = _waiting(draft, policy, placement if unchanged else None, inputs, verdict)
+    if timeout is not None and timeout <= now and policy.queue_timeout is not None:
+        verdict = Verdict.GIVEN_UP
+        message = f"waited for longer than the queueTimeout of {policy.queue_timeout:g} s"
+        draft.reasons.insert(0, Reason(Code.QUEUE_TIMEOUT, message))
     reasons = tuple(draft.reasons)
     leaving = commit.leaving(state, entry, draft.shares)
     if leaving and draft.shares:
         message = f"starts when its copy in {', '.join(leaving)} is reported gone"
         reasons = (Reason(Code.WAITING_FOR_REMOVAL, message), *reasons)
     waits = verdict in (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED)
-    order = state.order(entry)
+    order, line = state.order(entry), turn.line_of(state, workload)
     commit.record(
         state,
         entry,
@@ -207,14 +217,29 @@ def _decide(
         inputs=inputs,
         uid=workload.uid,
         draft=draft,
-        position=state.queue.position(order) if waits or verdict is Verdict.QUEUED else None,
+        position=state.queue.position(order, line) if waits or verdict is Verdict.QUEUED else None,
         force=replaced,
     )
-    if (waits or draft.quota is not None) and not draft.blocked:
-        _wait(state, draft)
+    if verdict is Verdict.GIVEN_UP:
+        state.queue.remove(entry.key)
+    elif draft.blocked == turn.BEHIND and sum(share.replicas for share in draft.shares) < draft.replicas:
+        state.queue.add(order, (turn.BEHIND, line), (), (), draft.stock, now, line=line, blocks=False)
+    elif (waits or draft.quota is not None) and not draft.blocked:
+        _wait(state, draft, line)
     else:
         state.queue.remove(entry.key)
-    _set_timer(state, draft, waits=waits or verdict is Verdict.QUEUED)
+    _set_timer(state, draft, timeout, waits=waits or verdict is Verdict.QUEUED)
+
+
+def _waiting(
+    draft: Draft, policy: PropagationPolicy, placement: Placement | None, inputs: Inputs, verdict: Verdict
+) -> tuple[Inputs, float | None]:
+    """Returns the inputs with the time since which nothing is placed, where that is bounded, and when it is over."""
+    if policy.queue_timeout is None or draft.shares or verdict not in (Verdict.UNSCHEDULABLE, Verdict.QUEUED):
+        return inputs, None
+    known = dict(placement.inputs).get("waiting") if placement is not None and not placement.shares else None
+    since = float(known) if known is not None and draft.mode is not Mode.FRESH else draft.now
+    return (*inputs, ("waiting", f"{since:.3f}")), since + policy.queue_timeout
 
 
 def _stands(
@@ -310,11 +335,13 @@ def _verdict(draft: Draft) -> Verdict:
     return Verdict.QUEUED if draft.blocked or draft.quota is not None else Verdict.UNSCHEDULABLE
 
 
-def _wait(state: State, draft: Draft) -> None:
+def _wait(state: State, draft: Draft, line: str) -> None:
     """Lets the workload wait for capacity in the clusters that its policy means."""
     entry, workload, policy = draft.entry, draft.workload, draft.policy
     at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
-    own = draft.shares or draft.caps or draft.refused or draft.units is not None
+    order = state.order(entry)
+    kept = before.kept if (before := turn.kept_before(draft)) is not None else ""
+    own = draft.shares or draft.caps or draft.refused.keys() - {kept} or draft.units is not None
     key: tuple[object, ...] = (entry.key,)
     if not own:
         key = (
@@ -325,21 +352,27 @@ def _wait(state: State, draft: Draft) -> None:
             workload.namespace,
             tuple((p.component, p.shape.id, p.virtual) for way in draft.ways for p in way.parts),
             tuple(c.replicas for c in workload.components) if at_once or workload.kind != "Deployment" else (),
+            line,
+            kept,
         )
+    blocks = turn.queued(draft)
     placed = sum(share.replicas for share in draft.shares)
     if draft.quota is not None and draft.limit is not None and placed >= draft.limit:
         # No cluster helps as long as the quota does not.
         need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None
-        state.queue.add(state.order(entry), (*key, need), (), (), draft.stock, draft.now, need)
+        state.queue.add(order, (*key, need), (), (), draft.stock, draft.now, need, line=line, blocks=blocks)
+        turn.overtaken(draft, order, at_once=at_once)
         return
     needs = tuple(tuple(draft.wanted(way, one=not at_once)) for way in draft.ways)
     blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
     if (at_once and draft.shares) or (blind and not at_once):
         needs = ()
-    state.queue.add(state.order(entry), key, tuple(sorted(draft.candidates.tier_of)), needs, draft.stock, draft.now)
+    clusters = tuple(sorted(draft.candidates.tier_of))
+    state.queue.add(order, key, clusters, needs, draft.stock, draft.now, line=line, blocks=blocks)
+    turn.overtaken(draft, order, at_once=at_once)
 
 
-def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
+def _set_timer(state: State, draft: Draft, timeout: float | None, *, waits: bool) -> None:
     """Has a workload looked at when a toleration ends; while it waits, also when its back-off ends or a cap expires."""
     entry = draft.entry
     eviction = entry.eviction
@@ -351,6 +384,8 @@ def _set_timer(state: State, draft: Draft, *, waits: bool) -> None:
             times.append(eviction.not_before)
     if waits:
         times += unit_fill.next_look(draft)
+        if timeout is not None and timeout > draft.now:
+            times.append(timeout)
     _wake(state, entry, times)
 
 

@@ -1,0 +1,179 @@
+"""Whose turn it is: fair between quotas, blocking queues, nobody overtaken for ever, bounded waiting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gpufleet.model.policy import PriorityClass
+from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Workload
+from services.scheduler.core.events import PolicyChanged, Tick, WorkloadDeleted, WorkloadSubmitted
+from services.scheduler.core.settings import Settings
+from tests.support.quotas import quota, tree
+from tests.support.scheduling import World, deployment, gpus_free, job, policy
+
+
+def world(settings: Settings | None = None, *rules: Any, **clusters: Any) -> World:
+    w = World(settings or Settings())
+    w.clusters(**clusters)
+    w.feed(*(PolicyChanged(rule) for rule in rules or (policy(),)))
+    return w
+
+
+def train(name: str, workers: int, arrival: int, namespace: str = "test", **rest: Any) -> Workload:
+    found = job(name, {"Worker": (workers, 1)}, arrival=arrival, **rest)
+    return replace(found, key=f"{namespace}/PyTorchJob/{name}", namespace=namespace)
+
+
+def placed(w: World) -> dict[str, int]:
+    return {key.rpartition("/")[2]: p.placed for key, (_, p) in sorted(w.placements.items()) if p is not None}
+
+
+def key(name: str) -> str:
+    return f"test/PyTorchJob/{name}"
+
+
+def test_quotas_below_their_guarantee_go_first_and_then_the_smaller_share() -> None:
+    w = World()
+    w.clusters(a=gpus_free(8))
+    one, two = quota("one", 2, 8, "ns1"), quota("two", 4, 8, "ns2")
+    w.feed(
+        PolicyChanged(tree(one, two, total=8)),
+        PolicyChanged(policy(namespace="")),
+        *(WorkloadSubmitted(train(f"a{i}", 1, i, "ns1")) for i in range(8)),
+        *(WorkloadSubmitted(train(f"b{i}", 1, 10 + i, "ns2")) for i in range(8)),
+    )
+    found = placed(w)
+    assert sum(found[f"a{i}"] for i in range(8)) == 3  # shares 3/2 and 5/4 are as near as they come
+    assert sum(found[f"b{i}"] for i in range(8)) == 5
+    assert w.placement("ns1/PyTorchJob/a3").queue_position == 1
+    assert w.placement("ns2/PyTorchJob/b6").queue_position == 2
+
+
+def test_in_a_blocking_queue_nobody_is_overtaken() -> None:
+    w = world(Settings(blocking=True), a=gpus_free(4))
+    w.submit(train("runs", 2, 1))
+    w.submit(train("large", 4, 2))
+    w.submit(train("small", 1, 3))
+    assert placed(w) == {"large": 0, "runs": 2, "small": 0}
+    assert (w.placement(key("small")).verdict, w.codes(key("small"))) == (Verdict.QUEUED, {"": "QueueBlocked"})
+    assert w.placement(key("small")).queue_position == 2
+    assert "test/PyTorchJob/large is first in the queue" in w.message(key("small"))
+    w.feed(WorkloadDeleted(key("large")))
+    assert placed(w)["small"] == 1
+
+
+def test_when_the_first_is_placed_the_next_ones_have_their_turn() -> None:
+    w = world(Settings(blocking=True), a=gpus_free(2))
+    for i, name in enumerate(("first", "second", "third", "fourth")):
+        w.submit(train(name, 2 if i < 3 else 1, i))
+    assert placed(w) == {"first": 2, "fourth": 0, "second": 0, "third": 0}
+    w.observe("a", gpus_free(2, 2))
+    assert placed(w) == {"first": 2, "fourth": 0, "second": 2, "third": 0}
+    w.observe("a", gpus_free(2, 2, 2, 1))
+    assert placed(w) == {"first": 2, "fourth": 1, "second": 2, "third": 2}
+
+
+def test_what_could_never_fit_blocks_nobody() -> None:
+    w = world(Settings(blocking=True), a=gpus_free(4))
+    w.submit(train("huge", 400, 1))
+    w.submit(train("small", 1, 2))
+    assert placed(w) == {"huge": 0, "small": 1}
+
+
+def test_a_higher_priority_goes_before_the_first_of_a_blocking_queue() -> None:
+    w = world(Settings(blocking=True), policy(), PriorityClass("high", 10), a=gpus_free(4))
+    w.submit(train("large", 8, 1))
+    w.submit(train("urgent", 2, 2, priority_class="high"))
+    assert placed(w)["urgent"] == 2
+
+
+def test_a_blocking_quota_blocks_itself_only() -> None:
+    w = World()
+    w.clusters(a=gpus_free(8))
+    strict, loose = quota("strict", 2, 2, "ns1", blocking=True), quota("loose", 6, 6, "ns2")
+    w.feed(PolicyChanged(tree(strict, loose)), PolicyChanged(policy(namespace="")))
+    w.submit(train("large", 3, 1, "ns1"))
+    w.submit(train("small", 1, 2, "ns1"))
+    w.submit(train("other", 1, 3, "ns2"))
+    assert placed(w) == {"large": 0, "other": 1, "small": 0}
+    assert "first in the queue of quota strict" in w.message("ns1/PyTorchJob/small")
+
+
+def test_the_first_is_not_overtaken_for_ever() -> None:
+    w = world(Settings(overtake_after=60.0), a=gpus_free(4, 4), b=gpus_free(4))
+    for name in ("one", "two", "three", "four", "five", "six"):
+        w.submit(train(name, 2, 1))
+    w.submit(train("large", 8, 2))
+    assert placed(w)["large"] == 0
+    w.feed(WorkloadDeleted(key("one")))
+    w.submit(train("early", 2, 3))
+    assert placed(w)["early"] == 2  # so far it may be overtaken
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    w.submit(train("late", 1, 4))
+    w.feed(WorkloadDeleted(key("early")))
+    w.gone(key("early"), _cluster(w, "early"))
+    w.feed(WorkloadDeleted(key("two")))
+    assert placed(w)["large"] == 0
+    where = {c for c, member in w.state.fleet.members.items() if member.held}
+    assert where
+    kept = w.state.queue.line("").kept
+    assert kept == "a"
+    late = w.assigned(key("late"))
+    assert "a" not in late
+    for name in ("three", "four", "five", "six"):
+        w.feed(WorkloadDeleted(key(name)))
+    assert placed(w)["large"] == 8
+    assert w.state.queue.line("").kept_for is None
+
+
+def _cluster(w: World, name: str) -> str:
+    return next(c for (k, c), _ in w.assignments.items() if k == key(name))
+
+
+def test_what_the_first_needs_of_its_quota_is_kept_too() -> None:
+    w = World(Settings(overtake_after=60.0))
+    w.clusters(a=gpus_free(8, 8))
+    w.feed(PolicyChanged(tree(quota("team", 4, 4, "test"))), PolicyChanged(policy()))
+    w.submit(train("runs", 2, 1))
+    w.submit(train("large", 4, 2))
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    w.submit(train("small", 1, 3))
+    assert placed(w) == {"large": 0, "runs": 2, "small": 0}
+    w.feed(WorkloadDeleted(key("runs")))
+    assert placed(w)["large"] == 4
+
+
+def test_a_queue_time_out_gives_up() -> None:
+    w = world(None, policy(queue_timeout=100.0), a=gpus_free(1))
+    w.submit(train("large", 4, 1))
+    assert w.placement(key("large")).verdict is Verdict.UNSCHEDULABLE
+    w.now += 99
+    w.refresh()
+    w.feed(Tick())
+    assert w.placement(key("large")).verdict is Verdict.UNSCHEDULABLE
+    w.restart()
+    w.now += 1
+    w.refresh()
+    w.feed(Tick())
+    found = w.placement(key("large"))
+    assert (found.verdict, found.reasons[0].code) == (Verdict.GIVEN_UP, "QueueTimeout")
+    assert found.reasons[0].message == "waited for longer than the queueTimeout of 100 s"
+    w.observe("a", gpus_free(8))
+    assert w.placement(key("large")).verdict is Verdict.GIVEN_UP
+    w.submit(train("large", 3, 1, digest="again"))
+    assert w.placement(key("large")).verdict is Verdict.SCHEDULED
+
+
+def test_what_runs_in_part_is_not_given_up() -> None:
+    w = world(None, policy(queue_timeout=100.0), a=gpus_free(1))
+    w.submit(deployment(replicas=3))
+    w.now += 200
+    w.refresh()
+    w.feed(Tick())
+    assert w.placement("test/Deployment/llm").verdict is Verdict.PARTIALLY_SCHEDULED
