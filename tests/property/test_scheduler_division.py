@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.placement import Source
 from services.scheduler.core.decide import decide
-from services.scheduler.core.divide import Mode, Option, aggregated, pour, webster
+from services.scheduler.core.divide import Mode, Option, aggregated, pour, pour_columns, webster, webster_column
 from services.scheduler.core.events import (
     ClusterRegistered,
     Event,
@@ -154,3 +155,32 @@ def test_slots_say_where_every_replica_was_counted_and_nodes_are_never_overbooke
         assert used[name] <= sum(free)
         assert created[name] <= 8
         assert state.fleet.members[name].debt == 0
+
+
+@given(st.integers(0, 40), st.lists(st.sampled_from([0, 0, 1, 2, 3, 5, 7, 14, 29, 30]), max_size=12), st.booleans())
+def test_columns_get_what_names_get(seats: int, weights: list[int], last_first: bool) -> None:
+    by_name = webster(seats, {f"c{place:02}": weight for place, weight in enumerate(weights)}, last_first)
+    by_place = webster_column(seats, np.array(weights, np.int64), last_first)
+    assert {f"c{place:02}": count for place, count in by_place.items()} == {n: c for n, c in by_name.items() if c}
+
+
+TIERS = st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=3)
+
+
+@given(st.integers(0, 60), TIERS, st.booleans(), st.booleans(), st.booleans())
+def test_columns_are_poured_as_options_are(
+    replicas: int, tiers: list[list[tuple[int, int]]], stock: bool, last_first: bool, existing_first: bool
+) -> None:
+    options = [
+        Option(f"c{number}{place}", number, 0, running, more if stock else 0)
+        for number, tier in enumerate(tiers)
+        for place, (running, more) in enumerate(tier)
+    ]
+    expected = pour(options, replicas, Mode.FILL, last_first=last_first, existing_first=existing_first)
+    columns = [
+        (np.array([r for r, _ in tier], np.int64), np.array([s for _, s in tier], np.int64) if stock else None)
+        for tier in tiers
+    ]
+    poured = pour_columns(columns, replicas, last_first=last_first, existing_first=existing_first)
+    found = {f"c{number}{place}": count for number, counts in enumerate(poured) for place, count in counts.items()}
+    assert found == {cluster: count for cluster, count in expected.items() if count}
