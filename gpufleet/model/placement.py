@@ -49,6 +49,8 @@ class ClusterShare:
     @property
     def replicas(self) -> int:
         """Pods of all components."""
+        if len(self.components) == 1:
+            return self.components[0][1]
         return sum(count for _, count in self.components)
 
     def count(self, source: Source) -> int:
@@ -101,7 +103,7 @@ class Placement:
     @property
     def placed(self) -> int:
         """Pods that have a cluster."""
-        return sum(share.replicas for share in self.shares)
+        return sum([share.replicas for share in self.shares])
 
     @property
     def unplaced(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
-from gpufleet.model.placement import ClusterShare
+from gpufleet.model.placement import ClusterShare, Source
 from services.scheduler.core.columns import Column, Grid, Indexes
 from services.scheduler.core.pool import Pool, VirtualPool
 from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
@@ -68,6 +68,11 @@ class Member:
             self._stale.clear()
             replay(self, stale, virtual=False)
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return self.dirty or bool(self._stale)
+
     def pool(self, name: str) -> Pool | None:
         """Returns a pool by the name of its node class."""
         return self._named.get(name)
@@ -77,18 +82,23 @@ class Member:
         self.pools = pools
         self._named = {pool.name: pool for pool in pools}
 
-    def hold(self, workload: str, held: Holding | None, *, taken: bool) -> list[Pool] | None:
+    def hold(self, workload: str, held: Holding | None, *, taken: bool) -> Sequence[Pool] | None:
         """Sets what a workload holds here and returns the pools whose room changes by it; None: all.
 
         ``taken``: the room was taken from the pools already, last of all.
         """
-        before = self.held.get(workload)
-        if held is None:
-            del self.held[workload]
-        else:
+        before = self.held.pop(workload, None)
+        if held is not None:
             self.held[workload] = held
         if self.dirty:
             return None
+        if (before is None and taken and held is not None) or held is None:
+            # By far the most: one hold comes, or goes.
+            only = held or before
+            if only is not None and len(only.holds) == 1 and not self.loose:
+                pool = self._plain(only.holds[0], taken=held is not None)
+                if pool is not None:
+                    return (pool,)
         whole = self.loose > 0
         pools: list[Pool] = []
         for holding, sign in ((before, -1), (held, 1)):
@@ -101,6 +111,20 @@ class Member:
                 if not taken:
                     self._stale[pool] = None
         return None if whole else pools
+
+    def _plain(self, hold: Hold, *, taken: bool) -> Pool | None:
+        """Books a hold whose room was taken, or gives one back, where that is an addition or a subtraction."""
+        pool = self._named.get(hold.pool)
+        if pool is None or hold.source is not Source.RUNNING:
+            return None
+        shape = hold.part.shape
+        if not shape.admitted(pool.identity):
+            return None
+        fitter = shape.fitter(pool.layout)
+        if taken:
+            pool.book(fitter, hold.count)
+            return pool
+        return pool if pool not in self._stale and pool.give_back(fitter, hold.count) else None
 
     def stale(self, now: float, after: float) -> bool:
         """Returns whether the inventory is too old for new replicas."""

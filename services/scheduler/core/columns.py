@@ -170,18 +170,23 @@ class Grid:
         if rooms.position == end:
             return rooms
         changed = self._changed.since(rooms.position)
+        layout, fitter = None, None
         for cell in set(changed) if changed is not None else range(len(self._cells)):
             pool = self._cells[cell]
             if pool is None:
                 rooms.running[cell] = rooms.stock[cell] = 0
                 continue
             member = self._members[cell % self._width]
-            member.settle()
+            if member.unsettled:
+                member.settle()
             if member.debt:
                 self._indebted.add(member.index)
             elif self._indebted:
                 self._indebted.discard(member.index)
-            rooms.running[cell], stock = pool.rooms(shape.fitter(pool.layout))
+            if fitter is None or pool.layout is not layout:
+                layout = pool.layout
+                fitter = shape.fitter(layout)
+            rooms.running[cell], stock = pool.rooms(fitter)
             if self._elastic:
                 rooms.stock[cell] = stock
         # Settling changes nothing that was not logged when it became necessary; the log does not grow meanwhile.

@@ -126,7 +126,7 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
     if draft is None:
         ledger.update(state, entry, now)
     else:
-        ledger.update(state, entry, now, taken=draft.taken, made=draft.holds)
+        ledger.update(state, entry, now, taken=draft.taken, made=draft.made)
 
 
 def drop(state: State, entry: Entry, out: Outputs, now: float) -> None:

@@ -97,8 +97,7 @@ class Draft:
     unit_waits: tuple[UnitWait, ...] = ()
     usage: Usage | None = None
     divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
-    holds: dict[str, tuple[Hold, ...]] = field(default_factory=dict)  # of new shares, by cluster
-    counted: dict[Code, int] = field(default_factory=dict)  # clusters that no reason of their own is given for
+    made: list[tuple[Member, tuple[Hold, ...]]] = field(default_factory=list)  # holds of shares that are all new
 
     @property
     def options(self) -> list[Option]:

@@ -48,7 +48,7 @@ def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShar
         share, holds = _share(member, part, count, stock=draft.stock)
         made.append(share)
         draft.taken.add(member.name)
-        draft.holds[member.name] = holds
+        draft.made.append((member, holds))
     return tuple(made)
 
 
@@ -57,6 +57,8 @@ def _share(member: Member, part: Part, count: int, *, stock: bool) -> tuple[Clus
     shape = part.shape
     for pool in member.pools:
         taken = pool.take_running(shape, count)
+        if not taken:
+            continue
         if taken == count:
             key = (part.component, shape.id, pool.name, count)
             known = member.shares.get(key)
@@ -67,8 +69,7 @@ def _share(member: Member, part: Part, count: int, *, stock: bool) -> tuple[Clus
                     member, part, count, [Slot(part.component, pool.name, count, Source.RUNNING, None)]
                 )
             return known
-        if taken:
-            return _spread(
+        return _spread(
                 member, part, count, Slot(part.component, pool.name, taken, Source.RUNNING, None), stock=stock
             )
     return _spread(member, part, count, None, stock=stock)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 
 from gpufleet.model.placement import ClusterShare, Placement
+from services.scheduler.core.capacity import Member
 from services.scheduler.core.reserve import Hold, Holding, holding
 from services.scheduler.core.state import RELEASED, Entry, State
 from services.scheduler.core.units import Way, applying, ways
@@ -31,34 +32,31 @@ def update(
     now: float,
     *,
     taken: Collection[str] = (),
-    made: Mapping[str, tuple[Hold, ...]] | None = None,
+    made: Sequence[tuple[Member, tuple[Hold, ...]]] = (),
 ) -> None:
     """Brings the holds of an entry up to date everywhere.
 
     ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all;
-    ``made`` gives the holds of some of these shares, where no pod is known yet.
+    ``made`` gives the holds of all shares, if all are new.
     """
     placement = entry.placement
     _expire(state, entry, placement, now)
     live = placement if placement is not None and placement.verdict not in RELEASED and not entry.expired else None
-    wanted: dict[str, Holding] = {}
-    if live is not None and entry.workload is not None:
-        known = ways_of(state, entry)
-        for share in live.shares:
-            cluster = share.cluster
-            pods = entry.pods.get(cluster)
-            if made and pods is None and cluster in made:
-                wanted[cluster] = Holding(live.version, made[cluster])
-            elif (held := holding(live.version, share, known, pods)) is not None:
-                wanted[cluster] = held
-    for cluster in sorted(entry.held_in.union(wanted)):
-        held = wanted.get(cluster)
-        direct = live is not None and cluster in taken and _whole(live.share(cluster), held)
-        _set(state, entry, cluster, held, direct=direct)
+    if live is None or entry.workload is None:
+        for cluster in sorted(entry.held_in):
+            _set(state, entry, cluster, None, direct=False)
+        held = False
+    elif made and not entry.held_in and not entry.pods:
+        for member, holds in made:
+            state.fleet.hold(member, entry.key, Holding(live.version, holds), taken=True)
+            entry.held_in.add(member.name)
+        held = True
+    else:
+        held = _renew(state, entry, live, taken)
     for cluster in taken:
-        if cluster not in wanted:
+        if cluster not in entry.held_in:
             state.fleet.touch(state.fleet.member(cluster))
-    if wanted and placement is not None:
+    if held and placement is not None:
         deadline = max(placement.decided_at, state.thawed_at) + state.settings.hold_timeout
         if entry.deadline != deadline:
             entry.deadline = deadline
@@ -67,6 +65,21 @@ def update(
         entry.deadline = None
     if len(state.deadlines) > 2 * len(state.entries) + 1024:
         rebuild_deadlines(state)
+
+
+def _renew(state: State, entry: Entry, live: Placement, taken: Collection[str]) -> bool:
+    """Sets what every share holds, and returns whether any does."""
+    wanted: dict[str, Holding] = {}
+    known = ways_of(state, entry)
+    for share in live.shares:
+        held = holding(live.version, share, known, entry.pods.get(share.cluster))
+        if held is not None:
+            wanted[share.cluster] = held
+    for cluster in sorted(entry.held_in | wanted.keys()):
+        held = wanted.get(cluster)
+        direct = cluster in taken and _whole(live.share(cluster), held)
+        _set(state, entry, cluster, held, direct=direct)
+    return bool(wanted)
 
 
 def _whole(share: ClusterShare | None, held: Holding | None) -> bool:

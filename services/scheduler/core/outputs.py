@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from gpufleet.model.cluster import ClusterSpec, Inventory
 from gpufleet.model.placement import Assignment, Eviction, Placement, Version
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
+from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PlacementWrite:
     """A record for the placements topic; None is a tombstone. ``version`` goes into the headers of both."""
 
@@ -19,7 +20,7 @@ class PlacementWrite:
     placement: Placement | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AssignmentWrite:
     """A record for the assignments topic; None is a tombstone. ``version`` goes into the headers of both."""
 
@@ -29,7 +30,7 @@ class AssignmentWrite:
     assignment: Assignment | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HistoryEntry:
     """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
 

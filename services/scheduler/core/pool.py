@@ -185,6 +185,23 @@ class Pool:
         else:
             self.booked.pop(fitter, None)
 
+    def give_back(self, fitter: Fitter, count: int) -> bool:
+        """Gives back pods that are booked, if that is a subtraction; returns False, and does nothing, if it is not."""
+        if fitter is not self._sole or self._mixed or self.ordered or self.debt or len(self.booked) != 1:
+            return False
+        booked = self.booked[fitter] - count
+        if booked:
+            self.booked[fitter] = booked
+        else:
+            self.booked, self._sole = {}, None
+        self._taken -= count
+        self._running = None
+        known = self._rooms.get(fitter)
+        self._rooms = {}
+        if known is not None:
+            self._rooms[fitter] = (known[0] + count if fitter.columns else known[0], known[1])
+        return True
+
     def take_running(self, shape: Shape, count: int) -> int:
         """Takes room on running nodes for up to ``count`` pods; returns for how many there was some."""
         if count <= 0 or not shape.admitted(self.identity):
