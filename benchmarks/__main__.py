@@ -1,4 +1,4 @@
-"""`python -m benchmarks [plan] [simulation] [idle] [pipeline]`: all by default.
+"""`python -m benchmarks [scheduler] [plan] [simulation] [idle] [pipeline]`: all by default.
 
 GPUFLEET_BENCH_KAFKA=host:port measures the pipeline on that broker too; `apache` starts Apache Kafka for it, as the
 tests on real parts do (Java and Maven are needed).
@@ -11,11 +11,11 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import idle, pipeline, planning, simulation
+from benchmarks import idle, pipeline, planning, scheduler, simulation
 from benchmarks.report import Report
 from gpufleet.telemetry import logs
 
-NAMES = ("plan", "simulation", "idle", "pipeline")
+NAMES = ("scheduler", "plan", "simulation", "idle", "pipeline")
 
 
 def main() -> None:
@@ -26,6 +26,8 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown benchmark {unknown[0]}; there are {', '.join(NAMES)}")
     report = Report()
+    if "scheduler" in wanted:
+        scheduler.measure(report)
     if "plan" in wanted:
         planning.measure(report)
     if "simulation" in wanted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from cProfile import Profile
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -41,8 +42,8 @@ REPLICAS = 16
 SHAPES = 20
 _GPU = "nvidia.com/gpu"
 _CLASSES = ("a10", "a100", "h20", "l20")
-_NODE = {"cpu": 96_000, "memory": 2**40, "pods": 110, _GPU: GPUS_PER_NODE}
-_NOW = 1_000_000.0
+NODE = {"cpu": 96_000, "memory": 2**40, "pods": 110, _GPU: GPUS_PER_NODE}
+NOW = 1_000_000.0
 
 
 def cluster_names(count: int) -> list[str]:
@@ -53,9 +54,9 @@ def cluster_names(count: int) -> list[str]:
 def inventory(cluster: str, *, full: bool = False) -> Inventory:
     """Returns a snapshot of a cluster whose nodes are empty, or full."""
     nodes = NODES // len(_CLASSES)
-    free = () if full else (FreeBlock(nodes, resources(_NODE)),)
-    classes = tuple(NodeClass(name, resources(_NODE), nodes, (("gpu", name),), free=free) for name in _CLASSES)
-    return Inventory(cluster, SnapshotId("uid-" + cluster, 1, 1), _NOW, node_classes=classes)
+    free = () if full else (FreeBlock(nodes, resources(NODE)),)
+    classes = tuple(NodeClass(name, resources(NODE), nodes, (("gpu", name),), free=free) for name in _CLASSES)
+    return Inventory(cluster, SnapshotId("uid-" + cluster, 1, 1), NOW, node_classes=classes)
 
 
 def policy(groups: Iterable[Iterable[str]] = ()) -> PropagationPolicy:
@@ -145,10 +146,11 @@ class Steady:
     number: int = 0
     seconds: list[float] = field(default_factory=list)
     size: int = 0
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         self.state = State(Settings())
-        decide(self.state, fleet(self.clusters, self.groups), _NOW)
+        decide(self.state, fleet(self.clusters, self.groups), NOW)
 
     def arrival(self) -> Event:
         """Returns the next submission."""
@@ -172,7 +174,7 @@ class Steady:
         """Places workloads until so many pods have a place; not timed."""
         while pods > 0:
             events = [self.arrival() for _ in range(min(100, -(-pods // self.replicas)))]
-            decide(self.state, events, _NOW)
+            decide(self.state, events, NOW)
             pods -= len(events) * self.replicas
 
     def run(self, steps: int, batch: int = 1) -> None:
@@ -182,10 +184,14 @@ class Steady:
             for _ in range(batch):
                 events += self.finish()
             events += [self.arrival() for _ in range(batch)]
+            if self.profile is not None:
+                self.profile.enable()
             begun = time.perf_counter()
-            out = decide(self.state, events, _NOW)
+            out = decide(self.state, events, NOW)
             self.size += encoded(out)
             self.seconds.append(time.perf_counter() - begun)
+            if self.profile is not None:
+                self.profile.disable()
             placed = sum(w.placement is not None and w.placement.placed == self.replicas for w in out.placements)
             if placed != 2 * batch:  # the arrivals, and the finished ones, which keep saying where they were
                 raise RuntimeError(f"{placed} of {2 * batch} decisions placed all of a workload")
@@ -194,9 +200,9 @@ class Steady:
 
     def forget(self) -> None:
         """Deletes what has finished, as its producer would; not timed."""
-        decide(self.state, [WorkloadDeleted(key) for key in self.finished], _NOW)
+        decide(self.state, [WorkloadDeleted(key) for key in self.finished], NOW)
         gone = [e for key in self.finished for e in self.reports(key, ObservedPhase.GONE, WorkloadHealth.UNKNOWN)]
-        decide(self.state, gone, _NOW)
+        decide(self.state, gone, NOW)
         left = [key for key in self.finished if key in self.state.entries and self.state.entries[key].placement]
         if left:
             raise RuntimeError(f"{len(left)} workloads were not removed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scheduler.core import room
@@ -23,6 +23,7 @@ STOCK = st.one_of(st.none(), st.integers(0, 2))
     st.booleans(),
     st.booleans(),
 )
+@settings(deadline=None)
 def test_decisions_are_the_same(
     clusters: dict[str, tuple[list[int], list[int], int | None]],
     groups: tuple[tuple[str, ...], ...],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet.model.cluster import Inventory, ModelStock, NodeClass, VirtualNode
@@ -169,6 +169,7 @@ def _recomputed(fleet: Fleet, member: Member, pools: Sequence[Pool]) -> tuple[li
 
 
 @given(st.lists(st.one_of(_observe(), _put(), _put(), _put(), st.just(None)), max_size=25))
+@settings(deadline=None)
 def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Observe | Put | None]) -> None:
     fleet = Fleet()
     for name in ("a", "b"):

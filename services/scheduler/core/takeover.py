@@ -188,7 +188,7 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     )
     draft.shares = tuple(shares[cluster] for cluster in sorted(shares))
     draft.taken.discard(found.cluster)
-    draft.holds.pop(found.cluster, None)
+    draft.made.clear()
     draft.state.fleet.touch(draft.member(found.cluster))
     if sum(share.replicas for share in draft.shares) >= draft.replicas:
         draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]
