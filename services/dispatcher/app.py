@@ -170,6 +170,8 @@ class DispatcherService(Service):
                 if self.may_write(cluster):
                     for observation in table.unheard(before):
                         self.publish(observation)
+                    for workload in table.unerased(before):
+                        self._erase(table, workload)
 
     # -- tables that everybody reads -----------------------------------------------------------------------------
 
@@ -307,9 +309,9 @@ class DispatcherService(Service):
 
     def _erase(self, table: ClusterTable, workload: str) -> None:
         """Tombstones the observation of an assignment that is no more."""
-        version = table.forget(workload)
+        version = table.erase(workload, time.monotonic())
         if version is not None:
-            self._send(table.cluster, workload, None, max(version, table.buried(workload) or version))
+            self._send(table.cluster, workload, None, version)
 
     # -- clusters that are not there -----------------------------------------------------------------------------
 

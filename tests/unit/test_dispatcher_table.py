@@ -115,6 +115,35 @@ def test_what_the_log_does_not_hold_is_sent_again() -> None:
     assert table.forget(KEY) is None
 
 
+def test_a_tombstone_that_the_log_does_not_hold_is_sent_again() -> None:
+    table = ClusterTable("c")
+    table.take(FIRST)
+    table.said(GONE, 1.0)
+    table.note(KEY, GONE)
+    table.bury(KEY, Version(2, 10))
+    assert table.erase(KEY, 10.0) == Version(2, 10)
+    table.note(KEY, GONE)  # our own record, read back late
+    assert table.unerased(10.0) == []
+    assert table.unerased(10.1) == [KEY]  # not acknowledged
+    assert table.erase(KEY, 20.0) == Version(2, 10)
+    assert table.unerased(10.1) == []
+    table.note(KEY, None)
+    assert table.unerased(99.0) == []
+    table.note(KEY, GONE)  # of a dispatcher that woke up late
+    assert table.unerased(0.0) == [KEY]
+    assert table.erase(KEY, 30.0) == Version(2, 10)
+    table.take(replace(FIRST, version=Version(3, 1)))
+    assert table.unerased(99.0) == []  # it is wanted again
+
+
+def test_nothing_is_erased_that_was_never_said() -> None:
+    table = ClusterTable("c")
+    table.take(FIRST)
+    table.bury(KEY, Version(2, 10))
+    assert table.erase(KEY, 10.0) is None
+    assert table.unerased(99.0) == []
+
+
 def test_the_last_word_is_ours_before_the_logs() -> None:
     table = ClusterTable("c")
     table.note(KEY, replace(GONE, message="of the owner before"))

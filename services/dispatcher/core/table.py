@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from gpufleet.model.placement import Assignment, AssignmentState, Observation, ObservedPhase, Version
@@ -26,6 +27,8 @@ class ClusterTable:
     farewells: dict[str, Assignment] = field(default_factory=dict)
     # Further objects of a workload, written as a key of their own: the workload's key.
     objects: dict[str, str] = field(default_factory=dict)
+    # Observations that were tombstoned, with the tombstone's version and when it was sent, until the log has it.
+    erased: dict[str, tuple[Version, float]] = field(default_factory=dict)
     _buried: dict[str, Version] = field(default_factory=dict)
     _unheard: set[str] = field(default_factory=set)  # of what was published: the log holds something else
 
@@ -40,6 +43,7 @@ class ClusterTable:
         kind = workload.rpartition("/")[0]
         self.objects.update({f"{kind}/{variant.name}": workload for variant in assignment.variants})
         self._buried.pop(workload, None)
+        self.erased.pop(workload, None)
         self.farewells.pop(workload, None)
         return True
 
@@ -72,8 +76,12 @@ class ClusterTable:
         """Takes what the observations topic holds (None: a tombstone)."""
         if observation is None:
             self.seen.pop(workload, None)
+            self.erased.pop(workload, None)
         else:
             self.seen[workload] = observation
+            buried = self._buried.get(workload)
+            if buried is not None and workload not in self.erased and workload not in self.published:
+                self.erased[workload] = max(observation.version, buried), -math.inf  # written late
         self._compare(workload)
 
     def last(self, workload: str) -> Observation | None:
@@ -112,6 +120,22 @@ class ClusterTable:
         self.seen.pop(workload, None)
         self._unheard.discard(workload)
         return None if last is None else last.version
+
+    def erase(self, workload: str, at: float) -> Version | None:
+        """Forgets an observation; returns the version of the tombstone to send, None where the log holds nothing.
+
+        ``at`` is when it is sent (seconds of any clock).
+        """
+        known = (self.forget(workload), self._buried.get(workload), self.erased.get(workload, (None, at))[0])
+        if known[0] is None and known[2] is None:
+            return None
+        version = max(found for found in known if found is not None)
+        self.erased[workload] = version, at
+        return version
+
+    def unerased(self, before: float) -> list[str]:
+        """Returns whose tombstones were sent before a time and are not in the log: lost, or overwritten."""
+        return [workload for workload, (_, at) in sorted(self.erased.items()) if at < before]
 
     def buried(self, workload: str) -> Version | None:
         """Returns the version of a tombstone, if one was seen."""
