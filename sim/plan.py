@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gpufleet.model import kinds
 from gpufleet.model.cluster import ComponentPods, Inventory, WorkloadPods
 from gpufleet.model.placement import Placement
 from gpufleet.wire.documents import Parsed, PlacementDocument
@@ -23,14 +24,15 @@ def plan(parsed: Parsed) -> list[Placement]:
     Placements among the documents say where workloads are now; an unreachable cluster's replicas are lost. One whose
     workload is not among the documents stays as it is.
     """
-    state = State(_SETTINGS)
-    decide(state, list(_tables(parsed)), _NOW)
-    known = {key: item for key, item in parsed.placements.items() if key in parsed.workloads}
-    placed = [event for item in known.values() for event in _placed(state, item)]
-    decide(state, [*placed, ev.Started(1, "plan")], _NOW)
-    found = {key: item.placement for key, item in parsed.placements.items()}
-    found |= {placement.workload: placement for placement in state.placements()}
-    return [found[key] for key in sorted(found)]
+    with kinds.declaring(parsed.kinds.values()):
+        state = State(_SETTINGS)
+        decide(state, list(_tables(parsed)), _NOW)
+        known = {key: item for key, item in parsed.placements.items() if key in parsed.workloads}
+        placed = [event for item in known.values() for event in _placed(state, item)]
+        decide(state, [*placed, ev.Started(1, "plan")], _NOW)
+        found = {key: item.placement for key, item in parsed.placements.items()}
+        found |= {placement.workload: placement for placement in state.placements()}
+        return [found[key] for key in sorted(found)]
 
 
 def _tables(parsed: Parsed) -> Iterator[ev.Event]:

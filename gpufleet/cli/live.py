@@ -20,6 +20,7 @@ from gpufleet.cli.errors import CliError, Exit
 from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.log import ClusterRegistration
+from gpufleet.model.names import KIND_PREFIX
 from gpufleet.model.placement import Observation, Placement, Version
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.staging import Staging
@@ -34,6 +35,7 @@ from gpufleet.wire.records import (
     parse_scale,
     parse_workload,
     policy_manifest,
+    take_kind,
 )
 
 T = TypeVar("T")
@@ -66,6 +68,8 @@ class Tables:
             short = self.registry[record.topic].short
             if record.key is None or self._superseded(short, record.key, record):
                 continue
+            if short == "policies" and record.key.startswith(KIND_PREFIX):
+                take_kind(record)
             table = self.records.setdefault(short, {})
             if record.value is None:
                 table.pop(record.key, None)

@@ -37,7 +37,7 @@ async def apply(
     kafka: KafkaSettings, paths: Sequence[str], namespace: str, *, wait: bool, timeout: float, decide: bool = True
 ) -> None:
     """Submits documents and waits for the decision about each workload; with ``wait`` until its pods are ready."""
-    parsed = files.read(paths, namespace=namespace)
+    parsed = await _read(kafka, paths, namespace)
     # Clusters and policies first, so that no workload is decided without them.
     records = sorted(
         (record_of(item) for item in parsed.objects if not isinstance(item.value, Ignored)),
@@ -56,6 +56,17 @@ async def apply(
                 note(f"{_noun(topic)} {key} submitted")
         if workloads and decide:
             await _follow(view, _submissions(parsed, offsets), wait=wait, timeout=timeout)
+
+
+async def _read(kafka: KafkaSettings, paths: Sequence[str], namespace: str) -> Parsed:
+    """Returns what the documents say; kinds that they do not know may be declared on the fleet."""
+    try:
+        return files.read(paths, namespace=namespace)
+    except CliError as error:
+        if "is not a known kind" not in str(error) or "-" in paths:
+            raise
+    async with tables(kafka, ("policies",)):
+        return files.read(paths, namespace=namespace)
 
 
 def _lint(view: Tables, parsed: Parsed) -> None:
@@ -104,7 +115,8 @@ class _Submission:
 def _submissions(parsed: Parsed, offsets: Mapping[str, int]) -> dict[str, _Submission]:
     """By workload. The digest is that of what was sent: a uid in the metadata is not the envelope's."""
     found = (item.document.manifest for item in parsed.objects if isinstance(item.value, Workload))
-    workloads = (kinds.interpret(manifest, uid="", version=0, arrival=0) for manifest in found)
+    with kinds.declaring(parsed.kinds.values()):
+        workloads = [kinds.interpret(manifest, uid="", version=0, arrival=0) for manifest in found]
     return {workload.key: _Submission(offsets[workload.key], workload.digest) for workload in workloads}
 
 

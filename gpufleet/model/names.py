@@ -20,6 +20,8 @@ FIELD_MANAGER = "gpufleet-dispatcher"
 # While a record of this key is on the policies topic nothing is written to clusters.
 FREEZE_NAME = "fleet"
 FREEZE_KEY = "Freeze//fleet"
+# Keys of kinds that are declared, on the policies topic.
+KIND_PREFIX = "WorkloadKind//"
 
 # The component of kinds that have one pod template.
 MAIN = "main"

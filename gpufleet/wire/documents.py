@@ -13,7 +13,7 @@ from typing import Any
 
 from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory
-from gpufleet.model.kinds import KindError, describe
+from gpufleet.model.kinds import Declaration, KindError, describe
 from gpufleet.model.kinds.reading import Problem
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.names import FREEZE_KEY
@@ -23,6 +23,7 @@ from gpufleet.model.quota import ElasticQuotaTree
 from gpufleet.model.workload import Workload
 from gpufleet.wire import (
     documents_cluster,
+    documents_kinds,
     documents_overrides,
     documents_placement,
     documents_policy,
@@ -64,7 +65,7 @@ __all__ = [
     "read_policy",
 ]
 
-Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | Freeze
+Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | Freeze | Declaration
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Parsed:
     resource_policies: dict[str, ResourcePolicy] = field(default_factory=dict)
     priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
     quota_trees: dict[str, ElasticQuotaTree] = field(default_factory=dict)
+    kinds: dict[str, Declaration] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     placements: dict[str, PlacementDocument] = field(default_factory=dict)
     scenario: scenarios.Scenario | None = None
@@ -123,6 +125,25 @@ def parse_documents(documents: Iterable[Document], *, namespace: str = "default"
 
     ``namespace`` is that of objects that name none. Workloads arrive in the order of the documents.
     """
+    documents = list(documents)
+    # First of all what declares kinds: workloads of them may come in any order.
+    with kinds.declaring(_declarations(documents)):
+        return _parse(documents, namespace)
+
+
+def _declarations(documents: Iterable[Document]) -> list[Declaration]:
+    found = []
+    for document in documents:
+        for item in _items(document, []) if not document.errors else ():
+            if (item.manifest.get("apiVersion"), item.manifest.get("kind")) in _DECLARING:
+                findings = Findings()
+                declaration = documents_kinds.read(item.manifest, findings)
+                if declaration is not None and not findings.errors:
+                    found.append(declaration)
+    return found
+
+
+def _parse(documents: Iterable[Document], namespace: str) -> Parsed:
     parsed = Parsed()
     errors: list[DocumentError] = []
     seen: dict[tuple[str, str], Document] = {}
@@ -213,6 +234,7 @@ _ENTRIES = {
         _Entry("Scenario", scenarios.API_VERSIONS, _without_version(scenarios.read)),
         _Entry("OverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
         _Entry("ClusterOverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
+        _Entry("WorkloadKind", documents_kinds.API_VERSIONS, documents_kinds.read),
         _Entry("ElasticQuotaTree", documents_quota.API_VERSIONS, documents_quota.read),
         _Entry(
             "FederatedHPA",
@@ -221,6 +243,9 @@ _ENTRIES = {
         ),
     )
 }
+
+
+_DECLARING = frozenset((version, "WorkloadKind") for version in documents_kinds.API_VERSIONS)
 
 
 def _entry(manifest: Mapping[str, Any], findings: Findings) -> _Entry | kinds.KindSpec | None:
@@ -308,6 +333,8 @@ def _key(value: Value) -> str:
             return policy_key("ResourcePolicy", value.namespace, value.name)
         case PriorityClass():
             return policy_key("PriorityClass", "", value.name)
+        case Declaration():
+            return policy_key("WorkloadKind", "", value.name)
         case Freeze():
             return FREEZE_KEY
         case PlacementDocument():
@@ -340,6 +367,8 @@ def _add(parsed: Parsed, item: Object) -> None:
             parsed.workloads[key] = value
         case PlacementDocument():
             parsed.placements[key] = value
+        case Declaration():
+            parsed.kinds[value.name] = value
         case Freeze():
             parsed.freeze = value
         case Ignored():

@@ -14,6 +14,7 @@ from typing import Any
 
 from gpufleet.model import kinds
 from gpufleet.model.log import Claim, ClusterRegistration, HistoryEntry, LogId, Scale
+from gpufleet.model.names import KIND_PREFIX
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement
 from gpufleet.model.workload import Workload
 from gpufleet.wire.documents import Policy
@@ -117,6 +118,7 @@ __all__ = [
     "policy_manifest",
     "split_assignment_key",
     "split_inventory_key",
+    "take_kind",
 ]
 
 # --- What operators and producers write -------------------------------------------------------------------------
@@ -186,6 +188,20 @@ def parse_policy(record: RecordLike) -> Policy | None:
     policy = read_policy(manifest, prefix, record.offset)
     check_key(record, policy_identity(manifest))
     return policy
+
+
+def take_kind(record: RecordLike) -> bool:
+    """Applies a record of a declared kind to this process; returns whether it knows anything new by it.
+
+    One that cannot be read changes nothing: whoever decides says so.
+    """
+    if record.value is None:
+        return kinds.withdraw((record.key or "").removeprefix(KIND_PREFIX))
+    try:
+        declaration = parse_policy(record)
+    except RecordError:
+        return False
+    return isinstance(declaration, kinds.Declaration) and kinds.declare(declaration)
 
 
 def dump_policy(manifest: Mapping[str, Any]) -> bytes:

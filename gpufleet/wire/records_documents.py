@@ -18,7 +18,7 @@ from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records_base import below
 from gpufleet.wire.records_keys import policy_key
 
-_WITHOUT_NAMESPACE = ("ClusterPropagationPolicy", "ClusterOverridePolicy", "PriorityClass", "Freeze")
+_WITHOUT_NAMESPACE = ("ClusterPropagationPolicy", "ClusterOverridePolicy", "PriorityClass", "Freeze", "WorkloadKind")
 
 
 def read_policy(manifest: Mapping[str, Any], prefix: str, version: int) -> Policy | None:

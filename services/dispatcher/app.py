@@ -16,7 +16,7 @@ from gpufleet.bus.records import Record, trace_of
 from gpufleet.bus.service import Bus, Service
 from gpufleet.bus.shards import shard_of
 from gpufleet.model.log import ClusterRegistration
-from gpufleet.model.names import FREEZE_KEY
+from gpufleet.model.names import FREEZE_KEY, KIND_PREFIX
 from gpufleet.model.placement import Assignment, AssignmentState, Observation, ObservedPhase, Version
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import (
@@ -26,6 +26,7 @@ from gpufleet.wire.records import (
     parse_cluster,
     parse_observation,
     split_assignment_key,
+    take_kind,
 )
 from services.dispatcher.cluster import ClusterWorker
 from services.dispatcher.core.table import ClusterTable
@@ -183,6 +184,9 @@ class DispatcherService(Service):
                 self._on_registration(record)
             elif record.key == FREEZE_KEY:
                 self._freeze(record.value is not None)
+            elif record.key is not None and record.key.startswith(KIND_PREFIX) and take_kind(record):
+                for worker, _ in self._workers.values():
+                    worker.look_at_all()
 
     def _freeze(self, frozen: bool) -> None:
         if frozen == self._frozen:

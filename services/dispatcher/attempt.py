@@ -241,4 +241,4 @@ def types_of(assignment: Assignment) -> Sequence[Type]:
     if isinstance(api_version, str) and isinstance(kind, str):
         return ((api_version, kind),)
     wanted = assignment.workload.split("/")[1]
-    return tuple((version, spec.kind) for spec in kinds.known() if spec.kind == wanted for version in spec.api_versions)
+    return tuple((version, spec.kind) for spec in kinds.known() if spec.key == wanted for version in spec.api_versions)

@@ -12,6 +12,7 @@ import structlog
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.errors import AccessError, ApiStatusError, KubeError, Unreachable
+from gpufleet.model import kinds
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.placement import (
     Assignment,
@@ -214,8 +215,12 @@ class ClusterWorker:
     def _key_of(self, kind: str, place: Place) -> str | None:
         if kind == FENCE[1]:
             return self._fences.get(place)
-        key = workload_key(place[0], kind, place[1])
-        return key if self._table.lookup(key) is not None else self._table.objects.get(key)
+        for name in kinds.key_kinds(kind):
+            key = workload_key(place[0], name, place[1])
+            found = key if self._table.lookup(key) is not None else self._table.objects.get(key)
+            if found is not None:
+                return found
+        return None
 
     def _wanted(self, kind: str, place: Place) -> bool:
         return self._key_of(kind, place) is not None

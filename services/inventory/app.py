@@ -16,6 +16,7 @@ from gpufleet.bus.shards import shard_of
 from gpufleet.kube.access import preload
 from gpufleet.model.cluster import Health
 from gpufleet.model.log import ClusterRegistration
+from gpufleet.model.names import KIND_PREFIX
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import (
     class_key,
@@ -25,6 +26,7 @@ from gpufleet.wire.records import (
     parse_inventory,
     pods_key,
     split_inventory_key,
+    take_kind,
 )
 from services.inventory.core.cache import ClusterCache
 from services.inventory.core.gpus import GpuCount, count
@@ -41,7 +43,7 @@ class InventoryService(Service):
     """Owns a share of the clusters: those whose shard of the inventory topic is this instance's."""
 
     name: ClassVar[str] = "inventory"
-    reads: ClassVar[Sequence[str]] = ("clusters",)
+    reads: ClassVar[Sequence[str]] = ("clusters", "policies")
     owns: ClassVar[Sequence[str]] = (_TOPIC,)
 
     def __init__(self, settings: InventorySettings) -> None:
@@ -93,8 +95,14 @@ class InventoryService(Service):
     # -- registrations -------------------------------------------------------------------------------------------
 
     def on_records(self, records: list[Record]) -> None:
-        """Takes registrations; a changed one starts its cluster's watcher anew."""
+        """Takes registrations, a changed one starts its cluster's watcher anew; and kinds that are declared."""
+        policies = self.bus.registry.name("policies")
         for record in records:
+            if record.topic == policies:
+                if (record.key or "").startswith(KIND_PREFIX) and take_kind(record):
+                    for watcher, _ in self._watchers.values():
+                        watcher.kinds_changed()
+                continue
             if record.key is None or record.value is None:
                 self._unregister(record)
                 continue

@@ -67,6 +67,7 @@ class ClusterWatcher:
         self._clock = clock
         self._woken = asyncio.Event()
         self._namespaces: set[str] = set()
+        self._asked_for_kinds = 0.0
 
     async def run(self) -> None:
         """Works until cancelled; a cluster that cannot be reached delays nothing but itself."""
@@ -134,7 +135,7 @@ class ClusterWatcher:
 
     async def _probe(self, client: KubeClient) -> None:
         """Asks for the incarnation and the served kinds, so that silence of the watches is not taken for absence."""
-        asked_for_kinds = 0.0
+        self.kinds_changed()
         while True:
             try:
                 incarnation = await client.incarnation()
@@ -147,10 +148,14 @@ class ClusterWatcher:
                     log.warning("cluster.replaced", cluster=self.inventory.cluster, incarnation=incarnation)
                     return
                 self._heard()
-                if self._clock() - asked_for_kinds >= self._settings.discovery_interval:
+                if self._clock() - self._asked_for_kinds >= self._settings.discovery_interval:
                     await self._discover(client)
-                    asked_for_kinds = self._clock()
+                    self._asked_for_kinds = self._clock()
             await asyncio.sleep(self._settings.heartbeat / 2)
+
+    def kinds_changed(self) -> None:
+        """Has the served kinds asked for with the next look: other ones may matter now."""
+        self._asked_for_kinds = 0.0
 
     async def _discover(self, client: KubeClient) -> None:
         wanted: dict[str, set[str]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gpufleet.bus.records import Record
 from gpufleet.bus.topics import Registry
-from gpufleet.model import names
+from gpufleet.model import kinds, names
 from gpufleet.model.placement import Version
 from gpufleet.model.staging import Staging
 from gpufleet.wire.documents import Freeze
@@ -22,6 +22,7 @@ from gpufleet.wire.records import (
     parse_scale,
     parse_workload,
     split_assignment_key,
+    take_kind,
 )
 from gpufleet.wire.records_base import check_key_present
 from services.scheduler.core import events as ev
@@ -36,6 +37,8 @@ class Intake:
         self._registry = registry
         self._reject = reject
         self._staging = Staging()
+        # Workloads of kinds that are, or may come to be, declared: read again when a declaration changes.
+        self._declared: dict[str, Record] = {}
 
     def events(self, record: Record) -> list[ev.Event]:
         """Returns what a record means; nothing for one that cannot be read and says nothing about a workload."""
@@ -57,9 +60,9 @@ class Intake:
             case "policies":
                 return self._policy(record, key)
             case "workloads":
-                return [
-                    ev.WorkloadDeleted(key, record.offset) if gone else ev.WorkloadSubmitted(parse_workload(record))
-                ]
+                if gone:
+                    self._declared.pop(key, None)
+                return [ev.WorkloadDeleted(key, record.offset) if gone else self._workload(record, key)]
             case "scales":
                 return [ev.Scaled(key, None if gone else parse_scale(record).replicas)]
             case "inventory":
@@ -82,9 +85,33 @@ class Intake:
         if key == names.FREEZE_KEY:
             return [ev.FreezeChanged(record.value is not None)]
         if record.value is None:
-            return [ev.PolicyRemoved(key)]
+            return [] if key.startswith(names.KIND_PREFIX) and take_kind(record) else [ev.PolicyRemoved(key)]
         policy = parse_policy(record)
+        if isinstance(policy, kinds.Declaration):
+            return self._again() if kinds.declare(policy) else []
         return [] if policy is None or isinstance(policy, Freeze) else [ev.PolicyChanged(policy)]
+
+    def _workload(self, record: Record, key: str) -> ev.Event:
+        self._declared.pop(key, None)
+        try:
+            workload = parse_workload(record)
+        except RecordError as error:
+            if error.reason in (RecordReason.UNKNOWN_KIND, RecordReason.UNSUPPORTED_VERSION):
+                self._declared[key] = record
+            raise
+        if not kinds.builtin(workload.api_version, workload.kind):
+            self._declared[key] = record
+        return ev.WorkloadSubmitted(workload)
+
+    def _again(self) -> list[ev.Event]:
+        """Reads again what depends on declared kinds; what still cannot be read is as it was."""
+        found: list[ev.Event] = []
+        for record in list(self._declared.values()):
+            try:
+                found.append(ev.WorkloadSubmitted(parse_workload(record)))
+            except RecordError:
+                continue
+        return found
 
     def _inventory(self, record: Record, key: str) -> list[ev.Event]:
         if record.value is None:

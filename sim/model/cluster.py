@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpufleet.model import kinds
 from sim.model.api import Controller
 from sim.model.autoscaler import Autoscaler
 from sim.model.controllers.argo import WorkflowController
 from sim.model.controllers.cloneset import CloneSetController
+from sim.model.controllers.declared import DeclaredController
 from sim.model.controllers.deployment import DeploymentController
 from sim.model.controllers.job import JobController
 from sim.model.controllers.kubeflow import JOB_KINDS, TrainingJobController
@@ -41,7 +43,12 @@ class Behaviour:
 def operators() -> list[Controller]:
     """The controllers of the kinds that a plain Kubernetes does not know."""
     training: list[Controller] = [TrainingJobController(kind) for kind in JOB_KINDS]
-    return [*training, SparkController(), WorkflowController(), CloneSetController()]
+    declared: list[Controller] = [
+        DeclaredController(declaration, f"{declaration.group}/{version}" if declaration.group else version)
+        for declaration in kinds.declared_kinds()
+        for version in declaration.versions
+    ]
+    return [*training, SparkController(), WorkflowController(), CloneSetController(), *declared]
 
 
 def simulated(behaviour: Behaviour | None = None) -> list[Controller]:

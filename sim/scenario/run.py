@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpufleet.model import kinds
 from gpufleet.model.placement import Placement
 from gpufleet.wire.yaml import load
 from sim.model.api import Json
+from sim.model.controllers.declared import definition
 from sim.scenario.expect import failures
 from sim.scenario.steps import Instant, Script
 from sim.scenario.world import START, World
@@ -26,9 +28,10 @@ class Outcome:
 
 
 def custom_resources() -> list[Json]:
-    """Returns the CustomResourceDefinitions of the job kinds."""
+    """Returns the CustomResourceDefinitions of the job kinds, and of kinds that are declared."""
     paths = sorted(CRDS.glob("*.yaml"))
-    return [dict(document.manifest) for path in paths for document in load(path.read_bytes(), path.name)]
+    builtin = [dict(document.manifest) for path in paths for document in load(path.read_bytes(), path.name)]
+    return [*builtin, *(definition(declaration) for declaration in kinds.declared_kinds() if declaration.group)]
 
 
 def play(script: Script, world: World) -> Iterator[Instant]:
@@ -53,11 +56,12 @@ def play(script: Script, world: World) -> Iterator[Instant]:
 
 def run(script: Script) -> Outcome:
     """Returns what became of everything. Raises `sim.scenario.world.Restless`."""
-    world = World(script.settings, custom_resources())
     outcome = Outcome(warnings=list(script.warnings))
-    for instant in play(script, world):
-        placements = world.placements()
-        outcome.steps.append((instant.at, placements))
-        outcome.failures += failures(instant.checks, {p.workload: p for p in placements}, instant.at)
-    outcome.warnings += world.warnings
+    with kinds.declaring(script.kinds):
+        world = World(script.settings, custom_resources())
+        for instant in play(script, world):
+            placements = world.placements()
+            outcome.steps.append((instant.at, placements))
+            outcome.failures += failures(instant.checks, {p.workload: p for p in placements}, instant.at)
+        outcome.warnings += world.warnings
     return outcome

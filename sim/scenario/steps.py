@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory
+from gpufleet.model.kinds import Declaration
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.wire import documents_cluster
 from gpufleet.wire.documents import ClusterDocument, Object, Parsed, parse_documents
@@ -74,12 +76,16 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A scenario that is ready to run. ``instants`` are in order of time; the first is at 0 s."""
+    """A scenario that is ready to run. ``instants`` are in order of time; the first is at 0 s.
+
+    ``kinds`` are declared somewhere in its documents, and known from the start.
+    """
 
     start: Parsed
     instants: Sequence[Instant]
     settings: ScenarioSettings
     warnings: tuple[str, ...] = ()
+    kinds: tuple[Declaration, ...] = ()
 
 
 def compile_script(document: Document, scenario: Scenario, read: Read, beside: Sequence[Document] = ()) -> Script:
@@ -99,6 +105,7 @@ class _Compiler:
         self._manifests: dict[str, Mapping[str, Any]] = {}
         self._inventories: dict[str, Inventory | None] = {}
         self._workloads: set[str] = set()
+        self._kinds: dict[str, Declaration] = {}
 
     def compile(self, scenario: Scenario, beside: Sequence[Document]) -> Script:
         findings = Findings()
@@ -119,7 +126,7 @@ class _Compiler:
         if self._errors:
             raise DocumentErrors(self._errors, self._warnings)
         ordered = [instants[at] for at in sorted(instants)]
-        return Script(start, ordered, settings, tuple(map(str, self._warnings)))
+        return Script(start, ordered, settings, tuple(map(str, self._warnings)), tuple(self._kinds.values()))
 
     def _deeds(self, action: Action, path: str) -> list[Deed]:
         match action:
@@ -196,7 +203,8 @@ class _Compiler:
                 prefix = f"{own.prefix}.{here}" if own.prefix else here
                 documents.append(Document(own.source, own.index, own.line, source, own.text, prefix))
         try:
-            parsed = parse_documents(documents)
+            with kinds.declaring(self._kinds.values()):
+                parsed = parse_documents(documents)
         except DocumentErrors as error:
             self._errors += error.errors
             self._warnings += error.warnings
@@ -207,6 +215,7 @@ class _Compiler:
         return parsed
 
     def _learn(self, parsed: Parsed) -> None:
+        self._kinds |= parsed.kinds
         for item in parsed.objects:
             self._learn_cluster(item)
         self._workloads |= parsed.workloads.keys() | parsed.placements.keys()

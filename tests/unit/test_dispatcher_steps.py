@@ -168,13 +168,14 @@ ROWS = [
         code="WaitingForRemoval",
         says="a, b",
     ),
-    Row("unknown kind", changed(DEPLOYMENT, manifest={"kind": "X"}), Live(), REFUSED, code="DispatchRefused"),
+    Row("no kind", changed(DEPLOYMENT, manifest={"kind": "X"}), Live(), REFUSED, code="DispatchRefused"),
     Row(
         "a job of an unknown kind",
         changed(JOB, manifest={"apiVersion": "v1", "kind": "X"}),
         Live(fence=fence_of(JOB)),
-        REFUSED,
-        code="DispatchRefused",
+        PENDING,
+        code="ApiNotServed",
+        says="waits for its WorkloadKind",
     ),
     Row(
         "a patch that does not fit",

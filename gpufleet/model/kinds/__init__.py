@@ -1,15 +1,18 @@
 """Workload kinds: how a manifest is read as components, and changed, and how its status is judged.
 
-A new kind is one `KindSpec` in a module of its family, listed in `_TABLE`.
+A new kind is one `KindSpec` in a module of its family, listed in `_TABLE`. Further ones are declared by operators, with
+a WorkloadKind document (`declare`): a process has one table of them, as the topic of policies says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from gpufleet.model.kinds import apps, argo, batch, kubeflow, pod, ray, spark
+from gpufleet.model.kinds import apps, argo, batch, declared, kubeflow, pod, ray, spark
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Path, PodTemplate, pointer
+from gpufleet.model.kinds.declared import Declaration, PodSet, When
 from gpufleet.model.kinds.digest import canonical, digest
 from gpufleet.model.kinds.reading import MAX_REPLICAS, KindError, Problem, View, check_subdomain, describe
 from gpufleet.model.placement import WorkloadHealth
@@ -17,17 +20,26 @@ from gpufleet.model.workload import Workload, workload_key
 
 __all__ = [
     "MAX_REPLICAS",
+    "Declaration",
     "KindError",
     "KindSpec",
     "Manifest",
     "ObjectStatus",
     "Path",
+    "PodSet",
     "PodTemplate",
     "Problem",
+    "When",
+    "builtin",
     "canonical",
+    "declaration_of",
+    "declare",
+    "declared_kinds",
+    "declaring",
     "describe",
     "digest",
     "interpret",
+    "key_kinds",
     "known",
     "pod_templates",
     "pointer",
@@ -35,21 +47,77 @@ __all__ = [
     "spec_of",
     "status",
     "with_replicas",
+    "withdraw",
 ]
 
 _TABLE = (*apps.KINDS, *pod.KINDS, *batch.KINDS, *kubeflow.KINDS, *spark.KINDS, *argo.KINDS, *ray.KINDS)
 _BY_TYPE = {(version, spec.kind): spec for spec in _TABLE for version in spec.api_versions}
-_BY_KIND = {spec.kind: spec for spec in _TABLE}
+
+
+# Kinds that were declared, by the name of the declaration.
+_DECLARED: dict[str, tuple[Declaration, KindSpec]] = {}
 
 
 def known() -> tuple[KindSpec, ...]:
     """Returns every kind."""
-    return _TABLE
+    return (*_TABLE, *(spec for _, spec in _DECLARED.values()))
+
+
+def builtin(api_version: str, kind: str) -> bool:
+    """Returns whether a kind needs no declaration."""
+    return (api_version, kind) in _BY_TYPE
 
 
 def spec_for(api_version: str, kind: str) -> KindSpec | None:
     """Returns a kind by its API version and name, or None."""
-    return _BY_TYPE.get((api_version, kind))
+    spec = _BY_TYPE.get((api_version, kind))
+    if spec is None:
+        for _, found in _DECLARED.values():
+            if found.kind == kind and api_version in found.api_versions:
+                return found
+    return spec
+
+
+def key_kinds(kind: str) -> tuple[str, ...]:
+    """Returns what keys may call objects of a kind of this name."""
+    return (kind, *(spec.key for _, spec in _DECLARED.values() if spec.kind == kind))
+
+
+def declare(declaration: Declaration) -> bool:
+    """Adds or replaces a declared kind; returns whether anything is new."""
+    before = _DECLARED.get(declaration.name)
+    if before is not None and before[0] == declaration:
+        return False
+    _DECLARED[declaration.name] = (declaration, declared.spec_of(declaration))
+    return True
+
+
+def withdraw(name: str) -> bool:
+    """Forgets a declared kind by the name of its declaration; returns whether there was one."""
+    return _DECLARED.pop(name, None) is not None
+
+
+def declared_kinds() -> tuple[Declaration, ...]:
+    """Returns every declaration."""
+    return tuple(declaration for declaration, _ in _DECLARED.values())
+
+
+def declaration_of(spec: KindSpec) -> Declaration | None:
+    """Returns the declaration that a kind comes from; None for a builtin one."""
+    return next((declaration for declaration, known_spec in _DECLARED.values() if known_spec is spec), None)
+
+
+@contextmanager
+def declaring(declarations: Iterable[Declaration]) -> Iterator[None]:
+    """Knows some kinds besides those that are declared already, for a while."""
+    before = dict(_DECLARED)
+    try:
+        for declaration in declarations:
+            declare(declaration)
+        yield
+    finally:
+        _DECLARED.clear()
+        _DECLARED.update(before)
 
 
 def spec_of(manifest: Manifest) -> KindSpec:
@@ -60,9 +128,9 @@ def spec_of(manifest: Manifest) -> KindSpec:
         raise KindError(
             Problem(missing, "is missing", "an object needs apiVersion and kind, such as apps/v1 Deployment")
         )
-    if spec := _BY_TYPE.get((api_version, kind)):
+    if spec := spec_for(api_version, kind):
         return spec
-    if same := _BY_KIND.get(kind):
+    if same := next((spec for spec in known() if spec.kind == kind), None):
         raise KindError(Problem("apiVersion", f"{api_version} has no {kind}", f"use {same.api_versions[0]}"))
     raise KindError(Problem("kind", f"{kind} ({api_version}) is not a known kind of workload", _known_kinds()))
 
@@ -91,11 +159,11 @@ def interpret(
     uid = uid or metadata.text("uid")
     pods = spec.read(view)
     _check_replicas(sum(c.replicas for c in pods.components), problems)
-    fingerprint = _digest(manifest, uid, problems)
+    fingerprint = _digest(manifest, f"{uid}@{spec.declared}" if spec.declared else uid, problems)
     if problems:
         raise KindError(*dict.fromkeys(problems))
     return Workload(
-        key=workload_key(namespace, spec.kind, name),
+        key=workload_key(namespace, spec.key, name),
         api_version=manifest["apiVersion"],
         kind=spec.kind,
         namespace=namespace,
@@ -153,4 +221,5 @@ def _digest(manifest: Manifest, uid: str, problems: list[Problem]) -> str:
 
 
 def _known_kinds() -> str:
-    return f"known are {', '.join(sorted(_BY_KIND))}"
+    names = ", ".join(sorted({spec.kind for spec in known()}))
+    return f"known are {names}; a WorkloadKind document declares another"

@@ -97,6 +97,13 @@ class KindSpec:
     write_replicas: Callable[[dict[str, Any], Mapping[str, int]], None]
     read_status: Callable[[Manifest], ObjectStatus]
     suspend_path: tuple[str, ...] | None = None
+    key_kind: str = ""  # what keys call it: Kind.group for kinds that are declared; empty: the kind
+    declared: str = ""  # which declaration it comes from; empty: builtin
+
+    @property
+    def key(self) -> str:
+        """What keys of workloads call the kind."""
+        return self.key_kind or self.kind
 
     @property
     def api_versions(self) -> tuple[str, ...]:

@@ -191,12 +191,20 @@ def _activate(
             return _activate_job(assignment, facts, live, stamp, rendered)
         wanted = stamped(rendered(assignment), stamp)
     except render.RenderError as error:
+        if _undeclared(assignment.manifest):
+            return _pending(Code.API_NOT_SERVED, f"{error}; waits for its WorkloadKind", _ASK_AGAIN)
         return Done(ObservedPhase.REFUSED, code=Code.DISPATCH_REFUSED, message=str(error))
     if live.obj is None:
         return Create(wanted)
     if _deleting(live.obj):
         return _pending(Code.WAITING_FOR_REMOVAL, "an earlier copy is still being deleted", _LOOK_AGAIN)
     return Update(wanted, live.obj) if _drifted(wanted, live.obj, live.baseline) else observed(live.obj)
+
+
+def _undeclared(manifest: Json) -> bool:
+    """Whether the kind's declaration has not come yet: it travels on another topic than the assignment."""
+    api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
+    return isinstance(api_version, str) and isinstance(kind, str) and kinds.spec_for(api_version, kind) is None
 
 
 def _activate_job(
