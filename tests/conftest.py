@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import brokers, clusters, selection
+from tests.support import brokers, clusters, selection, stacks
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +48,17 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         selection.prepare_real_parts()
     except RuntimeError as error:
         pytest.exit(f"the real parts cannot be prepared: {error}", returncode=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell of a test that took too long where its tasks wait."""
+    report = yield
+    if call.excinfo is not None and "from pytest-timeout" in str(call.excinfo.value):
+        report.sections.append(("tasks that have not ended", stacks.pending_tasks()))
+    return report
 
 
 @pytest.fixture(scope="session")

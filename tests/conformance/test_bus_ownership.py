@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -44,6 +45,8 @@ async def test_shards_move_between_two_owners(settings: KafkaSettings, registry:
             await eventually(lambda: len(second.may_send()) == 8, "the second to own half")
             await eventually(lambda: len(first.may_send()) == 8, "the first to own half")
             watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
             assert first.may_send() | second.may_send() == ALL
             assert set(first.held) == first.may_send()
             # Half stays where it was, under a higher epoch and without `lost` in between.
@@ -123,11 +126,18 @@ async def test_leader_without_heartbeats_stops_sending_and_then_leading(
             return False
 
         coordinator._do_heartbeat = lost
+        # On a busy machine this loop may look late, so what it has seen counts, not when it ended.
+        asked = allowed = time.monotonic()
         while _may_send(runner):
+            allowed = asked
             heard = max(heard, time.monotonic() - lease.age)
             await asyncio.sleep(0.005)
-        assert time.monotonic() - heard == pytest.approx(settings.session_timeout * 2 / 3, abs=0.3)
-        assert leader.active  # it may not send, but nobody has taken over yet
+            asked = time.monotonic()
+        limit = settings.session_timeout * 2 / 3
+        assert allowed - heard <= limit + 0.05
+        assert time.monotonic() - heard >= limit - 0.05
+        # It may not send, but nobody has taken over yet.
+        assert leader.active or time.monotonic() - heard > settings.session_timeout
         await eventually(lambda: not leader.active, "the leader to give up")
         assert "no heartbeat" in leader.events[-1][1]
         coordinator._do_heartbeat = accepted

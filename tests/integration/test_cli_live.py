@@ -389,8 +389,8 @@ def test_watch_prints_again_when_something_changes(live: Live) -> None:
             assert any("test/Deployment/watched" in line for line in watching.stdout)
         finally:
             watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 130
-        assert watching.stderr is not None and watching.stderr.read() == ""
+        _, errors = watching.communicate(timeout=30)
+        assert (watching.returncode, errors) == (130, "")
     live.done("delete", "test/Deployment/watched")
 
 

@@ -33,7 +33,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
 async def _empty(fleet: Fleet) -> AsyncIterator[None]:
     yield
-    await fleet.clear()
+    await fleet.restore()
 
 
 async def test_a_deployment_from_submission_to_its_last_trace(fleet: Fleet) -> None:

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 # A killed member is missed for one session, and the group takes half of one to form again.
 SETTINGS = {
     "GPUFLEET_KAFKA_SESSION_TIMEOUT": "3",
+    "GPUFLEET_KAFKA_FETCH_WAIT_MS": "50",
     "GPUFLEET_INVENTORY_HEARTBEAT": "2",
     "GPUFLEET_RESCHEDULER_CHECK_EVERY": "1",
     "GPUFLEET_RESCHEDULER_PENDING_AFTER": "1",
@@ -39,7 +40,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
 async def _empty(fleet: Fleet) -> AsyncIterator[None]:
     yield
-    await fleet.clear()
+    await fleet.restore()
 
 
 @pytest.mark.parametrize("service", ["scheduler", "dispatcher", "inventory"])

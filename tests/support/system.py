@@ -23,11 +23,11 @@ from gpufleet.bus.records import Record
 from gpufleet.bus.topics import DLQ_SUFFIX, Registry, load_registry
 from gpufleet.cli.demo.stage import is_ready
 from gpufleet.cli.live import Tables
-from gpufleet.cli.system import System
+from gpufleet.cli.system import SERVICES, System
 from gpufleet.kube.access import connect
 from gpufleet.kube.client import KubeClient
 from gpufleet.kube.errors import KubeError
-from gpufleet.model.names import WORKLOAD_LABEL, workload_label
+from gpufleet.model.names import FREEZE_KEY, WORKLOAD_LABEL, workload_label
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.wire.records import parse_placement
 from tests.support.waiting import eventually
@@ -337,6 +337,22 @@ class Fleet:
             return not any([await self.ready_pods(workload) for workload in workloads])
 
         await self.until(no_pods, f"the pods of {', '.join(workloads)} to be gone")
+
+    async def restore(self) -> None:
+        """Puts everything back as it was, whatever a test that failed has left: the next one starts afresh.
+
+        Services that have ended are started, faults and a freeze end, workloads and all policies but the first go.
+        """
+        for name in self.clients:
+            await self.disturb(name, None)
+        for name in SERVICES:
+            if not self.system.children[name].running:
+                await self.restart(name)
+        if FREEZE_KEY in self.keys("policies"):
+            await self.produce("policies", FREEZE_KEY, None)
+        await self.clear()
+        for key in self.keys("policies") - {key_of(policy("all"))}:
+            await self.produce("policies", key, None)
 
     async def clear(self) -> None:
         """Deletes every workload, and waits until all are gone."""
