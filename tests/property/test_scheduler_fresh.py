@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.scheduler.core import room
 from services.scheduler.core.events import WorkloadDeleted
+from services.scheduler.core.settings import Settings
 from tests.support.scheduling import World, deployment, gpus_free, policy
 
 CLUSTERS = ("a", "b", "c", "d")
@@ -50,3 +51,29 @@ def test_decisions_are_the_same(
     with mock.patch.object(room, "_all_at_once", return_value=False):
         general = run()
     assert cheap == general
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.sampled_from([1, 2, 3]),
+)
+@settings(deadline=None)
+def test_clusters_without_a_reason_of_their_own_are_counted(free: list[int], sizes: list[int], limit: int) -> None:
+    """However few are named, as many clusters are spoken of."""
+
+    def spoken_of(named: int) -> list[int]:
+        world = World(settings=Settings(reason_clusters=named))
+        names = [f"c{i}" for i in range(6)]
+        world.clusters(**dict(zip(names, free, strict=True)))
+        rule = policy(names[:2], names[2:4], names[4:])
+        counts = []
+        for number, replicas in enumerate(sizes):
+            world.submit(deployment(f"w{number}", replicas, arrival=number), rule)
+            reasons = world.placement(f"test/Deployment/w{number}").reasons
+            more = sum(int(r.message.split()[0]) for r in reasons if r.message.endswith(" more clusters"))
+            counts.append(more + sum(bool(r.cluster) for r in reasons))
+            assert sum(bool(r.cluster) for r in reasons) <= named
+        return counts
+
+    assert spoken_of(limit) == spoken_of(100)

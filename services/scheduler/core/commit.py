@@ -52,7 +52,9 @@ def record(
         verdict=verdict,
         replicas=replicas,
         shares=shares,
-        reasons=explain.bounded(reasons, state.settings.reason_clusters),
+        reasons=explain.bounded(
+            reasons, state.settings.reason_clusters, draft.unnamed if draft is not None else explain.EMPTY
+        ),
         policy=policy,
         uid=uid,
         workload_version=entry.workload.version if entry.workload is not None else 0,

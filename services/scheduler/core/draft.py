@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpufleet.model.placement import ClusterShare, Slot, UnitWait
@@ -97,6 +98,7 @@ class Draft:
     unit_waits: tuple[UnitWait, ...] = ()
     usage: Usage | None = None
     divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
+    unnamed: dict[Code, int] = field(default_factory=dict)  # clusters that have no reason of their own, by code
     made: list[tuple[Member, tuple[Hold, ...]]] = field(default_factory=list)  # holds of shares that are all new
 
     @property
@@ -111,6 +113,34 @@ class Draft:
     def options(self, options: list[Option]) -> None:
         self.rooms = None
         self._options = options
+
+    def room_of(self, member: Member) -> int:
+        """Returns further room of a candidate as it was measured, 0 for others."""
+        if self.rooms is None:
+            return next((o.running + o.stock for o in self._options if o.cluster == member.name), 0)
+        for room in self.rooms:
+            places = (self.candidates.tiers[room.number].indexes == member.index).nonzero()[0]
+            if len(places):
+                return int(room.total()[places[0]])
+        return 0
+
+    def with_room(self, below: int, counts: Mapping[str, int]) -> set[str]:
+        """Returns the candidates of the tiers above one that have more room than they were given."""
+        if self.rooms is None:
+            return {
+                o.cluster
+                for o in self._options
+                if o.tier < below and o.assigned + o.running + o.stock > counts.get(o.cluster, 0)
+            }
+        found: set[str] = set()
+        for room in self.rooms:
+            if room.number < below:
+                total = room.total()
+                for place in total.nonzero()[0].tolist():
+                    name = room.members[place].name
+                    if total[place] > counts.get(name, 0):
+                        found.add(name)
+        return found
 
     @property
     def stock(self) -> bool:

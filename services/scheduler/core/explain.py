@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
@@ -12,6 +12,8 @@ from gpufleet.model.selectors import untolerated
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.shapes import is_gpu, selects
 from services.scheduler.core.units import Part
+
+EMPTY: Mapping[Code, int] = {}
 
 
 def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool) -> Reason:
@@ -112,11 +114,14 @@ def _blocked(part: Part, free: list[dict[str, int]]) -> str:
     return f"needs {needs} in one node; no node has all of it free at once"
 
 
-def bounded(reasons: Iterable[Reason], clusters: int) -> tuple[Reason, ...]:
-    """Returns the reasons with at most ``clusters`` clusters named; the others are counted by code."""
+def bounded(reasons: Iterable[Reason], clusters: int, unnamed: Mapping[Code, int] = EMPTY) -> tuple[Reason, ...]:
+    """Returns the reasons with at most ``clusters`` clusters named; the others are counted by code.
+
+    ``unnamed`` are clusters that were counted only, by code.
+    """
     kept: list[Reason] = []
     named = 0
-    counted: dict[Code, int] = {}
+    counted = dict(unnamed)
     for reason in reasons:
         if not reason.cluster:
             kept.append(reason)

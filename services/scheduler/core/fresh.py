@@ -69,9 +69,7 @@ def _share(member: Member, part: Part, count: int, *, stock: bool) -> tuple[Clus
                     member, part, count, [Slot(part.component, pool.name, count, Source.RUNNING, None)]
                 )
             return known
-        return _spread(
-                member, part, count, Slot(part.component, pool.name, taken, Source.RUNNING, None), stock=stock
-            )
+        return _spread(member, part, count, Slot(part.component, pool.name, taken, Source.RUNNING, None), stock=stock)
     return _spread(member, part, count, None, stock=stock)
 
 

@@ -324,18 +324,26 @@ def _explain(draft: Draft) -> None:
     spoken = {reason.cluster for reason in draft.reasons}
     if missing <= 0:
         # Room in a higher group that nothing is moved back to needs no excuse.
-        spoken |= {
-            o.cluster
-            for o in draft.options
-            if o.tier < last and o.assigned + o.running + o.stock > counts.get(o.cluster, 0)
-        }
+        spoken |= draft.with_room(last, counts)
     stays = at_once and missing <= 0 and any(draft.before.get(cluster) is not None for cluster in used)
-    budget = draft.state.settings.reason_clusters
+    limit = budget = draft.state.settings.reason_clusters
+    named = sum(bool(reason.cluster) for reason in draft.reasons)
     for number, tier in enumerate(draft.candidates.tiers):
-        for member in tier.members:
-            if member.name in spoken or (missing <= 0 and number == last) or (stays and number < last):
+        if (missing <= 0 and number == last) or (stays and number < last):
+            continue
+        needless = missing <= 0 and number > last
+        for place, member in enumerate(tier.members):
+            if named >= limit and (needless or budget <= 0):
+                # More are only counted, by code.
+                code = Code.HIGHER_GROUP_TOOK_ALL if needless else Code.INSUFFICIENT_RESOURCES
+                rest = len(tier.members) - place
+                rest -= sum([m.name in spoken for m in tier.members[place:]]) if spoken else 0
+                if rest:
+                    draft.unnamed[code] = draft.unnamed.get(code, 0) + rest
+                break
+            if member.name in spoken:
                 continue
-            if missing <= 0 and number > last:
+            if needless:
                 reason = _not_needed(draft, member.name, last)
             elif budget > 0:
                 budget -= 1
@@ -343,6 +351,7 @@ def _explain(draft: Draft) -> None:
             else:
                 reason = Reason(Code.INSUFFICIENT_RESOURCES, "no room", member.name)
             draft.reasons.append(reason)
+            named += 1
     if missing > 0 and not used:
         _never(draft, at_once=at_once)
 
@@ -356,7 +365,7 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
     if new > 0 and member.dirty:
         return Reason(Code.INSUFFICIENT_RESOURCES, f"had room for {new} more, which it was given", member.name)
     if one and new <= 0:
-        room = next((o.running + o.stock for o in draft.options if o.cluster == member.name), 0)
+        room = draft.room_of(member)
         if room > 0:
             return Reason(Code.INSUFFICIENT_RESOURCES, f"has room for {room} more, which is not enough", member.name)
     if draft.units is not None:

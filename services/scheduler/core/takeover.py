@@ -192,6 +192,7 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     draft.state.fleet.touch(draft.member(found.cluster))
     if sum(share.replicas for share in draft.shares) >= draft.replicas:
         draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]
+        draft.unnamed = {code: count for code, count in draft.unnamed.items() if code not in _SHORTAGES}
         draft.quota = None
     draft.reasons.insert(0, _told(found))
 
