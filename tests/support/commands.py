@@ -91,6 +91,7 @@ class Up:
     home: Path
     mark: str
     printed: list[str]
+    watcher: subprocess.Popen[bytes]
 
     @classmethod
     def begin(cls, home: Path, *arguments: str | Path, settings: Mapping[str, str] | None = None) -> Up:
@@ -106,7 +107,7 @@ class Up:
                 env=environment,
                 start_new_session=True,
             )
-        return cls(process, home, mark, [])
+        return cls(process, home, mark, [], _ended_with_us(process.pid))
 
     @classmethod
     def start(cls, home: Path, *arguments: str | Path, settings: Mapping[str, str] | None = None) -> Up:
@@ -158,6 +159,16 @@ class Up:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        self.watcher.kill()
+        self.watcher.communicate()
+
+
+def _ended_with_us(pid: int) -> subprocess.Popen[bytes]:
+    """Ends a process when this one ends, however: the pipe that the watcher reads is closed then."""
+    script = 'read -r _; kill -INT "$1"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, "watcher", str(pid)], stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 def _marked(mark: str) -> list[int]:
