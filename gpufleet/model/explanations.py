@@ -36,6 +36,17 @@ REASONS: Mapping[Code, Explanation] = {
         "Apply a policy whose resourceSelectors name its apiVersion and kind, and its name or labels where they are "
         "given.",
     ),
+    Code.POLICY_PENDING: Explanation(
+        "The policy was changed, but its activationPreference is Lazy: the workload goes on under the edition that it "
+        "was decided by.",
+        "None needed: the new edition counts when the workload is submitted with a change, or scaled. To apply it at "
+        "once, take activationPreference out of the policy.",
+    ),
+    Code.OTHER_SCHEDULER: Explanation(
+        "The policy's schedulerName is not this scheduler's (setting scheduler_name). Nothing is placed by it, and "
+        "what is placed stays as it is.",
+        "Write schedulerName: default-scheduler, or leave it out.",
+    ),
     Code.NO_CLUSTERS: Explanation(
         "No cluster is registered, or the policy's affinity selects none of them.",
         "Register one with `gpufleet apply -f cluster.yaml`, or correct clusterAffinity. `gpufleet get clusters -o "
@@ -146,7 +157,8 @@ REASONS: Mapping[Code, Explanation] = {
         "Delete the object there, or set conflictResolution: Overwrite in the policy.",
     ),
     Code.SUSPENDED: Explanation(
-        "The policy suspends scheduling (the verdict says Suspended) or dispatching (the observation says it).",
+        "The policy suspends scheduling (the verdict says Suspended), or dispatching: then it is decided, but not "
+        "written to the cluster.",
         "Take spec.suspension out of the policy.",
     ),
     Code.INVALID_RECORD: Explanation(

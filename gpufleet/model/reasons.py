@@ -26,6 +26,8 @@ class Code(StrEnum):
     """Why a cluster, or the fleet, did not take (all of) a workload. `docs/reasons.md` has cause and remedy."""
 
     NO_MATCHING_POLICY = "NoMatchingPolicy"
+    POLICY_PENDING = "PolicyPending"
+    OTHER_SCHEDULER = "OtherScheduler"
     NO_CLUSTERS = "NoClusters"
     CLUSTER_UNKNOWN = "ClusterUnknown"
     CLUSTER_UNREACHABLE = "ClusterUnreachable"

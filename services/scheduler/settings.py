@@ -23,6 +23,9 @@ class SchedulerSettings(FleetSettings):
     hold_timeout: float = Field(900.0, gt=0, description="how long room is held for pods that do not come")
     retry_initial: float = Field(1.0, gt=0, description="when what waits is tried again without any event; doubles")
     retry_max: float = Field(10.0, gt=0, description="the longest such wait")
+    scheduler_name: str = Field(
+        "default-scheduler", min_length=1, description="policies that name another are left alone"
+    )
 
     queue_policy: Literal["Priority", "Block"] = Field(
         "Priority",
@@ -41,4 +44,5 @@ class SchedulerSettings(FleetSettings):
             retry_max=self.retry_max,
             blocking=self.queue_policy == "Block",
             overtake_after=self.overtake_after,
+            scheduler_name=self.scheduler_name,
         )

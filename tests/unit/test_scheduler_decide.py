@@ -469,8 +469,12 @@ def test_suspension() -> None:
     world.feed(PolicyChanged(policy(version=2, suspend_dispatching=True)))
     assert world.assigned(LLM) == {"a": 1}
     assert world.assignment(LLM, "a").suspended
+    assert world.codes(LLM) == {"": "Suspended"}
     world.feed(PolicyChanged(policy(version=3)))
     assert not world.assignment(LLM, "a").suspended
+    world.feed(PolicyChanged(policy(version=4, suspend_dispatching_on=("a", "elsewhere"))))
+    assert world.assignment(LLM, "a").suspended
+    assert world.codes(LLM) == {"a": "Suspended"}
 
 
 # ResourcePolicy and serverless regions (15): T18, T19.

@@ -42,6 +42,8 @@ def record(
     ``leaves`` None: for a job, every cluster that may still hold a copy which is not part of it any more.
     """
     before = entry.placement
+    if draft is not None:
+        entry.applied = draft.policy
     if leaves is None:
         leaves = leaving(state, entry, shares)
     if inputs and entry.current is not None:
@@ -185,7 +187,7 @@ def _history(
         before=before,
         submitted=workload,
         scale=entry.scale,
-        policy=state.policies.get(placement.policy),
+        policy=draft.policy if draft is not None else state.policies.get(placement.policy),
         units=applying(workload, policies.values()) if workload is not None and policies else None,
         eviction=entry.eviction,
         clusters=tuple(m.spec for m in members if m.spec is not None),

@@ -6,7 +6,7 @@ from gpufleet.model.placement import AssignmentState, FailureClass, ObservedPhas
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core.inputs import workload_digest
+from services.scheduler.core.activation import workload_digest
 from services.scheduler.core.state import FINAL, Entry
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gpufleet.model.placement import ClusterShare, Eviction, Placement
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.workload import Workload
+from services.scheduler.core.activation import policy_stamp, workload_digest
 from services.scheduler.core.assign import units_digest
 from services.scheduler.core.overrides import stamp
 from services.scheduler.core.state import Entry, State
@@ -25,11 +26,6 @@ def pending_eviction(placement: Placement, eviction: Eviction) -> bool:
     return eviction.judged == placement.version and dict(placement.inputs).get("eviction") != eviction_id(eviction)
 
 
-def workload_digest(workload: Workload) -> str:
-    """Returns what a placement records of the submission."""
-    return workload.digest or f"v{workload.version}"
-
-
 def inputs_of(
     state: State, entry: Entry, workload: Workload, policy: PropagationPolicy | None, placement: Placement | None
 ) -> Inputs:
@@ -38,7 +34,7 @@ def inputs_of(
     if entry.scale is not None:
         found.append(("scale", str(entry.scale)))
     if policy is not None:
-        found.append(("policy", f"{policy.key}@{policy.digest or f'v{policy.version}'}"))
+        found.append(("policy", policy_stamp(policy)))
     policies = state.resource_policies.get(workload.namespace)
     units = applying(workload, policies.values()) if policies else None
     if units is not None:

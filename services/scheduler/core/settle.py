@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import admit, assign, commit, ending, takeover, turn, unit_fill
+from services.scheduler.core import activation, admit, assign, commit, ending, takeover, turn, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -121,7 +121,8 @@ def _drain(state: State, entry: Entry, now: float, out: Outputs, why: str) -> bo
 def _decide(
     state: State, entry: Entry, workload: Workload, placement: Placement | None, mode: Mode, now: float, out: Outputs
 ) -> None:
-    policy, ignored = state.policies.select(workload, placement.policy if placement is not None else "")
+    chosen = activation.in_force(state, entry, workload, placement)
+    policy, ignored = chosen.policy, chosen.ignored
     inputs = inputs_of(state, entry, workload, policy, placement)
     end = ending.ended(entry, workload, placement, policy)
     if end is not None and placement is not None:
@@ -137,7 +138,12 @@ def _decide(
     final = placement is not None and placement.verdict in FINAL and unchanged and mode is not Mode.FRESH
     replaced = _replaced(state, entry, placement) if placement is not None and not workload.job else False
     if placement is not None and not applies and (final or (mode is Mode.FILL and not replaced)):
-        stands = final or _stands(state, entry, placement, inputs, policy, workload, now)
+        known = (
+            inputs
+            if chosen.recorded is None
+            else tuple(("policy", chosen.recorded) if name == "policy" else (name, value) for name, value in inputs)
+        )
+        stands = final or _stands(state, entry, placement, known, policy, workload, now)
         if stands:
             _heal(entry, out)
             if policy is not None and not final:
@@ -150,7 +156,15 @@ def _decide(
         if policy is not None
     ]
     if policy is None:
-        _no_policy(state, entry, workload, placement, inputs, now, out)
+        what = f"{workload.api_version} {workload.kind} {workload.name} in {workload.namespace}"
+        message = f"no PropagationPolicy or ClusterPropagationPolicy selects {what}"
+        if chosen.lazy:
+            message = f"{chosen.lazy} selects it, but is lazy: it counts from the next submission on"
+        _left_alone(state, entry, workload, placement, inputs, now, out, Reason(Code.NO_MATCHING_POLICY, message))
+        return
+    foreign = activation.not_ours(state, policy)
+    if foreign is not None:
+        _left_alone(state, entry, workload, placement, inputs, now, out, foreign, policy.key)
         return
     if entry.unreadable:
         warnings.append(Reason(Code.INVALID_RECORD, f"the last submission cannot be read: {entry.unreadable}"))
@@ -197,6 +211,10 @@ def _decide(
         verdict = Verdict.GIVEN_UP
         message = f"waited for longer than the queueTimeout of {policy.queue_timeout:g} s"
         draft.reasons.insert(0, Reason(Code.QUEUE_TIMEOUT, message))
+    draft.reasons.extend(activation.held_back(policy, [share.cluster for share in draft.shares]))
+    if chosen.lazy:
+        message = f"{chosen.lazy} was changed, but is lazy: it counts from the next submission on"
+        draft.reasons.append(Reason(Code.POLICY_PENDING, message))
     reasons = tuple(draft.reasons)
     leaving = commit.leaving(state, entry, draft.shares)
     if leaving and draft.shares:
@@ -286,7 +304,7 @@ def _replaced(state: State, entry: Entry, placement: Placement) -> bool:
     return False
 
 
-def _no_policy(
+def _left_alone(
     state: State,
     entry: Entry,
     workload: Workload,
@@ -294,17 +312,19 @@ def _no_policy(
     inputs: Inputs,
     now: float,
     out: Outputs,
+    reason: Reason,
+    policy: str = "",
 ) -> None:
-    """Without a policy nothing is placed anew, and what is placed stays."""
+    """Without a policy, or with another scheduler's, nothing is placed anew, and what is placed stays."""
     shares = placement.shares if placement is not None else ()
     placed = sum(share.replicas for share in shares)
     replicas = max(placed, workload.replicas)
-    message = f"no PropagationPolicy or ClusterPropagationPolicy selects {workload.api_version} {workload.kind}"
     verdict = (
         Verdict.UNSCHEDULABLE if not shares else Verdict.PARTIALLY_SCHEDULED if placed < replicas else Verdict.SCHEDULED
     )
     state.queue.remove(entry.key)
-    state.unmatched.add(entry.key)
+    if not policy:
+        state.unmatched.add(entry.key)
     commit.record(
         state,
         entry,
@@ -312,9 +332,9 @@ def _no_policy(
         now,
         verdict=verdict,
         shares=shares,
-        reasons=(Reason(Code.NO_MATCHING_POLICY, f"{message} {workload.name} in {workload.namespace}"),),
+        reasons=(reason,),
         replicas=replicas,
-        policy="",
+        policy=policy,
         inputs=inputs,
         uid=workload.uid,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gpufleet.model.cluster import WorkloadPods
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
-from gpufleet.model.policy import PriorityClass, ResourcePolicy
+from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division, Workload
 from services.scheduler.core.capacity import Fleet
@@ -33,6 +33,7 @@ class Entry:
     """Everything known about one workload key."""
 
     __slots__ = (
+        "applied",
         "arrival",
         "assignments",
         "current",
@@ -72,6 +73,7 @@ class Entry:
         self.pods: dict[str, WorkloadPods] = {}
         self.eviction: Eviction | None = None
         self.arrival: int | None = None
+        self.applied: PropagationPolicy | None = None  # the edition that it was last decided by
         # What a record of a lower epoch has overwritten: the placement, and assignments by cluster (rule 5).
         self.rewrite = False
         self.overwritten: set[str] = set()

@@ -1,0 +1,117 @@
+"""Lazy policies, and policies of other schedulers."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpufleet.model.policy import DivisionType
+from gpufleet.model.reasons import Verdict
+from services.scheduler.core.events import PolicyChanged, Scaled, WorkloadSubmitted
+from services.scheduler.core.settings import Settings
+from tests.support.scheduling import World, deployment, policy
+
+LLM = "test/Deployment/llm"
+
+
+def placed() -> World:
+    """Two replicas in cluster a, by a policy whose next edition is lazy and means cluster b."""
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=2, b=9)
+    world.submit(deployment(replicas=2), policy(["a"], lazy=True))
+    assert world.assigned(LLM) == {"a": 2}
+    world.feed(PolicyChanged(policy(["b"], version=2, lazy=True, conflict_overwrite=True)))
+    return world
+
+
+def test_an_edition_counts_from_the_next_submission_on() -> None:
+    world = placed()
+    assert world.assigned(LLM) == {"a": 2}
+    assert not world.assignment(LLM, "a").conflict_overwrite
+    world.submit(deployment(replicas=2))
+    assert world.assigned(LLM) == {"a": 2}, "the same again is no change"
+    world.submit(deployment(replicas=3))
+    assert world.assigned(LLM) == {"b": 3}
+    assert world.assignment(LLM, "b").conflict_overwrite
+
+
+def test_a_scale_is_a_submission() -> None:
+    world = placed()
+    world.feed(Scaled(LLM, 4))
+    assert world.assigned(LLM) == {"b": 4}
+
+
+def test_what_waits_goes_on_waiting_under_its_edition() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=2, b=9)
+    world.submit(deployment(replicas=3), policy(["a"], lazy=True))
+    world.feed(PolicyChanged(policy(["b"], version=2, lazy=True)))
+    assert world.assigned(LLM) == {"a": 2}
+    world.clusters(a=5)
+    assert world.assigned(LLM) == {"a": 3}
+    assert world.codes(LLM) == {"": "PolicyPending"}
+
+
+def test_after_a_restart_what_is_placed_stays() -> None:
+    world = placed()
+    world.restart()
+    assert (world.assigned(LLM), world.last.assignments) == ({"a": 2}, [])
+    assert not world.assignment(LLM, "a").conflict_overwrite
+    world.submit(deployment(replicas=3))
+    assert world.assigned(LLM) == {"b": 3}
+
+
+def test_a_lazy_policy_claims_nothing_that_was_there_before() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=9)
+    world.submit(deployment(replicas=2))
+    world.feed(PolicyChanged(policy(["a"], lazy=True)))
+    assert world.assigned(LLM) == {}
+    world.submit(deployment("new", replicas=1))
+    assert world.assigned("test/Deployment/new") == {"a": 1}
+    world.restart()
+    assert world.assigned(LLM) == {}
+    world.submit(deployment(replicas=3))
+    assert world.assigned(LLM) == {"a": 3}
+
+
+def test_an_edition_that_is_not_lazy_counts_at_once() -> None:
+    world = placed()
+    world.feed(PolicyChanged(policy(["b"], version=3)))
+    assert world.assigned(LLM) == {"b": 2}
+
+
+def test_a_lazy_policy_takes_over_when_the_workload_changes() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=9, b=9)
+    world.submit(deployment(replicas=2), policy(["a"]))
+    world.feed(PolicyChanged(policy(["b"], name="other", priority=5, preempts_policies=True, lazy=True)))
+    assert world.assigned(LLM) == {"a": 2}
+    world.submit(deployment(replicas=3))
+    assert world.assigned(LLM) == {"b": 3}
+
+
+@pytest.mark.parametrize("division", [DivisionType.DYNAMIC, DivisionType.DUPLICATED])
+def test_another_schedulers_policy_is_left_alone(division: DivisionType) -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=9)
+    foreign = policy(["a"], division=division, scheduler_name="volcano-global")
+    world.submit(deployment(replicas=2), foreign)
+    placement = world.placement(LLM)
+    assert (placement.verdict, placement.shares, placement.policy) == (Verdict.UNSCHEDULABLE, (), foreign.key)
+    assert world.message(LLM) == (
+        "PropagationPolicy/test/pp is for the scheduler volcano-global; "
+        "this one is default-scheduler and leaves it alone"
+    )
+    world.feed(PolicyChanged(policy(["a"], division=division, version=2)))
+    assert world.assigned(LLM) == {"a": 2}
+    before = world.assignment(LLM, "a")
+    world.feed(PolicyChanged(policy(["a"], division=division, version=3, scheduler_name="volcano-global")))
+    assert (world.assigned(LLM), world.codes(LLM)) == ({"a": 2}, {"": "OtherScheduler"})
+    assert world.assignment(LLM, "a").components == before.components
+
+
+def test_the_name_can_be_set() -> None:
+    world = World(Settings(stale_after=1e9, scheduler_name="gpufleet"))
+    world.clusters(a=9)
+    world.feed(PolicyChanged(policy(["a"], scheduler_name="gpufleet")), WorkloadSubmitted(deployment(replicas=2)))
+    assert world.assigned(LLM) == {"a": 2}
