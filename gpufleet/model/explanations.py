@@ -42,6 +42,11 @@ REASONS: Mapping[Code, Explanation] = {
         "None needed: the new edition counts when the workload is submitted with a change, or scaled. To apply it at "
         "once, take activationPreference out of the policy.",
     ),
+    Code.TRAVELS_ALONG: Explanation(
+        "It has no pods of its own, and the pods of a workload whose policy has propagateDeps name it: it goes to the "
+        "clusters of that workload.",
+        "None needed: it leaves a cluster with the last workload that needs it there.",
+    ),
     Code.OTHER_SCHEDULER: Explanation(
         "The policy's schedulerName is not this scheduler's (setting scheduler_name). Nothing is placed by it, and "
         "what is placed stays as it is.",

@@ -27,6 +27,7 @@ class Code(StrEnum):
 
     NO_MATCHING_POLICY = "NoMatchingPolicy"
     POLICY_PENDING = "PolicyPending"
+    TRAVELS_ALONG = "TravelsAlong"
     OTHER_SCHEDULER = "OtherScheduler"
     NO_CLUSTERS = "NoClusters"
     CLUSTER_UNKNOWN = "ClusterUnknown"

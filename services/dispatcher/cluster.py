@@ -213,8 +213,8 @@ class ClusterWorker:
     # -- what the watches tell ---------------------------------------------------------------------------------
 
     def _key_of(self, kind: str, place: Place) -> str | None:
-        if kind == FENCE[1]:
-            return self._fences.get(place)
+        if kind == FENCE[1] and (fenced := self._fences.get(place)) is not None:
+            return fenced
         for name in kinds.key_kinds(kind):
             key = workload_key(place[0], name, place[1])
             found = key if self._table.lookup(key) is not None else self._table.objects.get(key)

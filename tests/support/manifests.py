@@ -19,6 +19,11 @@ def manifest(api_version: str, kind: str, spec: dict[str, Any], name: str = "x")
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "test"}, "spec": spec}
 
 
+def supporting(kind: str, name: str = "x", **fields: Any) -> dict[str, Any]:
+    """Returns a ConfigMap, Secret, PersistentVolumeClaim or ServiceAccount in the namespace test."""
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "test"}, **fields}
+
+
 def deployment(replicas: int | None = 3, kind: str = "Deployment", api_version: str = "apps/v1") -> dict[str, Any]:
     """Returns a Deployment, or a kind of the same shape."""
     spec = {"selector": {"matchLabels": {"app": "x"}}, "template": template()}
@@ -112,5 +117,6 @@ def every_kind() -> dict[str, dict[str, Any]]:
         workflow(),
         ray_job(),
         ray_cluster(),
+        *(supporting(kind) for kind in ("ConfigMap", "Secret", "PersistentVolumeClaim", "ServiceAccount")),
     ]
     return {each["kind"]: each for each in manifests}

@@ -166,9 +166,11 @@ def test_the_overlay_is_a_secure_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Plurals that discovery would tell; the kinds are the code's.
 PLURALS = {
-    "CloneSet": "clonesets", "CronJob": "cronjobs", "Deployment": "deployments", "Job": "jobs", "MPIJob": "mpijobs",
-    "Pod": "pods", "PyTorchJob": "pytorchjobs", "RayCluster": "rayclusters", "RayJob": "rayjobs",
-    "SparkApplication": "sparkapplications", "StatefulSet": "statefulsets", "TFJob": "tfjobs", "Workflow": "workflows",
+    "CloneSet": "clonesets", "ConfigMap": "configmaps", "CronJob": "cronjobs", "Deployment": "deployments",
+    "Job": "jobs", "MPIJob": "mpijobs", "PersistentVolumeClaim": "persistentvolumeclaims", "Pod": "pods",
+    "PyTorchJob": "pytorchjobs", "RayCluster": "rayclusters", "RayJob": "rayjobs", "Secret": "secrets",
+    "ServiceAccount": "serviceaccounts", "SparkApplication": "sparkapplications", "StatefulSet": "statefulsets",
+    "TFJob": "tfjobs", "Workflow": "workflows",
 }  # fmt: skip
 READ = {"get", "list", "watch"}
 WRITE = {"get", "list", "watch", "create", "patch", "delete"}

@@ -353,9 +353,9 @@ def test_enumerations_list_what_is_allowed() -> None:
             "",
         ),
         (
-            {"resourceSelectors": [{"apiVersion": "v1", "kind": "ConfigMap"}]},
+            {"resourceSelectors": [{"apiVersion": "v1", "kind": "Service"}]},
             "spec.resourceSelectors[0]",
-            "ConfigMap (v1) is not a kind that is scheduled, so this selects nothing",
+            "Service (v1) is not a kind that is scheduled, so this selects nothing",
             "",
         ),
         (

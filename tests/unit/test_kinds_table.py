@@ -52,7 +52,8 @@ def test_only_services_are_divided_and_never_fenced(kind: str) -> None:
     workload = kinds.interpret(manifests.every_kind()[kind])
     services = ("Deployment", "StatefulSet", "CloneSet")
     assert (workload.division is Division.REPLICAS) == (kind in services)
-    assert workload.job == (kind not in (*services, "RayCluster"))
+    beside = ("ConfigMap", "Secret", "PersistentVolumeClaim", "ServiceAccount")
+    assert workload.job == (kind not in (*services, *beside, "RayCluster"))
     assert workload.key == f"test/{kind}/x"
 
 

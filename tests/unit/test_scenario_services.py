@@ -193,3 +193,31 @@ def test_what_is_overridden_is_what_the_cluster_holds() -> None:
     later(world, 10, submitted(override("3")))
     assert images() == {"c1": plain, "c2": f"{plain}:3"}
     assert objects(world, "c2")[0]["metadata"]["uid"] == uid
+
+
+def test_what_pods_name_is_in_the_clusters_of_the_pods() -> None:
+    """propagateDeps, from the documents to the objects: there, changed, and gone with the last that needs it."""
+
+    def config(value: str) -> Json:
+        metadata = {"name": "conf", "namespace": "test"}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"key": value}}
+
+    def held() -> dict[str, str]:
+        found = {}
+        for name in ("c1", "c2"):
+            for obj in objects(world, name, ("v1", "ConfigMap")):
+                if obj["metadata"]["name"] == "conf":
+                    found[name] = obj["data"]["key"]
+        return found
+
+    llm = deployment(2)
+    llm["spec"]["template"]["spec"]["volumes"] = [{"name": "v", "configMap": {"name": "conf"}}]
+    world = begun(cluster("c1", 2), cluster("c2", 8), policy(["c1"], ["c2"], propagateDeps=True), config("1"), llm)
+    assert held() == {"c1": "1"}
+    later(world, 10, Scale(LLM, 5))
+    assert held() == {"c1": "1", "c2": "1"}
+    later(world, 20, submitted(config("2")))
+    assert held() == {"c1": "2", "c2": "2"}
+    later(world, 30, Delete(LLM))
+    later(world, 60)
+    assert held() == {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gpufleet.model.kinds import apps, argo, batch, declared, kubeflow, pod, ray, spark
+from gpufleet.model.kinds import apps, argo, batch, declared, kubeflow, pod, ray, spark, supporting
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Path, PodTemplate, pointer
 from gpufleet.model.kinds.declared import Declaration, PodSet, When
 from gpufleet.model.kinds.digest import canonical, digest
@@ -43,6 +43,7 @@ __all__ = [
     "known",
     "pod_templates",
     "pointer",
+    "references",
     "spec_for",
     "spec_of",
     "status",
@@ -50,7 +51,16 @@ __all__ = [
     "withdraw",
 ]
 
-_TABLE = (*apps.KINDS, *pod.KINDS, *batch.KINDS, *kubeflow.KINDS, *spark.KINDS, *argo.KINDS, *ray.KINDS)
+_TABLE = (
+    *apps.KINDS,
+    *pod.KINDS,
+    *batch.KINDS,
+    *kubeflow.KINDS,
+    *spark.KINDS,
+    *argo.KINDS,
+    *ray.KINDS,
+    *supporting.KINDS,
+)
 _BY_TYPE = {(version, spec.kind): spec for spec in _TABLE for version in spec.api_versions}
 
 
@@ -197,6 +207,30 @@ def with_replicas(manifest: Manifest, components: Mapping[str, int] | Iterable[t
 def pod_templates(manifest: Manifest) -> tuple[PodTemplate, ...]:
     """Returns where the pods of each component take metadata and scheduling fields from. Raises KindError."""
     return spec_of(manifest).pod_templates(manifest)
+
+
+def references(workload: Workload) -> frozenset[str]:
+    """Returns the keys of the ConfigMaps, Secrets, claims and service accounts that a workload's pods name."""
+    manifest = workload.manifest
+    try:
+        templates = pod_templates(manifest)
+    except KindError:
+        return frozenset()
+    specs = [spec for template in templates if isinstance(spec := _at(manifest, template.spec), Mapping)]
+    claims = _at(manifest, ("spec", "volumeClaimTemplates"))
+    made = [_at(claim, ("metadata", "name")) for claim in (claims if isinstance(claims, list | tuple) else ())]
+    return supporting.references(workload.namespace, specs, [name for name in made if isinstance(name, str)])
+
+
+def _at(value: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(value, Mapping):
+            value = value.get(str(part))
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value
 
 
 def status(obj: Manifest) -> ObjectStatus:

@@ -26,7 +26,7 @@ from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
-from services.scheduler.core import overrides, unit_patches
+from services.scheduler.core import dependencies, overrides, unit_patches
 from services.scheduler.core.activation import edition
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
@@ -146,6 +146,8 @@ def _awaited(entry: Entry, placement: Placement) -> tuple[Awaited, ...]:
 def _activate_all(state: State, entry: Entry, placement: Placement, workload: Workload, out: Outputs) -> None:
     """Writes what is missing or different among the assignments of a placement's shares."""
     policy = edition(state, entry, placement)
+    if policy is None and not workload.components and not workload.job:
+        policy = dependencies.policy_of(state, entry)
     awaited = _awaited(entry, placement)
     overriding = state.overrides.matching(workload)
     units = state.resource_policies.get(workload.namespace)

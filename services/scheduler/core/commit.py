@@ -8,7 +8,7 @@ from typing import Any
 from gpufleet.model.placement import ClusterShare, Placement, Version
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
-from services.scheduler.core import assign, explain, ledger
+from services.scheduler.core import assign, dependencies, explain, ledger
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
@@ -131,6 +131,7 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
         ledger.update(state, entry, now)
     else:
         ledger.update(state, entry, now, taken=draft.taken, made=draft.made)
+    dependencies.update(state, entry)
 
 
 def drop(state: State, entry: Entry, out: Outputs, now: float) -> None:

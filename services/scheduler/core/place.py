@@ -49,6 +49,9 @@ def _divide(draft: Draft) -> None:
     workload = draft.workload
     total = workload.replicas
     draft.replicas = total
+    if not workload.components and not workload.job:
+        _without_pods(draft)
+        return
     granted = total if draft.limit is None else min(total, draft.limit)
     if whole(workload, placement.division, is_gang=placement.gang):
         if granted < total:
@@ -100,6 +103,14 @@ def _divide(draft: Draft) -> None:
         _keep(draft)
     else:
         draft.counts = counts
+
+
+def _without_pods(draft: Draft) -> None:
+    """What has no pods goes to every cluster that the policy means, however it divides replicas (as upstream)."""
+    measure(draft)
+    if draft.policy.placement.exclusive:
+        _first_group(draft, 0)
+    draft.counts = {o.cluster: 0 for o in draft.options if not draft.blocked or o.cluster in draft.before}
 
 
 def _fewer_copies(draft: Draft, limit: int) -> None:

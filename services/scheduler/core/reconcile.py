@@ -16,7 +16,7 @@ from gpufleet.model.placement import (
     Version,
 )
 from gpufleet.model.reasons import Verdict
-from services.scheduler.core import commit, ledger
+from services.scheduler.core import commit, dependencies, ledger
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.state import Entry, State
 
@@ -32,6 +32,7 @@ def start(state: State, epoch: int, log: str, now: float) -> None:
         _recover(state, entry, now)
         ledger.update(state, entry, now)
         state.quotas.update(key, entry.current, entry.placement)
+        dependencies.update(state, entry)
         state.ask(key, Mode.FILL)
     ledger.rebuild_deadlines(state)
 

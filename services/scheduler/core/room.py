@@ -89,10 +89,11 @@ def measure(draft: Draft) -> None:
                 running = min(running, max(0, cap - assigned))
                 stock = min(stock, max(0, cap - assigned - running))
             options.append(Option(name, number, assigned, running, stock))
+    without_pods = not draft.workload.components
     for name, share in draft.before.items():
         # Not eligible for more, but what runs there may stay.
         tier_number = draft.tier_of(name)
-        if name not in seen and tier_number is not None and share.replicas:
+        if name not in seen and tier_number is not None and (share.replicas or without_pods):
             assigned = share.replicas
             options.append(Option(name, tier_number, 0 if fresh else assigned, assigned if fresh else 0, 0))
             draft.frozen.add(name)

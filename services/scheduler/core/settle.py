@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import activation, admit, assign, commit, ending, takeover, turn, unit_fill
+from services.scheduler.core import activation, admit, assign, commit, dependencies, ending, takeover, turn, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -155,6 +155,12 @@ def _decide(
         for other in ignored
         if policy is not None
     ]
+    attached = dependencies.clusters_for(state, entry) if not workload.components and not workload.job else ()
+    if policy is None and attached:
+        _attach(state, entry, workload, inputs, attached, now, out)
+        return
+    if policy is None and placement is not None and dependencies.INPUT in dict(placement.inputs):
+        placement = None  # nothing needs it any more
     if policy is None:
         what = f"{workload.api_version} {workload.kind} {workload.name} in {workload.namespace}"
         message = f"no PropagationPolicy or ClusterPropagationPolicy selects {what}"
@@ -193,12 +199,17 @@ def _decide(
         draft.blocked = turn.BEHIND
         draft.reasons.append(reason)
     out.count("decisions")
+    pods = bool(workload.components or workload.job)
     if not draft.blocked:
         turn.keep_off(draft)
-    if state.quotas.root is not None and not draft.blocked:
+    if state.quotas.root is not None and not draft.blocked and pods:
         admit.admit(draft)
     place(draft)
     takeover.attempt(draft, out)
+    if attached:
+        draft.shares = dependencies.joined(draft.shares, attached)
+        draft.reasons.append(dependencies.told(state, entry))
+        inputs = (*inputs, (dependencies.INPUT, dependencies.stamp(attached)))
     verdict = _verdict(draft)
     if placement is not None and unchanged and (verdict is not Verdict.SCHEDULED or placement.decided_at == now):
         # Who was preempted goes on being told so until it has a place again.
@@ -276,7 +287,7 @@ def _stands(
         return False  # copies go wherever they may
     if any(assign.is_gone(state, entry, cluster) for cluster in placement.leaving):
         return False
-    if not overridden_alike(state, workload, placement):
+    if not overridden_alike(state, workload, placement) or not dependencies.stands(state, entry, workload, placement):
         return False
     unreadable = any(r.code is Code.INVALID_RECORD for r in placement.reasons)
     if bool(entry.unreadable) is not unreadable:
@@ -302,6 +313,27 @@ def _replaced(state: State, entry: Entry, placement: Placement) -> bool:
         if known is not None and known.incarnation and now and known.incarnation != now:
             return True
     return False
+
+
+def _attach(
+    state: State, entry: Entry, workload: Workload, inputs: Inputs, clusters: tuple[str, ...], now: float, out: Outputs
+) -> None:
+    """Puts what no policy selects, but pods need, where they are."""
+    state.queue.remove(entry.key)
+    state.unmatched.add(entry.key)
+    commit.record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=Verdict.SCHEDULED,
+        shares=dependencies.joined((), clusters),
+        reasons=(dependencies.told(state, entry),),
+        replicas=0,
+        policy="",
+        inputs=(*inputs, (dependencies.INPUT, dependencies.stamp(clusters))),
+        uid=workload.uid,
+    )
 
 
 def _left_alone(

@@ -18,6 +18,7 @@ from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides
 from services.scheduler.core.queue import Order, Queue, priority
 from services.scheduler.core.quota import Quotas
+from services.scheduler.core.required import RequiredBy
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Way
@@ -138,6 +139,7 @@ class State:
         self.fleet = Fleet()
         self.policies = PolicyIndex()
         self.overrides = Overrides()
+        self.required_by = RequiredBy()
         self.resource_policies: dict[str, dict[str, ResourcePolicy]] = {}  # namespace, name
         self.priority_classes: dict[str, PriorityClass] = {}
         self.quotas = Quotas()
