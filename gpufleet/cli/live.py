@@ -196,7 +196,7 @@ def _manifest(workload: Workload, scale: int | None) -> dict[str, Any]:
     manifest = dict(workload.manifest)
     if workload.uid:
         manifest["metadata"] = {**manifest["metadata"], "uid": workload.uid}
-    if scale is not None and len(workload.components) == 1 and workload.division is not Division.WHOLE:
+    if scale is not None and len(workload.components) == 1 and workload.division is Division.REPLICAS:
         manifest = kinds.with_replicas(manifest, {workload.components[0].name: scale})
     return manifest
 

@@ -179,7 +179,7 @@ def interpret(
         namespace=namespace,
         name=name,
         components=pods.components,
-        division=spec.division,
+        division=pods.division or spec.division,
         job=spec.job,
         uid=uid,
         version=version,

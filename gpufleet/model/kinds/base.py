@@ -58,6 +58,7 @@ class Pods(NamedTuple):
     priority_class: str = ""
     priority: int | None = None
     min_member: int | None = None
+    division: Division | None = None  # where the manifest says otherwise than the kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Kubernetes' own jobs: Job and CronJob. They are placed whole: completions cannot be taken back from a cluster."""
+"""Kubernetes' own jobs: Job and CronJob. A Job may be divided once; completions cannot be taken back from a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _CRON: Path = ("spec", "jobTemplate", "spec")
 
 
 def _read_job(manifest: View) -> Pods:
-    return _read(manifest.map("spec"))
+    spec = manifest.map("spec")
+    # Indexes would repeat in every cluster.
+    divided = spec.text("completionMode") != "Indexed"
+    return _read(spec)._replace(division=Division.PARALLELISM if divided else None)
 
 
 def _read_cron(manifest: View) -> Pods:

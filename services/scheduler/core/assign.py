@@ -9,6 +9,7 @@ that changed it, so the highest version among a workload's placement and assignm
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gpufleet.model.overrides import OverridePolicy
@@ -26,7 +27,7 @@ from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
-from services.scheduler.core import dependencies, overrides, unit_patches
+from services.scheduler.core import dependencies, job_parts, overrides, unit_patches
 from services.scheduler.core.activation import edition
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
@@ -169,6 +170,7 @@ def _activate_all(state: State, entry: Entry, placement: Placement, workload: Wo
         policy=policy,
         awaited=awaited,
         state=AssignmentState.WAITING if awaited else AssignmentState.ACTIVE,
+        completions=job_parts.completions(entry, placement, workload),
         division=division(placement),
         overriding=overriding,
         units=applying(workload, units.values()) if units else None,
@@ -187,6 +189,7 @@ class _Order:
     policy: PropagationPolicy | None
     awaited: tuple[Awaited, ...]
     state: AssignmentState
+    completions: Mapping[str, int]
     division: tuple[tuple[str, int], ...]
     overriding: tuple[OverridePolicy, ...]
     units: ResourcePolicy | None
@@ -207,6 +210,8 @@ def _activate(state: State, entry: Entry, order: _Order, share: ClusterShare, ou
         # A job's copy may live on in the cluster that bore the name before; it is not started here a second time.
         incarnation = alive.incarnation
     rendering = unit_patches.render(workload, share, order.units, alive)
+    patches = job_parts.patched(rendering.patches, order.completions.get(cluster), share.replicas)
+    waits = not job_parts.goes_on(workload, known)
     before = alive.overrides if alive is not None else None
     # A policy that is gone changes nothing in the clusters.
     kept: PropagationPolicy | Assignment | None = known if policy is None else policy
@@ -218,14 +223,14 @@ def _activate(state: State, entry: Entry, order: _Order, share: ClusterShare, ou
         workload=entry.key,
         cluster=cluster,
         version=known.version if known is not None else version,
-        state=order.state,
+        state=order.state if waits else AssignmentState.ACTIVE,
         manifest=workload.manifest,
         components=rendering.components,
         division=order.division,
-        patches=rendering.patches,
-        overrides=_overrides(state, cluster, order, rendering.components, rendering.patches, before),
+        patches=patches,
+        overrides=_overrides(state, cluster, order, rendering.components, patches, before),
         uid=workload.uid,
-        waits_for=order.awaited,
+        waits_for=order.awaited if waits else (),
         job=workload.job,
         conflict_overwrite=kept is not None and kept.conflict_overwrite,
         preserve_on_deletion=kept is not None and kept.preserve_on_deletion,

@@ -17,6 +17,7 @@ from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option, descending, pour, static
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import static_weights
+from services.scheduler.core.job_parts import may_divide, settled
 from services.scheduler.core.overflow import aggregated_tiers
 from services.scheduler.core.room import avoided, eligible, measure, way_in, way_of_share
 from services.scheduler.core.slots import build
@@ -30,6 +31,8 @@ def whole(workload: Workload, division: DivisionType, *, is_gang: bool) -> bool:
     """Returns whether a workload goes to one cluster as a whole."""
     if not workload.components:
         return workload.job
+    if may_divide(workload, division, is_gang=is_gang):
+        return False
     if workload.job or workload.division is Division.WHOLE:
         return True
     if is_gang and division is not DivisionType.DUPLICATED:
@@ -70,6 +73,11 @@ def _divide(draft: Draft) -> None:
     if draft.blocked or draft.unmet:
         _keep(draft)
         return
+    parts = settled(draft)
+    total, granted = total - sum(parts.values()), granted - sum(parts.values())
+    if parts and total <= 0:
+        draft.counts = parts
+        return
     last_first = descending(draft.uid)
     match placement.division:
         case DivisionType.DUPLICATED:
@@ -85,7 +93,7 @@ def _divide(draft: Draft) -> None:
             if granted < total:
                 _keep(draft)
             else:
-                draft.counts = _static(draft, total, last_first)
+                draft.counts = {**_static(draft, total, last_first), **parts}
             return
         case DivisionType.DYNAMIC if draft.rooms is not None:
             counts = fresh.divide(draft, draft.rooms, granted, last_first=last_first)
@@ -102,7 +110,7 @@ def _divide(draft: Draft) -> None:
     if sum(counts.values()) < total and not partial(draft):
         _keep(draft)
     else:
-        draft.counts = counts
+        draft.counts = {**counts, **parts}
 
 
 def _without_pods(draft: Draft) -> None:

@@ -16,6 +16,7 @@ from gpufleet.model.placement import (
     Version,
 )
 from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Division
 from services.scheduler.core import commit, dependencies, ledger
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.state import Entry, State
@@ -96,7 +97,7 @@ def _from_observations(entry: Entry, live: dict[str, Observation], version: Vers
             continue
         if workload is None:
             components: tuple[tuple[str, int], ...] = (("main", observation.ready),)
-        elif workload.job or len(workload.components) != 1:
+        elif (workload.job and workload.division is Division.WHOLE) or len(workload.components) != 1:
             components = tuple(sorted((c.name, c.replicas) for c in workload.components))
         else:
             components = ((workload.components[0].name, observation.ready),)

@@ -123,7 +123,7 @@ class Entry:
 
 
 def _scaled(workload: Workload | None, scale: int | None) -> Workload | None:
-    if workload is None or scale is None or len(workload.components) != 1 or workload.division is Division.WHOLE:
+    if workload is None or scale is None or len(workload.components) != 1 or workload.division is not Division.REPLICAS:
         return workload
     return replace(workload, components=(replace(workload.components[0], replicas=max(0, scale)),))
 

@@ -1,0 +1,132 @@
+"""A batch Job that a policy divides: parallelism and completions, and what becomes of its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpufleet.model import kinds
+from gpufleet.model.placement import FailureClass, ObservedPhase, WorkloadHealth
+from gpufleet.model.policy import ClusterAffinity, DivisionType, PropagationPolicy, StaticWeight
+from gpufleet.model.reasons import Verdict
+from gpufleet.model.workload import Workload
+from services.dispatcher.core.render import render
+from services.scheduler.core.events import ClusterRemoved, RescheduleRequested, Scaled, WorkloadDeleted
+from services.scheduler.core.settings import Settings
+from tests.support import manifests
+from tests.support.scheduling import World, policy
+
+X = "test/Job/x"
+
+
+def batch(parallelism: int = 6, completions: int | None = 60, **spec: Any) -> Workload:
+    manifest = manifests.job()
+    manifest["spec"] = {**manifest["spec"], "parallelism": parallelism, "completions": completions, **spec}
+    if completions is None:
+        del manifest["spec"]["completions"]
+    return kinds.interpret(manifest)
+
+
+def jobs(*groups: list[str], division: DivisionType = DivisionType.DYNAMIC, **rest: Any) -> PropagationPolicy:
+    return policy(*groups, division=division, kinds=[("batch/v1", "Job")], **rest)
+
+
+def running(job: Workload, rule: PropagationPolicy, **clusters: int) -> World:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(**clusters)
+    world.submit(job, rule)
+    return world
+
+
+def parts(world: World) -> dict[str, tuple[int, int | None]]:
+    """Parallelism and completions of the Job in each cluster, as the dispatcher writes it."""
+    found = {}
+    for cluster, state in world.states(X).items():
+        if state == "Active":
+            spec = render(world.assignment(X, cluster))["spec"]
+            found[cluster] = (spec["parallelism"], spec.get("completions"))
+    return found
+
+
+WEIGHTS = tuple(StaticWeight(ClusterAffinity(cluster_names=(name,)), weight) for name, weight in (("a", 1), ("b", 2)))
+
+
+@pytest.mark.parametrize(
+    ("job", "rule", "clusters", "expected"),
+    [
+        (batch(), jobs(), {"a": 4, "b": 8}, {"a": (2, 20), "b": (4, 40)}),
+        (batch(6, 7), jobs(), {"a": 4, "b": 8}, {"a": (2, 2), "b": (4, 5)}),
+        (batch(6, None), jobs(), {"a": 4, "b": 8}, {"a": (2, None), "b": (4, None)}),
+        (batch(), jobs(division=DivisionType.AGGREGATED), {"a": 4, "b": 8}, {"b": (6, 60)}),
+        (batch(), jobs(division=DivisionType.AGGREGATED), {"a": 3, "b": 4}, {"a": (3, 30), "b": (3, 30)}),
+        (batch(), jobs(["a"], ["b"]), {"a": 4, "b": 8}, {"a": (4, 40), "b": (2, 20)}),
+        (
+            batch(),
+            jobs(division=DivisionType.STATIC, static_weights=WEIGHTS),
+            {"a": 9, "b": 9},
+            {"a": (2, 20), "b": (4, 40)},
+        ),
+        # In one cluster as a whole: copies, gangs, and indexes that would repeat.
+        (batch(), jobs(division=DivisionType.DUPLICATED), {"a": 6, "b": 8}, {"a": (6, 60)}),
+        (batch(), jobs(gang=True), {"a": 6, "b": 8}, {"a": (6, 60)}),
+        (batch(completionMode="Indexed"), jobs(), {"a": 6, "b": 8}, {"a": (6, 60)}),
+    ],
+)
+def test_parallelism_and_completions(
+    job: Workload, rule: PropagationPolicy, clusters: dict[str, int], expected: dict[str, tuple[int, int | None]]
+) -> None:
+    assert parts(running(job, rule, **clusters)) == expected
+
+
+def test_all_of_it_starts_or_none() -> None:
+    world = running(batch(), jobs(), a=2, b=3)
+    assert (parts(world), world.placement(X).verdict) == ({}, Verdict.UNSCHEDULABLE)
+
+
+def test_parts_stay_as_they_are() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    before = parts(world)
+    world.feed(RescheduleRequested(X), Scaled(X, 3))
+    world.clusters(c=90)
+    assert parts(world) == before
+    out = world.restart()
+    assert (parts(world), out.assignments) == (before, [])
+
+
+def test_a_lost_part_is_placed_anew_and_the_others_run_on() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.clusters(c=9)
+    assert parts(world) == {"a": (2, 20), "b": (4, 40)}
+    world.feed(ClusterRemoved("a"))
+    assert parts(world) == {"b": (4, 40), "c": (2, 20)}
+
+
+def test_a_lost_part_waits_for_its_copy_to_be_gone() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.clusters(c=9)
+    world.observed(X, "a", ObservedPhase.REFUSED, WorkloadHealth.UNKNOWN, message="no")
+    assert world.states(X) == {"a": "Removing", "b": "Active", "c": "Waiting"}
+    world.gone(X, "a")
+    assert parts(world) == {"b": (4, 40), "c": (2, 20)}
+
+
+def test_it_is_finished_when_every_part_is() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.observed(X, "a", health=WorkloadHealth.SUCCEEDED)
+    assert world.placement(X).verdict is Verdict.SCHEDULED
+    world.observed(X, "b", health=WorkloadHealth.SUCCEEDED)
+    assert world.placement(X).verdict is Verdict.FINISHED
+
+
+def test_it_has_failed_when_a_part_has() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.observed(X, "b", health=WorkloadHealth.PROGRESSING)
+    world.observed(X, "a", health=WorkloadHealth.FAILED, failure=FailureClass.USER)
+    assert world.placement(X).verdict is Verdict.FAILED
+
+
+def test_deleting_it_removes_every_part() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.feed(WorkloadDeleted(X))
+    assert world.states(X) == {"a": "Removing", "b": "Removing"}
