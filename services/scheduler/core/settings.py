@@ -15,8 +15,7 @@ class Settings:
     (`gpufleet plan`), not only when the rescheduler says so. ``reason_clusters``: how many clusters a placement
     explains one by one; the others are counted by reason code. ``blocking``: without quotas, while the first in the
     queue waits nobody behind it is placed. ``overtake_after``: else, how long the first may be overtaken until a
-    cluster is kept for it. ``scheduler_name``: policies
-    that name another scheduler are left alone.
+    cluster is kept for it. ``scheduler_name``: policies that name another scheduler are left alone.
     """
 
     stale_after: float = 30.0

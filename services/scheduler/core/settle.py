@@ -155,7 +155,8 @@ def _decide(
         for other in ignored
         if policy is not None
     ]
-    attached = dependencies.clusters_for(state, entry) if not workload.components and not workload.job else ()
+    pods = bool(workload.components or workload.job)  # or nothing to count, such as a ConfigMap
+    attached = () if pods else dependencies.clusters_for(state, entry)
     if policy is None and attached:
         _attach(state, entry, workload, inputs, attached, now, out)
         return
@@ -195,12 +196,11 @@ def _decide(
         draft.blocked = "backing off"
         message = f"attempt {eviction.attempts + 1} starts at {clock(eviction.not_before)}"
         draft.reasons.append(Reason(Code.BACKING_OFF, message))
-    elif (reason := turn.behind(state, entry, workload)) is not None:
+    elif pods and (reason := turn.behind(state, entry, workload)) is not None:
         draft.blocked = turn.BEHIND
         draft.reasons.append(reason)
     out.count("decisions")
-    pods = bool(workload.components or workload.job)
-    if not draft.blocked:
+    if pods and not draft.blocked:
         turn.keep_off(draft)
     if state.quotas.root is not None and not draft.blocked and pods:
         admit.admit(draft)
