@@ -99,6 +99,20 @@ class SnapshotId:
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceQuota:
+    """A ResourceQuota of a namespace: what its pods may ask for together, and what they ask for now.
+
+    ``bounds`` are the resources that it bounds, named as pods request them (``cpu``, ``nvidia.com/gpu``, ``pods``), not
+    as ``requests.cpu``; one that ``hard`` leaves out is bounded to nothing.
+    """
+
+    namespace: str
+    bounds: tuple[str, ...]
+    hard: Resources = ()
+    used: Resources = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """A whole snapshot of one cluster. ``apis`` None means every kind is served (``apps/v1/Deployment`` items)."""
 
@@ -111,6 +125,7 @@ class Inventory:
     namespaces: frozenset[str] | None = None  # None: not known, every namespace is taken to exist
     node_classes: tuple[NodeClass, ...] = ()
     virtual_nodes: tuple[VirtualNode, ...] = ()
+    quotas: tuple[NamespaceQuota, ...] = ()  # as far as they are known
 
 
 @dataclass(frozen=True, slots=True)

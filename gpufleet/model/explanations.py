@@ -96,6 +96,11 @@ REASONS: Mapping[Code, Explanation] = {
         "The workload's namespace does not exist in the cluster.",
         "Create it there, or set createNamespaces: true in the policy.",
     ),
+    Code.NAMESPACE_QUOTA: Explanation(
+        "A ResourceQuota of the workload's namespace in that cluster leaves less than the pods ask for. What is placed "
+        "there and not created yet counts as used.",
+        "Raise the ResourceQuota in the cluster, or free some of it.",
+    ),
     Code.NO_MATCHING_NODES: Explanation(
         "No node, or no virtual node, has the labels that the pods select, or all such nodes have taints that the pods "
         "do not tolerate.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpufleet.model.cluster import ClusterSpec, Health, NodeClass, SnapshotId, VirtualNode
+from gpufleet.model.cluster import ClusterSpec, Health, NamespaceQuota, NodeClass, SnapshotId, VirtualNode
 from gpufleet.model.placement import Placement, Version
 
 
@@ -70,6 +70,7 @@ class InventorySummary:
     virtual_nodes: tuple[VirtualNode, ...] = ()
     classes: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
+    quotas: tuple[NamespaceQuota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Code(StrEnum):
     INVENTORY_MISSING = "InventoryMissing"
     API_NOT_SERVED = "ApiNotServed"
     NAMESPACE_MISSING = "NamespaceMissing"
+    NAMESPACE_QUOTA = "NamespaceQuota"
     NO_MATCHING_NODES = "NoMatchingNodes"
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     NO_STOCK = "NoStock"

@@ -78,6 +78,7 @@ class Staging:
             namespaces=summary.namespaces,
             node_classes=tuple(node_class for _, (_, node_class) in sorted(classes.items())),
             virtual_nodes=summary.virtual_nodes,
+            quotas=summary.quotas,
         )
         changed = (p for w, p in pods.items() if (was := before.get(w)) is not p and was != p)
         return Closed(

@@ -16,13 +16,14 @@ from gpufleet.model.cluster import (
     Health,
     Inventory,
     ModelStock,
+    NamespaceQuota,
     NodeClass,
     VirtualNode,
 )
 from gpufleet.model.kinds.reading import join
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.names import API_VERSION
-from gpufleet.model.resources import Resources, resources
+from gpufleet.model.resources import Resources, render_resources, resources
 from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
 from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
 from gpufleet.wire.records_base import render_time
@@ -105,6 +106,14 @@ class VirtualNodeDoc(Doc):
     stock: list[StockDoc] | None = None
 
 
+class NamespaceQuotaDoc(Doc):
+    """A ResourceQuota of a namespace, as its own status has it."""
+
+    namespace: str = Field(min_length=1)
+    hard: dict[str, Any]
+    used: dict[str, Any] = Field(default_factory=dict)
+
+
 class StatusDoc(Doc):
     """What was observed."""
 
@@ -114,6 +123,7 @@ class StatusDoc(Doc):
     namespaces: list[str] | None = None
     node_classes: list[NodeClassDoc] = Field(default_factory=list)
     virtual_nodes: list[VirtualNodeDoc] = Field(default_factory=list)
+    resource_quotas: list[NamespaceQuotaDoc] = Field(default_factory=list)
 
 
 class ClusterDoc(ObjectDoc):
@@ -173,7 +183,38 @@ def _inventory(cluster: str, doc: StatusDoc, findings: Findings) -> Inventory:
             _virtual_node(item, f"status.virtualNodes[{index}]", findings)
             for index, item in enumerate(doc.virtual_nodes)
         ),
+        quotas=tuple(
+            _namespace_quota(item, f"status.resourceQuotas[{index}]", findings)
+            for index, item in enumerate(doc.resource_quotas)
+        ),
     )
+
+
+def _namespace_quota(doc: NamespaceQuotaDoc, path: str, findings: Findings) -> NamespaceQuota:
+    """Returns a quota on what pods request; what bounds limits or counts objects is left to the cluster."""
+    named = {key: name for key in doc.hard if (name := _requested(key))}
+    for key in doc.used:
+        if key not in doc.hard:
+            findings.error(f"{path}.used[{key}]", "is not in hard")
+    hard = _amounts({name: doc.hard[key] for key, name in named.items()}, f"{path}.hard", findings)
+    used = {name: doc.used[key] for key, name in named.items() if key in doc.used}
+    return NamespaceQuota(
+        doc.namespace,
+        tuple(sorted(set(named.values()))),
+        resources(hard),
+        resources(_amounts(used, f"{path}.used", findings)),
+    )
+
+
+def _requested(key: str) -> str:
+    """Returns what a quota's resource is called in requests: ``requests.cpu`` and ``cpu`` are the same."""
+    if key in ("pods", "count/pods"):
+        return "pods"
+    if key.startswith(("limits.", "count/")) or ".storageclass." in key:
+        return ""
+    name = key.removeprefix("requests.")
+    known = name in ("cpu", "memory", "ephemeral-storage") or "/" in name or name.startswith("hugepages-")
+    return name if known else ""
 
 
 def _unique(names: list[str], path: str, findings: Findings) -> None:
@@ -315,7 +356,14 @@ def _dump_status(inventory: Inventory) -> dict[str, Any]:
     status["nodeClasses"] = [_dump_class(item) for item in inventory.node_classes]
     if inventory.virtual_nodes:
         status["virtualNodes"] = [_dump_virtual(item) for item in inventory.virtual_nodes]
+    if inventory.quotas:
+        status["resourceQuotas"] = [_dump_quota(item) for item in inventory.quotas]
     return status
+
+
+def _dump_quota(item: NamespaceQuota) -> dict[str, Any]:
+    hard = {**dict.fromkeys(item.bounds, "0"), **render_resources(item.hard)}
+    return {"namespace": item.namespace, "hard": hard, **_set(used=render_resources(item.used))}
 
 
 def _dump_class(item: NodeClass) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gpufleet.model.cluster import (
     FreeBlock,
     Health,
     ModelStock,
+    NamespaceQuota,
     NodeClass,
     SnapshotId,
     UnitPods,
@@ -141,6 +142,15 @@ class NamesMessage(Wire):
     items: tuple[str, ...] = ()
 
 
+class NamespaceQuotaMessage(Wire):
+    """`NamespaceQuota`: a ResourceQuota of a namespace."""
+
+    namespace: Text
+    bounds: tuple[str, ...] = ()
+    hard: Amounts = ()
+    used: Amounts = ()
+
+
 class ClusterSummaryMessage(Wire):
     """`ClusterSummary`: closes a snapshot."""
 
@@ -152,6 +162,7 @@ class ClusterSummaryMessage(Wire):
     virtual_nodes: tuple[VirtualNodeMessage, ...] = ()
     classes: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
+    quotas: tuple[NamespaceQuotaMessage, ...] = ()
 
 
 class UnitPodsMessage(Wire):
@@ -238,6 +249,7 @@ class InventoryMessage(Wire):
             apis=None if summary.apis is None else frozenset(summary.apis.items),
             namespaces=None if summary.namespaces is None else frozenset(summary.namespaces.items),
             virtual_nodes=tuple(node.to_model() for node in summary.virtual_nodes),
+            quotas=tuple(NamespaceQuota(q.namespace, q.bounds, q.hard, q.used) for q in summary.quotas),
             classes=summary.classes,
             pods=summary.pods,
         )
@@ -343,6 +355,17 @@ def _summary_object(summary: InventorySummary) -> dict[str, Any]:
             "virtualNodes": [_virtual_object(node) for node in summary.virtual_nodes],
             "classes": summary.classes,
             "pods": summary.pods,
+            "quotas": [
+                compact(
+                    {
+                        "namespace": q.namespace,
+                        "bounds": q.bounds,
+                        "hard": render_resources(q.hard),
+                        "used": render_resources(q.used),
+                    }
+                )
+                for q in summary.quotas
+            ],
         }
     )
     for name, items in (("apis", summary.apis), ("namespaces", summary.namespaces)):

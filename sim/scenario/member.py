@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet.model import names
-from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory
+from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory, NamespaceQuota
 from gpufleet.model.placement import Assignment, Observation
+from gpufleet.model.resources import add, resources
 from gpufleet.model.staging import Closed, Staging
 from services.dispatcher.core.steps import Facts, observation
 from services.dispatcher.core.table import ClusterTable
@@ -80,6 +81,7 @@ class Member:
                 self._take(change)
         if not inventory.due(now):
             return None
+        inventory.quotas = tuple(self._quota(quota) for quota in self.shaped.inventory.quotas)
         publication = inventory.publish(now)
         if self.silent:
             closing = publication.closing
@@ -88,6 +90,12 @@ class Member:
         for part in publication.parts:
             closed = self._staging.take(part)
         return closed
+
+    def _quota(self, quota: NamespaceQuota) -> NamespaceQuota:
+        """A quota of the document; the pods of the namespace count besides what it says is used."""
+        pods = [pod_from(pod) for pod in self.shaped.view.list("v1", "Pod", quota.namespace)]
+        asked = dict(add(quota.used, *(p.requests for p in pods if p.phase not in ("Succeeded", "Failed"))))
+        return replace(quota, used=resources({name: asked.get(name, 0) for name in quota.bounds}))
 
     def wake_at(self, now: float) -> float | None:
         """When inventory has something to say although nothing changes; heartbeats are sent along with other news."""

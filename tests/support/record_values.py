@@ -14,6 +14,7 @@ from gpufleet.model.cluster import (
     FreeBlock,
     Health,
     ModelStock,
+    NamespaceQuota,
     NodeClass,
     SnapshotId,
     UnitPods,
@@ -166,6 +167,7 @@ parts = st.one_of(
         tuples(built(VirtualNode, word, labels, taints, st.none() | tuples(built(ModelStock, word, count)))),
         tuples(text),
         tuples(text),
+        tuples(built(NamespaceQuota, word, tuples(text), amounts, amounts)),
     ),
 )
 placements = built(

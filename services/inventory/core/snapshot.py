@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpufleet.model.cluster import Health, SnapshotId, WorkloadPods
+from gpufleet.model.cluster import Health, NamespaceQuota, SnapshotId, WorkloadPods
 from gpufleet.model.log import ClassInventory, InventorySummary
 from services.inventory.core.cache import ClusterCache
 
@@ -49,6 +49,7 @@ class ClusterInventory:
     incarnation: str = ""
     apis: frozenset[str] | None = None
     namespaces: frozenset[str] | None = None
+    quotas: tuple[NamespaceQuota, ...] = ()
     cache: ClusterCache = field(default_factory=ClusterCache)
     published_classes: set[str] = field(default_factory=set)
     published_pods: set[str] = field(default_factory=set)
@@ -159,6 +160,7 @@ class ClusterInventory:
             virtual_nodes=self.cache.virtual_nodes(),
             classes=tuple(sorted(names)),
             pods=tuple(sorted(keys)),
+            quotas=self.quotas,
         )
         return Publication(removed_classes, removed_pods, classes, pods, closing)
 

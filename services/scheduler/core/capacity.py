@@ -273,7 +273,11 @@ class Fleet:
         self._oldest.clear()
         if before is None or _eligibility(before) != _eligibility(inventory):
             self.generation += 1
-        elif before.node_classes == inventory.node_classes and before.virtual_nodes == inventory.virtual_nodes:
+        elif (
+            before.node_classes == inventory.node_classes
+            and before.virtual_nodes == inventory.virtual_nodes
+            and before.quotas == inventory.quotas
+        ):
             return False
         catalog = self.catalog
         known = {pool.name: pool for pool in member.pools}
@@ -313,7 +317,8 @@ def _older(inventory: Inventory, known: Inventory) -> bool:
 
 
 def _eligibility(inventory: Inventory) -> tuple[object, ...]:
-    return (inventory.health, inventory.apis, inventory.namespaces, inventory.snapshot.incarnation)
+    bounded = frozenset(quota.namespace for quota in inventory.quotas)
+    return (inventory.health, inventory.apis, inventory.namespaces, bounded, inventory.snapshot.incarnation)
 
 
 __all__ = ["Column", "Fleet", "Member", "selects"]

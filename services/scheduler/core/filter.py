@@ -51,6 +51,7 @@ class Candidates:
     reasons: tuple[Reason, ...]
     evict: frozenset[str]
     until: Mapping[str, float] = field(default_factory=dict)
+    quotas: bool = False  # some eligible cluster has a ResourceQuota in the workload's namespace
 
     def driven_out(self, cluster: str, now: float) -> bool:
         """Returns whether a cluster's taints drive out what runs there."""
@@ -117,7 +118,13 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
     if not tier_of:
         where = "the fleet has no clusters" if not registered else "the policy's cluster affinity selects no cluster"
         reasons.append(Reason(Code.NO_CLUSTERS, where))
-    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict), until)
+    quotas = any(
+        quota.namespace == workload.namespace
+        for tier in tiers
+        for member in tier.members
+        for quota in (member.inventory.quotas if member.inventory is not None else ())
+    )
+    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict), until, quotas)
 
 
 def _refusal(member: Member, spec: ClusterSpec, policy: PropagationPolicy, workload: Workload) -> Reason | None:

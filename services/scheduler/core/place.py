@@ -12,7 +12,7 @@ from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core import explain, fresh, gang, spread, unit_fill, unit_reasons, unit_use
+from services.scheduler.core import explain, fresh, gang, namespace_quota, spread, unit_fill, unit_reasons, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option, descending, pour, static
 from services.scheduler.core.draft import Draft
@@ -233,9 +233,18 @@ def _divide_whole(draft: Draft) -> None:
 def _members_by_tier(draft: Draft) -> list[Tried]:
     counts = gang.least(draft.workload)
     return [
-        [(m, unit_fill.tried(draft, m, counts)) for m in tier.members if eligible(draft, m)]
-        for tier in draft.candidates.tiers
+        [(m, _tried(draft, m, counts)) for m in tier.members if eligible(draft, m)] for tier in draft.candidates.tiers
     ]
+
+
+def _tried(draft: Draft, member: Member, counts: dict[str, int]) -> tuple[Way, ...]:
+    if member.inventory is not None and member.inventory.quotas:
+        before = draft.before.get(member.name)
+        have = dict(before.components) if before is not None else {}
+        more = {name: max(0, count - have.get(name, 0)) for name, count in counts.items()}
+        if not namespace_quota.admits(draft, member, more):
+            return ()
+    return unit_fill.tried(draft, member, counts)
 
 
 def _settle_on(draft: Draft, packing: gang.Packing | None) -> None:
@@ -387,6 +396,11 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
         room = draft.room_of(member)
         if room > 0:
             return Reason(Code.INSUFFICIENT_RESOURCES, f"has room for {room} more, which is not enough", member.name)
+    if member.inventory is not None and member.inventory.quotas:
+        counts_here = {c.name: min(1, c.replicas) for c in draft.workload.components}
+        quota = namespace_quota.why(draft, member, counts_here if one else gang.least(draft.workload))
+        if quota is not None:
+            return quota
     if draft.units is not None:
         return unit_reasons.why(draft, member, one=one)
     return explain.shortage(member, draft.wanted(way_in(draft, member.name), one=one), stock=draft.stock)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.reasons import Code, Reason
-from services.scheduler.core import unit_fill, unit_use
+from services.scheduler.core import namespace_quota, unit_fill, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.draft import Draft, TierRoom
@@ -81,6 +81,10 @@ def measure(draft: Draft) -> None:
             else:
                 way, running, stock = _best(draft, member, before, total)
                 draft.way_of[name] = way
+            if member.inventory is not None and member.inventory.quotas:
+                bound = namespace_quota.most(draft, member)
+                running = min(running, bound)
+                stock = min(stock, bound - running)
             cap = draft.caps.get(name)
             if fresh:
                 running += assigned
@@ -105,6 +109,8 @@ def _all_at_once(draft: Draft, way: Way) -> bool:
     """Fills in the room of whole tiers; False if each cluster has to be looked at, because some inventory is stale."""
     fleet = draft.state.fleet
     if fleet.stale([t.indexes for t in draft.candidates.tiers], draft.now, draft.state.settings.stale_after):
+        return False
+    if draft.candidates.quotas:
         return False
     column = fleet.column(way.parts[0].shape)
     draft.rooms = [
