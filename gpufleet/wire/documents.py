@@ -135,7 +135,8 @@ def _declarations(documents: Iterable[Document]) -> list[Declaration]:
     found = []
     for document in documents:
         for item in _items(document, []) if not document.errors else ():
-            if (item.manifest.get("apiVersion"), item.manifest.get("kind")) in _DECLARING:
+            api_version, kind = item.manifest.get("apiVersion"), item.manifest.get("kind")
+            if kind == "WorkloadKind" and api_version in documents_kinds.API_VERSIONS:
                 findings = Findings()
                 declaration = documents_kinds.read(item.manifest, findings)
                 if declaration is not None and not findings.errors:
@@ -243,9 +244,6 @@ _ENTRIES = {
         ),
     )
 }
-
-
-_DECLARING = frozenset((version, "WorkloadKind") for version in documents_kinds.API_VERSIONS)
 
 
 def _entry(manifest: Mapping[str, Any], findings: Findings) -> _Entry | kinds.KindSpec | None:
