@@ -39,6 +39,7 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
         out = Outputs()
         out.deposed_by = deposed
         return out
+    state.futile.clear()
     ledger.expire(state, now)
     _due(state, now, out)
     _work(state, now, out)
@@ -132,6 +133,8 @@ def _let_go(state: State) -> list[str]:
 
 def _grown(state: State) -> list[str]:
     grown = sorted(state.grown)
+    if grown:
+        state.futile.clear()
     state.grown.clear()
     return grown
 

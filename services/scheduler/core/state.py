@@ -159,6 +159,7 @@ class State:
         self.pending: dict[str, Mode] = {}
         self.grown: dict[str, None] = {}  # clusters that may have gained room
         self.evicted: list[str] = []  # who lost its place to another
+        self.futile: dict[tuple[object, ...], int] = {}  # what found no victims, up to which priority
         # Indexes over the entries.
         self.by_policy: dict[str, set[str]] = {}
         self.on_cluster: dict[str, set[str]] = {}

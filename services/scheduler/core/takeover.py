@@ -56,14 +56,38 @@ def attempt(draft: Draft, out: Outputs) -> bool:
         return False
     if not preempts(workload, state.priority_classes):
         return False
+    rank = -state.order(draft.entry)[0]
+    asked = _asked(draft, at_once=at_once)
+    if asked and rank <= state.futile.get(asked, rank - 1):
+        return False  # whoever ranks no lower and asks for the same has found nobody
     state.victims.catch_up(state)
     found = _search(draft, placed, missing, at_once=at_once)
     if found is None:
+        if asked:
+            state.futile[asked] = rank
         return False
+    state.futile.clear()
     out.count("preemptions")
     _evict(draft, found, out)
     _take(draft, found, at_once=at_once)
     return True
+
+
+def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
+    """Returns what a search depends on besides the priority; nothing where it depends on the workload itself."""
+    workload = draft.workload
+    if draft.shares or draft.caps or draft.refused:
+        return ()
+    return (
+        draft.policy.key,
+        workload.api_version,
+        workload.kind,
+        workload.namespace,
+        tuple((p.component, p.shape.id, p.virtual is None) for way in draft.ways for p in way.parts),
+        tuple(c.replicas for c in workload.components) if at_once or not partial(draft) else (),
+        draft.leaf.name if draft.leaf is not None else "",
+        preemptible(workload),
+    )
 
 
 def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemption | None:
