@@ -9,11 +9,14 @@ from functools import partial
 from gpufleet.model.cluster import FreeBlock, Health, Inventory, ModelStock, NodeClass, VirtualNode
 from gpufleet.model.placement import Placement
 from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.quota import Quota
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.selectors import Toleration, untolerated
 from gpufleet.wire.documents import Parsed
+from services.scheduler.core.quota import Quotas, Shortfall, preemptible
 from sim.plan import plan
 
+_MOST_LIMITS = 32
 Change = Callable[[int], Parsed]
 
 # What more room in a cluster may help against.
@@ -44,6 +47,7 @@ def remedies(parsed: Parsed, workload: str) -> Iterator[str]:
         for text, changed in _of_policy(policy, parsed, now):
             if _helps(_with_policy(parsed, changed), workload):
                 yield text
+    yield from _of_quota(parsed, now)
     yield from _of_clusters(parsed, now)
     yield from _of_capacity(parsed, now)
 
@@ -108,6 +112,50 @@ def _elastic(inventory: Inventory) -> bool:
 def _with_policy(parsed: Parsed, policy: PropagationPolicy) -> Parsed:
     changed = replace(policy, digest=f"{policy.digest}+")
     return replace(parsed, policies={**parsed.policies, policy.key: changed})
+
+
+# -- the quota ---------------------------------------------------------------------------------------------------------
+
+
+def _of_quota(parsed: Parsed, now: Placement) -> Iterator[str]:
+    """Yields the limits to raise, all together, where a quota is what it waits for."""
+    if not any(reason.code is Code.QUOTA_EXCEEDED for reason in now.reasons):
+        return
+    workload = parsed.workloads[now.workload]
+    trees = dict(parsed.quota_trees)
+    counts = {component.name: component.replicas for component in workload.components}
+    texts: dict[tuple[str, str, str], str] = {}
+    # Each round raises one limit, and there are so many on the way from a leaf to the root.
+    for _ in range(_MOST_LIMITS):
+        quotas = Quotas()
+        for tree in trees.values():
+            quotas.put(tree)
+        leaf = quotas.leaf_of(workload)
+        if leaf is None:
+            return
+        for key, placed in parsed.placements.items():
+            quotas.update(key, parsed.workloads.get(key), placed.placement)
+        needs = quotas.needs(workload, counts)
+        room, short = quotas.room(workload.key, leaf, needs, firm=not preemptible(workload))
+        if room > 0 or short is None:
+            break
+        texts[short.quota, short.resource, short.what] = short.needs()
+        trees = {key: replace(tree, root=_raised(tree.root, short)) for key, tree in trees.items()}
+    if texts and _helps(replace(parsed, quota_trees=trees), now.workload):
+        yield "; ".join(texts.values())
+
+
+def _raised(quota: Quota, short: Shortfall) -> Quota:
+    """Returns a quota with the limit that is in the way raised as far as needed, wherever it is below."""
+    children = tuple(_raised(child, short) for child in quota.children)
+    if quota.name != short.quota:
+        return replace(quota, children=children)
+    limits = dict(quota.min if short.what == "min" else quota.max)
+    limits[short.resource] = short.used + short.needed
+    amounts = tuple(sorted(limits.items()))
+    if short.what == "min":
+        return replace(quota, min=amounts, children=children)
+    return replace(quota, max=amounts, children=children)
 
 
 # -- clusters ----------------------------------------------------------------------------------------------------------

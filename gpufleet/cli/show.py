@@ -22,6 +22,7 @@ from gpufleet.model.reasons import Code, Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 from gpufleet.wire.yaml import Document
 
+_WAITING = (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED, Verdict.QUEUED, Verdict.SUSPENDED)
 # How long `explain` looks for what would place a workload.
 _SEARCH_SECONDS = 10.0
 _TOPICS = ("clusters", "policies", "workloads", "scales", "inventory", "placements", "observations")
@@ -346,7 +347,7 @@ def _remedies(placement: Placement, fleet: Sequence[Document]) -> list[str]:
     from gpufleet.wire.documents import DocumentErrors, parse_documents
     from sim.remedy import remedies
 
-    if placement.verdict not in (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED, Verdict.SUSPENDED):
+    if placement.verdict not in _WAITING:
         return []
     try:
         parsed = parse_documents(fleet)

@@ -11,6 +11,7 @@ from gpufleet.wire.documents import parse_text
 from gpufleet.wire.yaml import dump
 from sim.remedy import remedies
 
+GPU = "nvidia.com/gpu"
 LLM = "test/Deployment/llm"
 JOB = "test/PyTorchJob/train"
 Json = Mapping[str, Any]
@@ -167,3 +168,31 @@ def test_gpus_of_a_serverless_region() -> None:
     }
     fleet = (cluster("c1", virtualNodes=[virtual]), policy(), units)
     assert found(LLM, *fleet, deployment(4)) == ["3 more T4 GPUs in stock for vk in c1"]
+
+
+def quotas(*leaves: Json, gpus: int = 16) -> Json:
+    root = {"name": "root", "min": {GPU: gpus}, "max": {GPU: gpus}, "children": list(leaves)}
+    return {
+        "apiVersion": "scheduling.sigs.k8s.io/v1beta1",
+        "kind": "ElasticQuotaTree",
+        "metadata": {"name": "eq", "namespace": "kube-system"},
+        "spec": {"root": root},
+    }
+
+
+def leaf(name: str, least: int, most: int, namespace: str, jobs: int | None = None) -> Json:
+    limits = {GPU: most} | ({"kube-queue/max-jobs": jobs} if jobs is not None else {})
+    return {"name": name, "min": {GPU: least}, "max": limits, "namespaces": [namespace]}
+
+
+def test_the_limits_of_a_quota_that_are_in_the_way() -> None:
+    fleet = (cluster("c1", 8, 8, 8, 8), policy())
+    mine, others = leaf("train", 4, 8, "test"), leaf("infer", 8, 16, "other")
+    assert found(JOB, *fleet, quotas(mine, others), job(2)) == ["quota train: 8 more nvidia.com/gpu in max"]
+    assert found(JOB, *fleet, quotas(mine, others), job(3)) == [
+        "quota train: 16 more nvidia.com/gpu in max; quota root: 8 more nvidia.com/gpu in max"
+    ]
+    # Here quota alone does not help: there are not so many nodes.
+    assert found(JOB, *fleet, quotas(mine, others), job(5)) == []
+    none = leaf("train", 4, 8, "test", jobs=0)
+    assert found(JOB, *fleet, quotas(none, others), job(1)) == ["quota train: 1 more kube-queue/max-jobs in max"]
