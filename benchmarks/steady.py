@@ -16,6 +16,7 @@ from typing import Any
 
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, SnapshotId
 from gpufleet.model.kinds import interpret
+from gpufleet.model.manifest import packed
 from gpufleet.model.placement import Observation, ObservedPhase, WorkloadHealth
 from gpufleet.model.policy import ClusterAffinity, DivisionType, PropagationPolicy, ResourceSelector
 from gpufleet.model.policy import Placement as PlacementRule
@@ -110,7 +111,8 @@ def manifest(name: str, shape: int, replicas: int = REPLICAS) -> dict[str, Any]:
 def workload(number: int, replicas: int = REPLICAS) -> Workload:
     """Returns the workload of a number; 20 shapes in turn."""
     made = manifest(f"serve-{number:06d}", number % SHAPES, replicas)
-    return interpret(made, uid=f"00000000-0000-4000-8000-{number:012d}", version=number + 1, arrival=number + 1)
+    uid = f"00000000-0000-4000-8000-{number:012d}"
+    return packed(interpret(made, uid=uid, version=number + 1, arrival=number + 1))
 
 
 def fleet(count: int, groups: Iterable[Iterable[str]] = ()) -> list[Event]:

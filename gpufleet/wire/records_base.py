@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gpufleet.model import quantity
+from gpufleet.model.manifest import PackedManifest
 from gpufleet.model.resources import Resources
 from gpufleet.wire.errors import RecordError, RecordReason
 
@@ -386,7 +387,14 @@ def below(prefix: str, path: str) -> str:
 
 # --- Writing ----------------------------------------------------------------------------------------------------
 
-_ENCODER = msgspec.json.Encoder(order="sorted")
+
+def _plain(value: object) -> msgspec.Raw:
+    if isinstance(value, PackedManifest):
+        return msgspec.Raw(value.json)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted", enc_hook=_plain)
 
 
 def encode(value: Mapping[str, Any], limit: int = MAX_DERIVED_BYTES) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpufleet.bus.records import Record
 from gpufleet.bus.topics import Registry
 from gpufleet.model import kinds, names
+from gpufleet.model.manifest import pack, packed
 from gpufleet.model.placement import Version
 from gpufleet.model.staging import Staging
 from gpufleet.wire.documents import Freeze
@@ -73,6 +75,8 @@ class Intake:
             case "assignments":
                 cluster, workload = _split(record, key)
                 assignment = None if gone else parse_assignment(record)
+                if assignment is not None:
+                    assignment = replace(assignment, manifest=pack(assignment.manifest))
                 return [ev.AssignmentRead(workload, cluster, _version(record), assignment)]
             case "observations":
                 cluster, workload = _split(record, key)
@@ -101,14 +105,14 @@ class Intake:
             raise
         if not kinds.builtin(workload.api_version, workload.kind):
             self._declared[key] = record
-        return ev.WorkloadSubmitted(workload)
+        return ev.WorkloadSubmitted(packed(workload))
 
     def _again(self) -> list[ev.Event]:
         """Reads again what depends on declared kinds; what still cannot be read is as it was."""
         found: list[ev.Event] = []
         for record in list(self._declared.values()):
             try:
-                found.append(ev.WorkloadSubmitted(parse_workload(record)))
+                found.append(ev.WorkloadSubmitted(packed(parse_workload(record))))
             except RecordError:
                 continue
         return found
