@@ -93,6 +93,7 @@ class PropagationPolicy:
     priority: int = 0
     preempts_policies: bool = False  # `preemption: Always`
     ecs_provision: bool = False
+    preempt_before_provision: bool = False
     existing_capacity_first: bool = False
     partial_statefulsets: bool = False
     suspend_scheduling: bool = False

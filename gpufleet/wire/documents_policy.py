@@ -120,6 +120,7 @@ class AutoScalingDoc(Doc):
     """Inventory awareness."""
 
     ecs_provision: bool = False
+    preempt_before_provision: bool = False
     existing_capacity_first: bool = False
 
 
@@ -217,6 +218,7 @@ def _policy(
         priority=spec.priority,
         preempts_policies=spec.preemption == "Always",
         ecs_provision=spec.auto_scaling.ecs_provision,
+        preempt_before_provision=spec.auto_scaling.preempt_before_provision,
         existing_capacity_first=spec.auto_scaling.existing_capacity_first,
         partial_statefulsets=spec.partial_stateful_sets,
         suspend_scheduling=suspension.scheduling,

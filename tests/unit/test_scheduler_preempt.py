@@ -101,6 +101,17 @@ def test_free_room_and_stock_go_first() -> None:
     assert placed(w) == {"there": 4, "wanted": 4}
 
 
+def test_stock_goes_last_if_the_policy_says_so() -> None:
+    w = world(policy(ecs_provision=True, preempt_before_provision=True), a=gpus_free(4, stock=1))
+    w.submit(dep("there", 4, arrival=1))
+    w.submit(train("wanted", 4, "high", arrival=2))
+    assert w.placement(WANTED).shares[0].slots[0].source == "running"
+    # Who yielded may be placed in stock, like whoever finds nobody to yield.
+    assert placed(w) == {"there": 4, "wanted": 4}
+    w.submit(train("equal", 4, "low", arrival=3))
+    assert placed(w)["equal"] == 4
+
+
 def test_the_lowest_priority_goes_first_and_of_equals_the_last_to_come() -> None:
     w = world(a=gpus_free(8))
     w.submit(dep("mid", 2, "mid", arrival=1))

@@ -75,6 +75,7 @@ class Draft:
     refused: dict[str, Reason]
     ways: tuple[Way, ...]
     candidates: Candidates
+    without_stock: bool = False  # tried first, where others have to yield before nodes are created
     blocked: str = ""  # why no new replicas may be placed now, if so
     unmet: bool = False  # the spread constraints cannot be met, so nothing is given anywhere
     rooms: list[TierRoom] | None = None
@@ -145,7 +146,7 @@ class Draft:
     @property
     def stock(self) -> bool:
         """Whether nodes that could be created count as room."""
-        return self.policy.ecs_provision
+        return self.policy.ecs_provision and not self.without_stock
 
     @property
     def uid(self) -> str:

@@ -9,6 +9,7 @@ missing at start -> Orphaned                             (nothing is touched)
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 
 from gpufleet.model.placement import (
     ObservedPhase,
@@ -204,8 +205,7 @@ def _decide(
         turn.keep_off(draft)
     if state.quotas.root is not None and not draft.blocked and pods:
         admit.admit(draft)
-    place(draft)
-    takeover.attempt(draft, out)
+    draft = _placed(draft, out)
     if attached:
         draft.shares = dependencies.joined(draft.shares, attached)
         draft.reasons.append(dependencies.told(state, entry))
@@ -258,6 +258,36 @@ def _decide(
     else:
         state.queue.remove(entry.key)
     _set_timer(state, draft, timeout, waits=waits or verdict is Verdict.QUEUED)
+
+
+def _placed(draft: Draft, out: Outputs) -> Draft:
+    """Returns the draft with everything placed that can be: on free nodes, in stock, then in the place of others.
+
+    With `preemptBeforeProvision` others yield before nodes are created.
+    """
+    if draft.policy.preempt_before_provision and draft.stock and not draft.blocked:
+        first = replace(
+            draft,
+            without_stock=True,
+            _options=[],
+            way_of={},
+            slots={},
+            reasons=list(draft.reasons),
+            taken=set(),
+            frozen=set(),
+            waited={},
+            stopped={},
+            unnamed={},
+            made=[],
+        )
+        place(first)
+        if sum(share.replicas for share in first.shares) >= first.replicas or takeover.attempt(first, out):
+            return first
+        for cluster in sorted(first.taken):
+            draft.state.fleet.touch(draft.member(cluster))
+    place(draft)
+    takeover.attempt(draft, out)
+    return draft
 
 
 def _waiting(
