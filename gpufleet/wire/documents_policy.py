@@ -207,6 +207,14 @@ def _policy(
             "spec.suspension", "has dispatching and dispatchingOnClusters", "keep one: all clusters, or the named ones"
         )
     held = suspension.dispatching_on_clusters or ClusterNamesDoc()
+    if spec.preemption == "Always":
+        for index, selector in enumerate(spec.resource_selectors):
+            if not selector.name:
+                findings.warn(
+                    f"spec.resourceSelectors[{index}].name",
+                    "is missing, so preemption: Always may take over every object of the kind",
+                    "name the object, as Karmada demands",
+                )
     return PropagationPolicy(
         name=name,
         namespace=namespace,

@@ -43,9 +43,11 @@ def goes_on(workload: Workload, known: Assignment | None) -> bool:
 
 def completions(entry: Entry, placement: Placement, workload: Workload) -> dict[str, int]:
     """Returns the completions of each part by cluster; nothing for a Job that is whole or sets none."""
+    if workload.division is not Division.PARALLELISM:
+        return {}
     spec = workload.manifest.get("spec")
     total = spec.get("completions") if isinstance(spec, Mapping) else None
-    if workload.division is not Division.PARALLELISM or not isinstance(total, int):
+    if not isinstance(total, int):
         return {}
     if len(placement.shares) == 1 and placement.shares[0].replicas >= workload.replicas:
         return {}

@@ -36,6 +36,11 @@ class Overrides:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, OverridePolicy]] = {}
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no policy at all."""
+        return not self._known
+
     def put(self, policy: OverridePolicy) -> OverridePolicy | None:
         """Adds or replaces a policy and returns the one before, or None."""
         known = self._known.setdefault(policy.namespace, {})
