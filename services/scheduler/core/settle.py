@@ -18,7 +18,18 @@ from gpufleet.model.placement import (
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import activation, admit, assign, commit, dependencies, ending, takeover, turn, unit_fill
+from services.scheduler.core import (
+    activation,
+    admit,
+    assign,
+    commit,
+    dependencies,
+    ending,
+    takeover,
+    turn,
+    unit_fill,
+    without_policy,
+)
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import (
@@ -159,7 +170,7 @@ def _decide(
     pods = bool(workload.components or workload.job)  # or nothing to count, such as a ConfigMap
     attached = () if pods else dependencies.clusters_for(state, entry)
     if policy is None and attached:
-        _attach(state, entry, workload, inputs, attached, now, out)
+        without_policy.attach(state, entry, workload, inputs, attached, now, out)
         return
     if policy is None and placement is not None and dependencies.INPUT in dict(placement.inputs):
         placement = None  # nothing needs it any more
@@ -168,11 +179,13 @@ def _decide(
         message = f"no PropagationPolicy or ClusterPropagationPolicy selects {what}"
         if chosen.lazy:
             message = f"{chosen.lazy} selects it, but is lazy: it counts from the next submission on"
-        _left_alone(state, entry, workload, placement, inputs, now, out, Reason(Code.NO_MATCHING_POLICY, message))
+        without_policy.leave_alone(
+            state, entry, workload, placement, inputs, now, out, Reason(Code.NO_MATCHING_POLICY, message)
+        )
         return
     foreign = activation.not_ours(state, policy)
     if foreign is not None:
-        _left_alone(state, entry, workload, placement, inputs, now, out, foreign, policy.key)
+        without_policy.leave_alone(state, entry, workload, placement, inputs, now, out, foreign, policy.key)
         return
     if entry.unreadable:
         warnings.append(Reason(Code.INVALID_RECORD, f"the last submission cannot be read: {entry.unreadable}"))
@@ -343,63 +356,6 @@ def _replaced(state: State, entry: Entry, placement: Placement) -> bool:
         if known is not None and known.incarnation and now and known.incarnation != now:
             return True
     return False
-
-
-def _attach(
-    state: State, entry: Entry, workload: Workload, inputs: Inputs, clusters: tuple[str, ...], now: float, out: Outputs
-) -> None:
-    """Puts what no policy selects, but pods need, where they are."""
-    state.queue.remove(entry.key)
-    state.unmatched.add(entry.key)
-    commit.record(
-        state,
-        entry,
-        out,
-        now,
-        verdict=Verdict.SCHEDULED,
-        shares=dependencies.joined((), clusters),
-        reasons=(dependencies.told(state, entry),),
-        replicas=0,
-        policy="",
-        inputs=(*inputs, (dependencies.INPUT, dependencies.stamp(clusters))),
-        uid=workload.uid,
-    )
-
-
-def _left_alone(
-    state: State,
-    entry: Entry,
-    workload: Workload,
-    placement: Placement | None,
-    inputs: Inputs,
-    now: float,
-    out: Outputs,
-    reason: Reason,
-    policy: str = "",
-) -> None:
-    """Without a policy, or with another scheduler's, nothing is placed anew, and what is placed stays."""
-    shares = placement.shares if placement is not None else ()
-    placed = sum(share.replicas for share in shares)
-    replicas = max(placed, workload.replicas)
-    verdict = (
-        Verdict.UNSCHEDULABLE if not shares else Verdict.PARTIALLY_SCHEDULED if placed < replicas else Verdict.SCHEDULED
-    )
-    state.queue.remove(entry.key)
-    if not policy:
-        state.unmatched.add(entry.key)
-    commit.record(
-        state,
-        entry,
-        out,
-        now,
-        verdict=verdict,
-        shares=shares,
-        reasons=(reason,),
-        replicas=replicas,
-        policy=policy,
-        inputs=inputs,
-        uid=workload.uid,
-    )
 
 
 def _verdict(draft: Draft) -> Verdict:
