@@ -7,7 +7,7 @@ order; inside one, clusters that need no stock go first, then the one that is le
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from gpufleet.model.placement import Slot, Source
@@ -125,11 +125,21 @@ class _Copies:
 
     def merged(self) -> tuple[Slot, ...]:
         """Returns the slots, in the order in which they were first taken."""
-        found: dict[Slot, int] = {}
-        for slot in self.slots:
-            key = replace(slot, count=0)
-            found[key] = found.get(key, 0) + slot.count
-        return tuple(replace(key, count=count) for key, count in found.items())
+        return tuple(add_up(self.slots))
+
+
+def add_up(slots: list[Slot]) -> list[Slot]:
+    """Returns slots with those that differ in their count only added up, in the order of the first of each."""
+    if len(slots) < 2:
+        return list(slots)
+    found: dict[tuple[str, str, Source, int | None, str], int] = {}
+    for slot in slots:
+        key = (slot.component, slot.node_class, slot.source, slot.unit, slot.variant)
+        found[key] = found.get(key, 0) + slot.count
+    return [
+        Slot(component, pool, count, source, unit, variant)
+        for (component, pool, source, unit, variant), count in found.items()
+    ]
 
 
 def _take_virtual(

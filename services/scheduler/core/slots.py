@@ -10,6 +10,7 @@ from services.scheduler.core import unit_fill
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.gang import add_up
 from services.scheduler.core.room import room_in, way_in, way_of_share, ways_in
 from services.scheduler.core.units import Part, Way
 
@@ -154,11 +155,7 @@ _RANK = {Source.RUNNING: 0, Source.VIRTUAL: 1, Source.ELASTIC: 2}
 
 def merged(draft: Draft, slots: list[Slot], *, sort: bool = True) -> tuple[Slot, ...]:
     """Returns slots with equal ones together; sorted, so that what goes first when scaling in is last."""
-    merged: dict[Slot, int] = {}
-    for slot in slots:
-        key = replace(slot, count=0)
-        merged[key] = merged.get(key, 0) + slot.count
-    result = [replace(key, count=count) for key, count in merged.items()]
+    result = add_up(slots)
     if sort:
         # The last unit, then stock, and what was never counted, last: scaling in takes from the end.
         result.sort(key=lambda s: (unit_fill.rank(draft, s), not s.node_class, _RANK[s.source]))
