@@ -81,6 +81,29 @@ async def test_from_assignment_to_gone(service: DispatcherService, clusters: Sim
     assert {(record.epoch, record.version) for record in log.records} == {(1, 1), (1, 9)}
 
 
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret", "PersistentVolumeClaim", "ServiceAccount"])
+async def test_what_pods_need_is_written_kept_and_removed(
+    service: DispatcherService, clusters: SimFleet, log: FleetLog, kind: str
+) -> None:
+    """Objects without pods, also beside the fence of a job, which is a ConfigMap too."""
+    job = assigned(batch_job(), "a")
+    await log.assign(job)
+    await log.saying(job, phase=ObservedPhase.APPLIED)
+    note = {"op": "add", "path": "/metadata/annotations/site", "value": "idc"}
+    assignment = replace(assigned(manifests.supporting(kind, "conf"), "a"), overrides=(note,))
+    await log.assign(assignment)
+    await log.saying(assignment, phase=ObservedPhase.APPLIED)
+    live = clusters.get("a", "v1", kind, "conf")
+    assert live is not None
+    assert live["metadata"]["annotations"]["site"] == "idc"
+    clusters.write("a", Delete(Ref("v1", kind, "test", "conf")))
+    await eventually(lambda: clusters.get("a", "v1", kind, "conf") is not None, "it to be written again")
+    gone = removal(assignment)
+    await log.assign(gone)
+    await log.saying(gone, phase=ObservedPhase.GONE)
+    assert clusters.get("a", "v1", kind, "conf") is None
+
+
 async def test_what_the_log_says_is_obeyed(
     service: DispatcherService, clusters: SimFleet, log: FleetLog, tmp_path: Path
 ) -> None:
