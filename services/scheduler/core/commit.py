@@ -177,8 +177,10 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
 def _history(
     state: State, entry: Entry, placement: Placement, before: Placement | None, draft: Draft | None, now: float
 ) -> HistoryEntry:
-    names = {share.cluster for share in placement.shares} | {reason.cluster for reason in placement.reasons}
-    members = [state.fleet.members[name] for name in sorted(names) if name in state.fleet.members]
+    names = {share.cluster for share in placement.shares}
+    names.update([reason.cluster for reason in placement.reasons])
+    fleet = state.fleet.members
+    members = [fleet[name] for name in sorted(names) if name in fleet]
     workload = entry.workload
     policies = state.resource_policies.get(workload.namespace, {}) if workload is not None else {}
     return HistoryEntry(
@@ -191,8 +193,8 @@ def _history(
         policy=draft.policy if draft is not None else state.policies.get(placement.policy),
         units=applying(workload, policies.values()) if workload is not None and policies else None,
         eviction=entry.eviction,
-        clusters=tuple(m.spec for m in members if m.spec is not None),
-        inventories=tuple(m.inventory for m in members if m.inventory is not None),
+        clusters=tuple([m.spec for m in members if m.spec is not None]),
+        inventories=tuple([m.inventory for m in members if m.inventory is not None]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
@@ -81,9 +82,14 @@ def _mismatch(member: Member, part: Part) -> str:
     return f"no node has the labels {wanted}" if wanted else "no node satisfies the required node affinity"
 
 
-def _needs(part: Part) -> list[tuple[str, int]]:
+@lru_cache(maxsize=1024)
+def _by_scarcity(requests: Resources) -> tuple[tuple[str, int], ...]:
     # GPUs first: what is scarce is what explains.
-    return sorted(part.shape.pod.requests, key=lambda item: (not is_gpu(item[0]), item[0] == "pods", item[0]))
+    return tuple(sorted(requests, key=lambda item: (not is_gpu(item[0]), item[0] == "pods", item[0])))
+
+
+def _needs(part: Part) -> tuple[tuple[str, int], ...]:
+    return _by_scarcity(part.shape.pod.requests)
 
 
 def amounts(resources: Resources) -> list[tuple[str, str]]:
