@@ -163,7 +163,7 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
             now,
             verdict=Verdict.PARTIALLY_SCHEDULED if shares else Verdict.QUEUED,
             shares=shares,
-            reasons=(*(r for r in placement.reasons if r.code is Code.PREEMPTED and r.cluster != loss.cluster), reason),
+            reasons=(*[r for r in placement.reasons if r.code is Code.PREEMPTED][-_NAMED:], reason),
             replicas=placement.replicas,
             policy=placement.policy,
             inputs=placement.inputs,
