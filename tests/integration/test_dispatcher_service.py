@@ -11,7 +11,7 @@ import pytest
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import Registry
 from gpufleet.model.names import FREEZE_KEY
-from gpufleet.model.placement import ObservedPhase, Version, WorkloadHealth
+from gpufleet.model.placement import ObservedPhase, Variant, Version, WorkloadHealth
 from gpufleet.model.reasons import Code
 from gpufleet.wire.records import dump_observation
 from services.dispatcher.app import DispatcherService
@@ -102,6 +102,44 @@ async def test_what_pods_need_is_written_kept_and_removed(
     await log.assign(gone)
     await log.saying(gone, phase=ObservedPhase.GONE)
     assert clusters.get("a", "v1", kind, "conf") is None
+
+
+async def test_an_object_for_each_unit(service: DispatcherService, clusters: SimFleet, log: FleetLog) -> None:
+    """Objects of further units come, are scaled, go when they are emptied, and go with the workload."""
+    patches = (
+        {"op": "add", "path": "/metadata/name", "value": "x-acs-1"},
+        {"op": "add", "path": "/spec/selector/matchLabels/gpufleet.io~1unit", "value": "acs-1"},
+        {"op": "add", "path": "/spec/template/metadata/labels/gpufleet.io~1unit", "value": "acs-1"},
+    )
+
+    def variant(replicas: int) -> tuple[Variant, ...]:
+        return (Variant("acs-1", "x-acs-1", (("main", replicas),), patches if replicas else ()),)
+
+    first = replace(assigned(manifests.deployment(2), "a"), variants=variant(3))
+    await log.assign(first)
+    seen = await log.saying(first, phase=ObservedPhase.APPLIED, health=WorkloadHealth.HEALTHY, ready=5)
+    assert seen.status["replicas"] == 5
+    # What somebody changes in the cluster is put right in each of them.
+    ref = Ref(*TYPE, "test", "x-acs-1")
+    clusters.write("a", Patch(ref, {"spec": {"replicas": 1}}))
+    await eventually(lambda: _wanted(clusters, "x-acs-1") == 3, "the object of the unit to be mended")
+    emptied = replace(first, version=Version(1, 2), variants=variant(0))
+    await log.assign(emptied)
+    await log.saying(emptied, phase=ObservedPhase.APPLIED, health=WorkloadHealth.HEALTHY, ready=2)
+    assert clusters.get("a", *TYPE, "x-acs-1") is None
+    again = replace(first, version=Version(1, 3), variants=variant(1))
+    await log.assign(again)
+    await log.saying(again, phase=ObservedPhase.APPLIED, ready=3)
+    gone = replace(removal(again), variants=(Variant("acs-1", "x-acs-1"),))
+    await log.assign(gone)
+    await log.saying(gone, phase=ObservedPhase.GONE)
+    assert clusters.get("a", *TYPE, "x") is None
+    assert clusters.get("a", *TYPE, "x-acs-1") is None
+
+
+def _wanted(clusters: SimFleet, name: str) -> int | None:
+    found = clusters.get("a", *TYPE, name)
+    return None if found is None else found["spec"]["replicas"]
 
 
 async def test_what_the_log_says_is_obeyed(
