@@ -11,7 +11,7 @@ from gpufleet.model.policy import PriorityClass
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape, Workload
-from services.scheduler.core.events import PolicyChanged
+from services.scheduler.core.events import ObservationGone, PolicyChanged, WorkloadDeleted
 from tests.support.quotas import GPU, quota, tree
 from tests.support.scheduling import World, amounts, deployment, gpus_free, job, node_class, policy
 
@@ -208,6 +208,16 @@ def test_only_nodes_that_may_run_it_count() -> None:
     w.submit(dep("victim", 4, arrival=1))
     w.submit(dep("wanted", 3, "high", arrival=2, shape=shape))
     assert placed(w)["wanted"] == 2
+
+
+def test_workloads_that_come_and_go_leave_nothing_behind() -> None:
+    w = world(a=gpus_free(8))
+    for i in range(20):
+        w.submit(dep(f"w{i}", 1, arrival=i))
+        w.feed(WorkloadDeleted(f"test/Deployment/w{i}"))
+        w.gone(f"test/Deployment/w{i}", "a")
+        w.feed(ObservationGone(f"test/Deployment/w{i}", "a"))
+    assert (len(w.state.entries), w.state.victims.noted()) == (0, 0)
 
 
 # Quotas.

@@ -179,6 +179,7 @@ class State:
         """Drops an entry of which nothing is known any more."""
         if entry.empty and entry.key not in self.pending:
             self.entries.pop(entry.key, None)
+            self.victims.forgotten(entry.key)
 
     def placements(self) -> Iterator[Placement]:
         """Yields every placement, ordered by workload."""

@@ -87,6 +87,15 @@ class Victims:
         """Notes that a workload's placement, pods or priority may be others now."""
         self._changed.add(key)
 
+    def forgotten(self, key: str) -> None:
+        """Notes that nothing is known of a workload any more, so that keys do not pile up while nobody searches."""
+        if key not in self._clusters_of:
+            self._changed.discard(key)
+
+    def noted(self) -> int:
+        """Returns how many workloads have yet to be looked at."""
+        return len(self._changed)
+
     def all_changed(self, keys: Iterable[str]) -> None:
         """Notes that priorities or quotas are others now."""
         self._changed.update(keys)
