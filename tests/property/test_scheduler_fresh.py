@@ -7,7 +7,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduler.core import room
+from services.scheduler.core import place, room
 from services.scheduler.core.events import WorkloadDeleted
 from services.scheduler.core.settings import Settings
 from tests.support.scheduling import World, deployment, gpus_free, policy
@@ -77,3 +77,11 @@ def test_clusters_without_a_reason_of_their_own_are_counted(free: list[int], siz
         return counts
 
     assert spoken_of(limit) == spoken_of(100)
+
+
+def test_what_is_plain_and_new_takes_the_cheap_way() -> None:
+    world = World()
+    world.clusters(a=4, b=4)
+    with mock.patch.object(place, "build", side_effect=AssertionError("the general way")):
+        world.submit(deployment("w", 6), policy(("a",), ("b",)))
+    assert world.assigned("test/Deployment/w") == {"a": 4, "b": 2}

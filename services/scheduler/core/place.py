@@ -110,7 +110,7 @@ def _divide(draft: Draft) -> None:
     if sum(counts.values()) < total and not partial(draft):
         _keep(draft)
     else:
-        draft.counts = {**counts, **parts}
+        draft.counts = {**counts, **parts} if parts else counts
 
 
 def _without_pods(draft: Draft) -> None:
@@ -316,7 +316,7 @@ def _stay_or_move(
 
 def _shares(draft: Draft) -> None:
     """Turns counts into shares with slots."""
-    if draft.divided is not None and draft.counts is draft.divided[0]:
+    if draft.divided is not None and draft.counts == draft.divided[0]:
         draft.shares = fresh.shares(draft, draft.divided[1])
         return
     components = draft.workload.components
