@@ -126,6 +126,14 @@ def test_a_taint_a_namespace_and_a_suspension() -> None:
     ]
 
 
+def test_a_spread_that_cannot_be_kept() -> None:
+    spread = [{"spreadByField": "cluster", "minGroups": 3, "maxGroups": 3}]
+    placement = {"replicaScheduling": DYNAMIC, "spreadConstraints": spread}
+    assert found(LLM, cluster("c1", 8), cluster("c2", 8), policy(placement=placement), deployment(4)) == [
+        "without the spread over 3 or more by cluster in PropagationPolicy test/all"
+    ]
+
+
 def test_a_cluster_that_does_not_answer() -> None:
     lost = cluster("c1", 8, health="Unreachable")
     assert found(LLM, lost, policy(), deployment(3)) == ["c1 reachable again"]
