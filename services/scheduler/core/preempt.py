@@ -7,13 +7,13 @@ priorities over the pods that go (as kube-scheduler weighs them), then the fewes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.gang import wanted_by_size
 from services.scheduler.core.losses import Cost, Lines, Loss, Preemption, Room, Wanted, cost, lacking
-from services.scheduler.core.trial import Trial, real
+from services.scheduler.core.trial import Trial, free_of, real, scarce
 from services.scheduler.core.units import Way
 from services.scheduler.core.victims import Rank, Victims
 
@@ -30,6 +30,7 @@ class Search:
     claim: Claim
     key: str
     counts: dict[str, int]
+    _empty: dict[tuple[str, frozenset[Rank]], Trial] = field(default_factory=dict)
 
     def wanted(self, way: Way, units: int) -> Wanted:
         """Returns the parts of so many units, largest pods first."""
@@ -56,10 +57,9 @@ class Search:
             for member, way in tier:
                 wanted = self.wanted(way, 1)
                 if self._threshold(member, wanted, allowed) is not None:
-                    room = self._without_all(member, allowed).room(wanted[0][0])
-                    rooms.append((-min(units - 1, way.limit, room), member.name, member, way))
-            for room, _, member, way in sorted(rooms, key=lambda item: item[:2])[:_COMPARED]:
-                count = -room
+                    rooms.append((-self._at_most(member, wanted, allowed), member.name, member, way, wanted))
+            for _, _, member, way, wanted in sorted(rooms, key=lambda item: item[:2])[:_COMPARED]:
+                count = min(units - 1, way.limit, self._without_all(member, allowed).room(wanted[0][0]))
                 while count > 0:
                     found = self._in_tier([(member, way)], count, allowed)
                     if found is not None:
@@ -128,8 +128,21 @@ class Search:
                 return rank.priority
         return None
 
+    def _at_most(self, member: Member, wanted: Wanted, allowed: frozenset[Rank]) -> int:
+        """Returns how many units there would be room for without anybody who may be taken, going by sums."""
+        each = scarce(wanted)
+        there = free_of(member, wanted, each)
+        for rank, group in self.victims.groups(member.name).items():
+            if rank in allowed:
+                for name in there:
+                    there[name] += group.totals.get(name, 0)
+        return min((there[name] // amount for name, amount in each.items() if amount), default=0)
+
     def _without_all(self, member: Member, allowed: frozenset[Rank]) -> Trial:
-        trial = Trial(member)
+        trial = self._empty.get((member.name, allowed))
+        if trial is not None:
+            return trial
+        trial = self._empty[member.name, allowed] = Trial(member)
         for rank, group in sorted(self.victims.groups(member.name).items(), key=lambda item: item[0]):
             if rank in allowed:
                 for (pool, shape), count in group.held.items():
