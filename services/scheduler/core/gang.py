@@ -1,7 +1,8 @@
 """Placing a workload whole in one cluster, or not at all (specification 11.3, 12).
 
 All components are packed on copies of the free blocks, largest pods first, tightest node first. Tiers are tried in
-order; inside one, clusters that need no stock go first, then the one that is left least fragmented.
+order; inside one, clusters that need no stock go first, then the one that is left least fragmented: by what the
+shapes asked for lose (`fragmentation`), then by GPUs stranded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from itertools import islice
 
 from gpufleet.model.placement import Slot, Source
 from gpufleet.model.workload import Workload
+from services.scheduler.core import fragmentation
 from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fragmentation import Mix
 from services.scheduler.core.pool import Blocks, Pool, VirtualPool, take
 from services.scheduler.core.units import Part, Way
 
@@ -24,14 +27,15 @@ _COMPARED = 8
 class Packing:
     """One way in which everything fits: the slots in the order in which they were taken, and what it leaves.
 
-    ``score``: GPUs newly stranded on partly used nodes, then GPUs left free in the cluster; smaller is better.
+    ``score``: what it costs the mix of shapes asked for, GPUs newly stranded on partly used nodes, then GPUs left free
+    in the cluster; smaller is better.
     """
 
     cluster: str
     way: Way
     slots: tuple[Slot, ...]
     stock: bool
-    score: tuple[int, int]
+    score: tuple[int, int, int]
 
     @property
     def pods(self) -> int:
@@ -75,14 +79,19 @@ def least(workload: Workload) -> dict[str, int]:
 
 
 def pack(
-    member: Member, way: Way, counts: dict[str, int], stock: bool, more: Mapping[str, int] | None = None
+    member: Member,
+    way: Way,
+    counts: dict[str, int],
+    stock: bool,
+    more: Mapping[str, int] | None = None,
+    mix: Mix | None = None,
 ) -> Packing | None:
     """Returns how everything fits a cluster, or None; ``more`` pods are packed as far as they fit. Nothing is taken."""
     member.settle()
     wanted = wanted_by_size(way, counts)
     if sum(counts.values()) > way.limit or not may_fit(member, wanted, stock):
         return None
-    scratch = _Copies(member, way, stock)
+    scratch = _Copies(member, way, stock, mix)
     for part, count in wanted:
         if scratch.take(part, count):
             return None
@@ -90,14 +99,16 @@ def pack(
     for part, count in wanted_by_size(way, dict(more or {}) if not member.debt else {}):
         bound -= min(count, bound) - scratch.take(part, min(count, bound))
     uses_stock = any(slot.source is Source.ELASTIC for slot in scratch.slots)
-    return Packing(member.name, way, scratch.merged(), uses_stock, _score(member, scratch.running))
+    several = sum(counts.values()) > 1 or bool(more)
+    cost = mix.cost_of(member, scratch.running) if mix is not None and several and not mix.one else 0
+    return Packing(member.name, way, scratch.merged(), uses_stock, (cost, *_score(member, scratch.running)))
 
 
 class _Copies:
     """A cluster's pools to take from without taking from them, and what was taken."""
 
-    def __init__(self, member: Member, way: Way, stock: bool) -> None:
-        self._member, self._way = member, way
+    def __init__(self, member: Member, way: Way, stock: bool, mix: Mix | None) -> None:
+        self._member, self._way, self._mix = member, way, mix
         self.running: dict[str, Blocks] = {}
         self._sources: list[tuple[Source, dict[str, Blocks]]] = [(Source.RUNNING, self.running)]
         if stock:
@@ -111,7 +122,7 @@ class _Copies:
         if part.virtual is not None:
             return left - _take_virtual(self._member, part, left, way, self._virtual, self.slots)
         for source, copies in self._sources:
-            for pool in self._member.pools:
+            for pool in fragmentation.order(self._mix, self._member, part):
                 if left > 0 and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
                     blocks = copies.get(pool.name)
                     if blocks is None:
@@ -185,11 +196,13 @@ def choose(
     stock: bool,
     existing_first: bool,
     needed: dict[str, int] | None = None,
+    mix: Mix | None = None,
 ) -> Packing | None:
     """Returns where everything goes, or None if no cluster takes it whole.
 
     ``tiers`` give the candidates with the ways to try in each, in order. ``needed`` are the pods that must fit, the
-    others are packed beside them as far as they go; in a tier clusters that take everything go first.
+    others are packed beside them as far as they go; in a tier clusters that take everything go first. ``mix`` is what
+    room is weighed by.
     """
     sizes = [counts] if needed is None or needed == counts else [counts, needed]
     passes: list[tuple[Sequence[tuple[Member, Sequence[Way]]], bool]]
@@ -200,10 +213,11 @@ def choose(
     for tier, with_stock in passes:
         for size in sizes:
             more = {name: count - size[name] for name, count in counts.items() if count > size[name]}
-            found = _packings(fleet, tier, size, with_stock, more)
+            left = tier if more else fragmentation.narrow(mix, fleet, tier, size)
+            found = _packings(fleet, left, size, with_stock, more, mix)
             packings = list(islice(found, _COMPARED))
             if more:  # the rest may use stock although the gang itself needs none
-                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more) for p in packings)
+                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more, mix) for p in packings)
                 packings = [packing for packing in filled if packing is not None]
             if packings:
                 return min(packings, key=lambda p: (-p.pods if more else 0, p.score, p.cluster))
@@ -216,6 +230,7 @@ def _packings(
     counts: dict[str, int],
     stock: bool,
     more: Mapping[str, int],
+    mix: Mix | None,
 ) -> Iterator[Packing]:
     """Yields packings, tightest clusters first: by room for the largest real part.
 
@@ -246,7 +261,7 @@ def _packings(
     rooms.sort(key=lambda item: (-item[0] if more else item[0], item[1]))
     for _, _, member, ways in rooms:
         for way in ways:
-            packing = pack(member, way, counts, stock)
+            packing = pack(member, way, counts, stock, mix=mix)
             if packing is not None:
                 yield packing
                 break

@@ -226,6 +226,7 @@ def _divide_whole(draft: Draft) -> None:
         stock=draft.stock,
         existing_first=draft.policy.existing_capacity_first,
         needed=gang.least(draft.workload),
+        mix=draft.state.mix,
     )
     _settle_on(draft, packing)
 
@@ -288,6 +289,7 @@ def _stay_or_move(
             stock=draft.stock,
             existing_first=draft.policy.existing_capacity_first,
             needed=gang.least(draft.workload),
+            mix=draft.state.mix,
         )
         if packing is not None:
             _settle_on(draft, packing)

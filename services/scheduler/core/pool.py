@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpufleet.model.cluster import NodeClass, VirtualNode
+from services.scheduler.core.devices import devices_of
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Free, Identity, Layout, Shape
 
 # How many nodes have exactly these free amounts.
@@ -11,18 +12,24 @@ Blocks = dict[Free, int]
 _KNOWN = 256
 
 
-def take(blocks: Blocks, fitter: Fitter, count: int) -> int:
-    """Takes room for up to ``count`` pods out of blocks and returns for how many there was room.
+def tightest(blocks: Blocks, fitter: Fitter) -> tuple[int, Free] | None:
+    """Returns the free amounts of the node that takes the fewest pods, and how many; None if no node takes any.
 
-    Tightest node first (best fit), so that large free blocks stay whole; ties by the free amounts themselves.
+    Best fit, so that large free blocks stay whole; ties by the free amounts themselves.
     """
+    best: tuple[int, Free] | None = None
+    for free in blocks:
+        fits = fitter.fit(free)
+        if fits and (best is None or (fits, free) < best):
+            best = (fits, free)
+    return best
+
+
+def take(blocks: Blocks, fitter: Fitter, count: int) -> int:
+    """Takes room for up to ``count`` pods out of blocks, tightest node first; returns for how many there was room."""
     left = count
     while left > 0:
-        best: tuple[int, Free] | None = None
-        for free in blocks:
-            fits = fitter.fit(free)
-            if fits and (best is None or (fits, free) < best):
-                best = (fits, free)
+        best = tightest(blocks, fitter)
         if best is None:
             break
         fits, free = best
@@ -69,6 +76,7 @@ class Pool:
         "allocatable",
         "booked",
         "cell",
+        "costs",
         "debt",
         "identity",
         "layout",
@@ -82,13 +90,13 @@ class Pool:
     def __init__(self, node_class: NodeClass, catalog: Catalog) -> None:
         self.node_class = node_class
         self.name = node_class.name
-        self.layout: Layout = catalog.layout(name for name, _ in node_class.allocatable)
+        self.layout: Layout = catalog.layout((n for n, _ in node_class.allocatable), devices_of(node_class))
         self.identity: Identity = catalog.identity(node_class.labels, node_class.taints)
-        self.allocatable = self.layout.free(node_class.allocatable)
+        self.allocatable = self.layout.whole(node_class.allocatable)
         self._base: Blocks = {}
         for block in node_class.free:
             if block.nodes > 0:
-                free = self.layout.free(block.free)
+                free = self.layout.block(block)
                 self._base[free] = self._base.get(free, 0) + block.nodes
         elastic = node_class.elastic
         self._stock_nodes = elastic.nodes if elastic else 0
@@ -118,6 +126,9 @@ class Pool:
         self._running: Blocks | None = None
         self._stock: Blocks | None = None
         self._rooms: dict[Fitter, tuple[int, int]] = {}
+        self.costs: dict[
+            Fitter, tuple[int, tuple[int, int] | None]
+        ] = {}  # `fragmentation`'s notes on the room as it is
         self.debt = 0
 
     @property
@@ -215,11 +226,13 @@ class Pool:
                 self._taken += taken
                 self._running = None
                 self._rooms = {fitter: (running - taken if fitter.columns else running, stock)}
+                self.costs = {}
             return taken
         taken = take(self.running, fitter, count)
         if taken:
             self._mixed = True
             self._rooms = {}
+            self.costs = {}
         return taken
 
     def take_stock(self, shape: Shape, count: int) -> int:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gpufleet.model.cluster import FreeBlock
 from gpufleet.model.resources import Labels, Resources
 from gpufleet.model.selectors import Taint, untolerated
 from gpufleet.model.workload import PodShape
+from services.scheduler.core import devices
+from services.scheduler.core.devices import Devices
 
 # Free amounts of one node, by column of its layout.
 Free = tuple[int, ...]
 # How many pods "as many as you like" is, where nothing bounds them.
 UNBOUNDED = 10**6
 _MEMO_LIMIT = 50_000
-
-
-def is_gpu(resource: str) -> bool:
-    """Returns whether a resource counts GPUs (``nvidia.com/gpu``, ``amd.com/gpu``…)."""
-    return resource.endswith("/gpu")
+is_gpu = devices.is_gpu
 
 
 def gpus(amounts: Resources) -> int:
@@ -26,13 +25,15 @@ def gpus(amounts: Resources) -> int:
 
 
 class Layout:
-    """Which resources the columns of a node class are."""
+    """Which resources the columns of a node class are; one more for each device that is shared."""
 
-    __slots__ = ("_fitters", "gpu_columns", "id", "names")
+    __slots__ = ("_fitters", "devices", "gpu_columns", "id", "names", "resources")
 
-    def __init__(self, number: int, names: tuple[str, ...]) -> None:
+    def __init__(self, number: int, names: tuple[str, ...], shared: Devices | None = None) -> None:
         self.id = number
-        self.names = names
+        self.resources = len(names)
+        self.names = names if shared is None else (*names, *(f"device {i}" for i in range(shared.count)))
+        self.devices = shared
         self.gpu_columns = tuple(i for i, name in enumerate(names) if is_gpu(name))
         self._fitters: dict[Resources, Fitter] = {}
 
@@ -40,13 +41,26 @@ class Layout:
         """Returns how some requests fit the layout; equal requests share it."""
         fitter = self._fitters.get(requests)
         if fitter is None:
-            fitter = self._fitters[requests] = Fitter(requests, self)
+            made = Fitter(requests, self) if self.devices is None else DeviceFitter(requests, self, self.devices)
+            fitter = self._fitters[requests] = made
         return fitter
 
     def free(self, amounts: Resources) -> Free:
         """Returns amounts as columns; a resource that is not given is 0."""
         known = dict(amounts)
         return tuple(known.get(name, 0) for name in self.names)
+
+    def block(self, block: FreeBlock) -> Free:
+        """Returns a free block as columns."""
+        free = self.free(block.free)
+        if self.devices is None:
+            return free
+        return (*free[: self.resources], *devices.free_devices(block, self.devices.count))
+
+    def whole(self, allocatable: Resources) -> Free:
+        """Returns an empty node as columns."""
+        free = self.free(allocatable)
+        return free if self.devices is None else (*free[: self.resources], *(devices.WHOLE,) * self.devices.count)
 
     def gpus(self, free: Free) -> int:
         """Returns the GPUs in some columns."""
@@ -92,6 +106,44 @@ class Fitter:
         for i, amount in self.columns:
             left[i] -= amount * pods
         return tuple(left)
+
+
+class DeviceFitter(Fitter):
+    """One shape's requests on a layout whose devices are shared."""
+
+    __slots__ = ("_layout", "_others", "_share", "_shared")
+
+    def __init__(self, requests: Resources, layout: Layout, shared: Devices) -> None:
+        super().__init__(requests, layout)
+        self._layout, self._shared = layout, shared
+        self._share = devices.share(requests, shared)
+        # The devices say what fits; the sums of them need not be looked at.
+        counted = devices.sums(layout.names, shared, ()) if self._share.count else {}
+        self._others = tuple((i, amount) for i, amount in self.columns if i not in counted)
+
+    def fit(self, free: Free) -> int:
+        """Returns how many pods a node with ``free`` takes."""
+        count = self.memo.get(free)
+        if count is None:
+            if len(self.memo) > _MEMO_LIMIT:
+                self.memo.clear()
+            count = max(0, min((free[i] // a for i, a in self._others), default=UNBOUNDED))
+            if self._share.count:
+                count = min(count, devices.room(free[self._layout.resources :], self._share))
+            self.memo[free] = count = 0 if self.impossible else count
+        return count
+
+    def after(self, free: Free, pods: int) -> Free:
+        """Returns what is left of a node once it has taken some pods."""
+        if not self._share.count:
+            return super().after(free, pods)
+        left = list(free)
+        for i, amount in self._others:
+            left[i] -= amount * pods
+        kept = devices.take(free[self._layout.resources :], self._share, pods)
+        for i, amount in devices.sums(self._layout.names, self._shared, kept).items():
+            left[i] = amount
+        return (*left[: self._layout.resources], *kept)
 
 
 class Shape:
@@ -140,7 +192,7 @@ class Catalog:
     def __init__(self) -> None:
         self._shapes: dict[PodShape, Shape] = {}
         self._needs: dict[Resources, int] = {}
-        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._layouts: dict[tuple[tuple[str, ...], Devices | None], Layout] = {}
         self._identities: dict[tuple[Labels, tuple[Taint, ...]], Identity] = {}
 
     def shape(self, pod: PodShape) -> Shape:
@@ -151,12 +203,12 @@ class Catalog:
             shape = self._shapes[pod] = Shape(len(self._shapes), pod, need)
         return shape
 
-    def layout(self, names: Iterable[str]) -> Layout:
-        """Returns the interned layout of some resource names."""
-        key = tuple(sorted(names))
+    def layout(self, names: Iterable[str], shared: Devices | None = None) -> Layout:
+        """Returns the interned layout of some resource names and shared devices."""
+        key = (tuple(sorted(names)), shared)
         layout = self._layouts.get(key)
         if layout is None:
-            layout = self._layouts[key] = Layout(len(self._layouts), key)
+            layout = self._layouts[key] = Layout(len(self._layouts), *key)
         return layout
 
     def identity(self, labels: Labels, taints: tuple[Taint, ...]) -> Identity:

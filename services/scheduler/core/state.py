@@ -14,6 +14,7 @@ from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.credit import Credits
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.filter import CandidateCache
+from services.scheduler.core.fragmentation import Mix
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides
 from services.scheduler.core.queue import Order, Queue, priority
@@ -148,6 +149,7 @@ class State:
         self.ranked = False  # whether priorities differ, so that somebody may be preempted
         self.entries: dict[str, Entry] = {}
         self.candidates = CandidateCache()
+        self.mix = Mix(self.fleet.catalog)
         self.queue = Queue(self.settings)
         self.active = False
         self.epoch = 0

@@ -152,6 +152,7 @@ def _workload_submitted(batch: Batch, event: WorkloadSubmitted) -> None:
         and (workload.digest, workload.uid) == (known.digest, known.uid)
     )
     entry.deleted, entry.unreadable = False, ""
+    state.mix.replace(known, workload)
     entry.set_workload(workload)
     state.ranked = state.ranked or workload.priority is not None
     state.in_namespace.setdefault(workload.namespace, set()).add(workload.key)
@@ -166,6 +167,7 @@ def _workload_deleted(batch: Batch, event: WorkloadDeleted) -> None:
     if entry.workload is not None:
         state.in_namespace.get(entry.workload.namespace, set()).discard(event.workload)
     entry.deleted, entry.unreadable = True, ""
+    state.mix.replace(entry.workload, None)
     entry.set_workload(None)
     entry.arrival = None
     ledger.update(state, entry, batch.now)
