@@ -9,7 +9,7 @@ GPUs will need count too, and a choice is compared where the pod will really go:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet, Member
@@ -33,6 +33,28 @@ _NOWHERE: Cost = (2**62, 0)
 Tier = Sequence[tuple[Member, Sequence[Way]]]
 
 
+class _Worth:
+    """What free blocks of pools alike in labels, taints and layout are worth."""
+
+    __slots__ = ("_fits", "_known")
+
+    def __init__(self, mix: Iterable[tuple[Shape, int]], pool: Pool) -> None:
+        self._fits = [(s.fitter(pool.layout).fit, weight) for s, weight in mix if s.admitted(pool.identity)]
+        self._known: dict[Free, int] = {}
+
+    def of(self, free: Free) -> int:
+        """Returns what a free block is worth."""
+        worth = self._known.get(free)
+        if worth is None:
+            if len(self._known) >= _MEMO_LIMIT:
+                self._known.clear()
+            worth = 0
+            for fit, weight in self._fits:
+                worth += weight * fit(free)
+            self._known[free] = worth
+        return worth
+
+
 class Mix:
     """Pods asked for, by shape."""
 
@@ -42,7 +64,7 @@ class Mix:
         self._total = 0
         self._changed = 0
         self._ranked: tuple[tuple[Shape, int], ...] = ()
-        self._worth: dict[tuple[int, int], dict[Free, int]] = {}
+        self._worth: dict[tuple[int, int], _Worth] = {}
         self.generation = 0
 
     def replace(self, before: Workload | None, after: Workload | None) -> None:
@@ -80,17 +102,11 @@ class Mix:
 
     def worth(self, pool: Pool, free: Free) -> int:
         """Returns what a free block of a pool is worth."""
-        known = self._worth.setdefault((pool.identity.id, pool.layout.id), {})
-        worth = known.get(free)
-        if worth is None:
-            if len(known) >= _MEMO_LIMIT:
-                known.clear()
-            worth = known[free] = sum(
-                weight * shape.fitter(pool.layout).fit(free)
-                for shape, weight in self._ranked
-                if shape.admitted(pool.identity)
-            )
-        return worth
+        kind = (pool.identity.id, pool.layout.id)
+        known = self._worth.get(kind)
+        if known is None:
+            known = self._worth[kind] = _Worth(self._ranked, pool)
+        return known.of(free)
 
     def cost(self, pool: Pool, shape: Shape) -> Cost | None:
         """Returns what one pod costs a pool's running nodes, and what the block that it takes of is worth.
