@@ -65,8 +65,15 @@ async def _read(kafka: KafkaSettings, paths: Sequence[str], namespace: str) -> P
     except CliError as error:
         if "is not a known kind" not in str(error) or "-" in paths:
             raise
-    async with tables(kafka, ("policies",)):
-        return files.read(paths, namespace=namespace)
+        unknown = error
+    try:
+        async with tables(kafka, ("policies",)):
+            return files.read(paths, namespace=namespace)
+    except CliError as error:
+        if error.code is not Exit.UNREACHABLE:
+            raise
+        note(f"warning: kinds that are declared on the fleet are not known here: {error}")
+        raise unknown from error
 
 
 def _lint(view: Tables, parsed: Parsed) -> None:

@@ -83,11 +83,11 @@ async def test_one_leads_and_the_other_follows(settings: KafkaSettings, registry
             assert leader.events[1][0] == "activated"
             assert standby.epochs == [] or not standby.active
             # The standby's table is warm.
-            assert ("records", ["ns/Job/early"]) in standby.events
-            assert first.bus.epochs.log_id is not None
+            await eventually(lambda: ("records", ["ns/Job/early"]) in standby.events, "the standby to have read it")
+            logs = (first.bus.epochs, second.bus.epochs)
+            await eventually(lambda: all(log.log_id for log in logs), "both to read the log's id")
             assert first.bus.epochs.log_id == second.bus.epochs.log_id
-        await eventually(lambda: _may_send(two), "the second to lead when the first has left")
-        assert second.active
+        await eventually(lambda: _may_send(two) and second.active, "the second to lead when the first has left")
         assert second.epochs[-1] > max(first.epochs, default=-1)
     assert not first.active
     assert not second.active
