@@ -22,7 +22,7 @@ demo: $(STAMP)  ## Tell the story: a broker, four services, simulated clusters, 
 
 .PHONY: test
 test: $(STAMP)  ## Run every test that needs nothing but this machine
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: e2e
 e2e: $(STAMP)  ## The same story on Apache Kafka and real Kubernetes control planes (first build: some 10 minutes)
