@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not selection.needs_real_parts(item)]
+    selection.give_time(items)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -90,7 +90,9 @@ async def test_repaired_record_is_put_back(settings: KafkaSettings, registry: Re
         publisher.send("workloads", "a/Job/c", b"[")
         await publisher.flush()
         await eventually(lambda: service.active, "the service to lead")
-        await eventually(lambda: len(service.bus.dead_letters.rejected) == 1, "the records to be rejected")
+        await eventually(
+            lambda: service.bus.dead_letters.rejected == {("workloads", "NotJson"): 2}, "both to be rejected"
+        )
         await eventually(lambda: service.bus.dead_letters.pending == 0, "the dead letters to be written and seen")
         broken, other = await _letters(settings, registry)
         dlq.replay(publisher, broken, value=b'{"repaired": true}')

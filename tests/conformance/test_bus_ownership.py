@@ -42,23 +42,27 @@ async def test_shards_move_between_two_owners(settings: KafkaSettings, registry:
         before = dict(first.held)
         async with running(second, settings):
             watch = asyncio.create_task(_never_both(first, second))
-            await eventually(lambda: len(second.may_send()) == 8, "the second to own half")
-            await eventually(lambda: len(first.may_send()) == 8, "the first to own half")
-            watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
-            assert first.may_send() | second.may_send() == ALL
+            await eventually(lambda: _halved(first, second), "each to own half")
             assert set(first.held) == first.may_send()
             # Half stays where it was, under a higher epoch and without `lost` in between.
             assert not [event for event in first.events if event[0] == "lost" and event[1] in first.held]
             assert all(epoch > before[shard] for shard, epoch in {**first.held, **second.held}.items())
             assert set(second.seen) == set(second.held)
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
         await eventually(lambda: first.may_send() == ALL, "the first to own all again")
     assert first.held == {}
     table = EpochTable()
     table.apply(await read_all(settings, registry.name("epochs")))
     last = {shard: epoch for kind, shard, epoch in first.events if kind == "acquired"}
     assert {shard: table.epoch(claim_key("inventory", shard)) for shard in ALL} == last
+
+
+def _halved(first: Owner, second: Owner) -> bool:
+    """Looked at in one moment: on a busy machine a lease may run out for a while."""
+    mine, other = first.may_send(), second.may_send()
+    return len(mine) == len(other) == 8 and mine | other == ALL
 
 
 async def _never_both(first: Owner, second: Owner) -> None:

@@ -28,7 +28,7 @@ async def test_paused_leader_finds_a_higher_epoch_and_stops(broker: Broker) -> N
     )
     assert process.stdout is not None
     try:
-        old = int((await asyncio.wait_for(process.stdout.readline(), 30)).split()[1])
+        old = int((await asyncio.wait_for(process.stdout.readline(), 60)).split()[1])
         await eventually(lambda: _written(settings, registry.name("placements"), old), "the leader to write")
         successor = Leader()
         os.kill(process.pid, signal.SIGSTOP)
@@ -37,7 +37,7 @@ async def test_paused_leader_finds_a_higher_epoch_and_stops(broker: Broker) -> N
             assert successor.epochs[0] > old
             woken = time.time()
             os.kill(process.pid, signal.SIGCONT)
-            said = await asyncio.wait_for(process.stdout.readline(), 30)
+            said = await asyncio.wait_for(process.stdout.readline(), 60)
             assert said.startswith(b"inactive")
         records = await read_all(settings, registry.name("placements"))
         assert [record for record in records if record.epoch == old and record.timestamp > woken] == []

@@ -112,11 +112,11 @@ async def test_broker_that_is_gone_fails_the_records(broker: Broker) -> None:
         own.process.stop()
         publisher.send("workloads", "x", b"{}")
         publisher.send("workloads", "y", None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(PublishError) as caught:
                 await publisher.flush()
         assert {key for _, key in caught.value.keys} == {"x", "y"}
-        assert [failure.key for failure in failures] == ["x", "y"]
+        assert sorted(str(failure.key) for failure in failures) == ["x", "y"]
         await publisher.stop()
         await connection.stop()
 

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from gpufleet.bus.admin import connect_admin
 from gpufleet.bus.broker import client_options
@@ -106,7 +107,7 @@ async def test_begin_and_end_are_right_with_producers_that_race(settings: KafkaS
 
 async def test_empty_table_is_caught_up_at_once(settings: KafkaSettings, registry: Registry) -> None:
     async with reading(settings, registry.names(["workloads", "inventory", "epochs"]), lambda _: None) as feed:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await feed.caught_up()
             await feed.barrier()
 
@@ -183,7 +184,7 @@ async def test_log_that_begins_anew_stops_the_feed(settings: KafkaSettings, brok
                 await eventually(lambda: _is_gone(admin, topic), "the topic to be deleted")
             await create_topic(settings, topic)
             await eventually(lambda: _sent(producer, topic), "a record in the new log")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 with pytest.raises(FeedFailed, match=r"start this service again|no topic"):
                     await feed.watch(interval=0.2)
     finally:
@@ -195,7 +196,12 @@ async def _is_gone(admin: object, topic: str) -> bool:
 
 
 async def _sent(producer: AIOKafkaProducer, topic: str) -> bool:
-    await asyncio.wait_for(producer.send_and_wait(topic, b"{}", key=b"k"), 5)
+    """Whether the producer knows the new topic; as long as it does not it is asked again."""
+    try:
+        async with asyncio.timeout(5):
+            await producer.send_and_wait(topic, b"{}", key=b"k")
+    except (TimeoutError, KafkaError):
+        return False
     return True
 
 
@@ -215,7 +221,7 @@ async def test_holes_of_compaction_are_passed(settings: KafkaSettings, broker: B
             await producer.send_and_wait(topic, b"roll", key=b"roll")  # the active segment is never cleaned
             return len(await read_all(settings, topic)) < 400
 
-        await eventually(compacted, "the topic to be compacted", timeout=40, every=1.0)
+        await eventually(compacted, "the topic to be compacted", timeout=120, every=1.0)
     finally:
         await producer.stop()
     table: dict[str | None, Record] = {}
@@ -243,7 +249,7 @@ async def test_hole_at_the_very_end_is_passed(settings: KafkaSettings, broker: B
     finally:
         await producer.stop()
     seen: list[Record] = []
-    async with reading(settings, [topic], seen.extend) as feed, asyncio.timeout(10):
+    async with reading(settings, [topic], seen.extend) as feed, asyncio.timeout(60):
         await feed.caught_up()
         assert [record.key for record in seen] == ["kept"]
         end = (await feed.end_offsets([TopicPartition(topic, 0)]))[TopicPartition(topic, 0)]

@@ -8,9 +8,8 @@ from gpufleet.bus import admin as bus_admin
 from gpufleet.bus.admin import TopicsRefused, apply, connect_admin, diff, missing
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.topics import load_registry
-from gpufleet.embedded.process import free_port
 from tests.support.brokers import Broker
-from tests.support.buskit import create_topic, settings_for
+from tests.support.buskit import create_topic, nobody, settings_for
 from tests.support.waiting import eventually
 
 
@@ -65,10 +64,11 @@ async def test_changed_config_is_altered_or_refused(broker: Broker) -> None:
 
 
 async def test_nobody_at_the_address_is_said_with_its_cause() -> None:
-    settings = settings_for(Broker("none", f"127.0.0.1:{free_port()}", ""), connect_timeout=0.2)
-    with pytest.raises(BusUnavailable, match=r"127\.0\.0\.1:\d+ cannot be used.*nothing listens there"):
-        async with connect_admin(settings):
-            pass
+    with nobody() as bootstrap:
+        settings = settings_for(Broker("none", bootstrap, ""), connect_timeout=0.2)
+        with pytest.raises(BusUnavailable, match=rf"{bootstrap} cannot be used.*nothing listens there"):
+            async with connect_admin(settings):
+                pass
 
 
 async def test_plain_client_at_something_that_is_no_broker(broker: Broker) -> None:

@@ -108,7 +108,7 @@ def pruned(node: Any) -> Any:
     if isinstance(node, dict):
         slim = {}
         for name, item in node.items():
-            if name in ("allocatable", "free") and isinstance(item, dict):
+            if name in ("allocatable", "free", "hard", "used") and isinstance(item, dict):
                 item = {resource: quantity.parse(text, resource, round_up=False) for resource, text in item.items()}
             slim[name] = pruned(item)
         return {name: item for name, item in slim.items() if item not in ({}, [], "", 0, None) and name != VERSION}

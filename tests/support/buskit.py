@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +35,14 @@ def settings_for(broker: Broker, **values: Any) -> KafkaSettings:
     values.setdefault("fetch_wait_ms", min(100, broker.fetch_wait_ms))
     values.setdefault("connect_timeout", 10.0)
     return KafkaSettings(bootstrap=broker.bootstrap, **values)
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[str]:
+    """An address that is kept from everybody else, and where nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*bound.getsockname())
 
 
 async def create_topics(settings: KafkaSettings) -> Registry:

@@ -13,6 +13,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 REAL_TIMEOUT = 300
+SOCKETS_TIMEOUT = 180  # what waits for others takes longer on a busy machine; each wait has its own limit
 
 # The files that take longest, in the order in which workers of pytest-xdist (`--dist loadfile --no-loadscope-reorder`)
 # take them up: those that keep both cores busy apart from each other, with those that mostly wait between them.
@@ -44,6 +45,13 @@ def mark_real(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(REAL_TIMEOUT))
+
+
+def give_time(items: list[pytest.Item]) -> None:
+    """Let the waits of tests over sockets end first: they say what was waited for."""
+    for item in items:
+        if _folder(item) in {"integration", "conformance"} and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SOCKETS_TIMEOUT))
 
 
 def needs_real_parts(item: pytest.Item) -> bool:
