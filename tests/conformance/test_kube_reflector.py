@@ -74,7 +74,7 @@ async def test_list_and_watch(kube: KubeClient, apiserver: ApiServer, namespace:
         admin.create(labelled(namespace, name)).expect(201)
     reflector = reflector_of(kube, view, namespace, page_size=1)
     async with running(reflector):
-        await asyncio.wait_for(reflector.synced.wait(), 10)
+        await eventually(reflector.synced.is_set, "the list")
         assert view.log == ["=a,b"]
         await eventually(lambda: reflector.stats.watches == 1, "the watch")
         admin.create(labelled(namespace, "c")).expect(201)
@@ -165,10 +165,9 @@ async def test_structs_read_what_the_server_writes(kube: KubeClient, apiserver: 
         nodes = View()
         node_reflector = Reflector[Node](kube, "v1", "Node", nodes, read_node, backoff=QUICK)
         async with running(node_reflector):
-            await asyncio.wait_for(node_reflector.synced.wait(), 10)
+            await eventually(lambda: _is_ready(nodes.objects.get(NODE)), "the node to be ready")
         node = nodes.objects[NODE]
         assert node.status.allocatable["nvidia.com/gpu"] == "8"
-        assert ("Ready", "True") in [(c.type, c.status) for c in node.status.conditions]
         raw = await kube.get(NODES, NODE)
         assert node.metadata.labels == raw["metadata"]["labels"]
         return
@@ -197,6 +196,10 @@ async def test_structs_read_what_the_server_writes(kube: KubeClient, apiserver: 
         await kube.delete(PODS, name, "default", grace_period_seconds=0)
         await eventually(lambda: name not in pods.objects, "the pod to go")
     assert reflector.stats.undecodable == 0
+
+
+def _is_ready(node: Any) -> bool:
+    return node is not None and ("Ready", "True") in [(c.type, c.status) for c in node.status.conditions]
 
 
 async def test_a_kind_that_is_not_served_yet(

@@ -15,6 +15,7 @@ import pytest
 from gpufleet.embedded import BrokerNotInstalled, EmbeddedBroker, PortTaken, SupervisedProcess, free_port
 from gpufleet.embedded import broker as broker_module
 from gpufleet.embedded.process import free_ports
+from tests.support.waiting import wait_for
 
 
 def alive(pid: int) -> bool:
@@ -27,7 +28,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_gone(pid: int, timeout: float = 5.0) -> bool:
+def wait_gone(pid: int, timeout: float = 30.0) -> bool:
     deadline = time.monotonic() + timeout
     while alive(pid):
         if time.monotonic() > deadline:
@@ -99,7 +100,7 @@ def test_broker_does_not_outlive_a_killed_parent() -> None:
 def test_process_keeps_exit_status_and_output(tmp_path: Path) -> None:
     log = tmp_path / "out.log"
     process = SupervisedProcess(["/bin/sh", "-c", "echo hello; exit 3"], log=log).start()
-    assert process.wait(5.0)
+    assert process.wait(30.0)
     assert process.returncode == 3
     assert process.log_tail() == "hello"
 
@@ -108,9 +109,7 @@ def test_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) 
     log = tmp_path / "out.log"
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     process = SupervisedProcess([sys.executable, "-c", code], log=log).start()
-    deadline = time.monotonic() + 10
-    while not process.log_tail() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(process.log_tail, "the signal to be ignored")
     process.stop(grace=0.05)
     assert process.returncode == 128 + signal.SIGKILL
     assert wait_gone(process.pid)

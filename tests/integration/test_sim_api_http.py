@@ -58,7 +58,7 @@ class Watch:
         self._response.close()
 
     async def next(self) -> Json:
-        line = await asyncio.wait_for(self._response.content.readline(), 10)
+        line = await asyncio.wait_for(self._response.content.readline(), 30)
         event: Json = json.loads(line) if line else {"type": "END"}
         return event
 
@@ -335,7 +335,7 @@ async def test_the_port_is_free_after_stop_even_with_open_watches() -> None:
         watch = Watch(api, CONFIG_MAPS_PATH, resourceVersion="1")
         async with watch:
             port = api.server.port
-            await asyncio.wait_for(api.server.stop(), 5)
+            await asyncio.wait_for(api.server.stop(), 30)
             assert (await watch.next())["type"] == "END"
     again = SimServer(port=port)
     await again.start()
