@@ -28,7 +28,7 @@ async def clusters() -> AsyncIterator[SimFleet]:
 
 @pytest.fixture
 async def desk(clusters: SimFleet) -> AsyncIterator[Desk]:
-    async with at_work({"inline": clusters.server.kubeconfig(["c"])}, request_timeout=1.0) as desk:
+    async with at_work({"inline": clusters.server.kubeconfig(["c"])}, request_timeout=20.0) as desk:
         await eventually(lambda: desk.worker is not None and desk.worker.incarnation, "the cluster to be known")
         yield desk
 
@@ -99,8 +99,11 @@ async def test_a_deployment_takes_one_request(desk: Desk, clusters: SimFleet) ->
     await desk.saying(desk.assign(assigned(manifests.deployment(0))), phase=ObservedPhase.APPLIED)
     assert desk.worker is not None
     assert desk.worker.bench is not None
-    view = desk.worker.bench.views.of(*TYPE)
-    await eventually(lambda: view.reflector.stats.watches == 1, "the watch to be there")
+    views = desk.worker.bench.views
+    views.of(*TYPE)
+    await eventually(
+        lambda: all(view.reflector.stats.watches == 1 for view in views._views.values()), "every watch to be there"
+    )
     await desk.idle()
     before = requests(clusters)
     other = manifests.deployment(0)
@@ -161,7 +164,7 @@ async def test_a_dead_cluster_delays_only_its_own_work() -> None:
 
 
 async def test_a_write_under_way_is_finished_when_the_service_stops(desk: Desk, clusters: SimFleet) -> None:
-    clusters.server.clusters["c"].faults.delay = 0.2
+    clusters.server.clusters["c"].faults.delay = 0.5
     first = desk.assign(assigned(manifests.deployment(1)))
     worker = desk.worker
     assert worker is not None

@@ -66,8 +66,7 @@ async def service(
 async def test_from_assignment_to_gone(service: DispatcherService, clusters: SimFleet, log: FleetLog) -> None:
     assignment = assigned(manifests.deployment(2), "a")
     await log.assign(assignment)
-    seen = await log.saying(assignment, phase=ObservedPhase.APPLIED, health=WorkloadHealth.HEALTHY)
-    assert seen.ready == 2
+    seen = await log.saying(assignment, phase=ObservedPhase.APPLIED, health=WorkloadHealth.HEALTHY, ready=2)
     assert seen.incarnation == clusters.stores["a"].incarnation
     live = clusters.get("a", *TYPE, "x")
     assert live is not None
@@ -217,6 +216,7 @@ async def test_another_instance_goes_on_where_one_has_ended(
     orphan = assigned(manifests.deployment(1, kind="StatefulSet"), "a")
     await log.assign(orphan)
     await log.tombstone(replace(orphan, version=Version(1, 2)))
+    await log.barrier()
     said = len(log.records)
     # The job was swept away, and the Deployment changed.
     clusters.write("a", Delete(Ref("batch/v1", "Job", "test", "x")))

@@ -90,7 +90,7 @@ async def place() -> AsyncIterator[Place]:
     remote = RemoteDrive(client, lent(Behaviour(idle_seconds=0.3)))
     task = asyncio.create_task(remote.run())
     try:
-        await asyncio.wait_for(remote.synced.wait(), 20)
+        await asyncio.wait_for(remote.synced.wait(), 60)
         yield Place(drive, remote, cluster)
     finally:
         task.cancel()
@@ -178,6 +178,6 @@ async def test_virtual_nodes_run_what_they_have_stock_for(place: Place) -> None:
 
     await eventually(lambda: left() == 0, "the stock is shown")
     await eventually(lambda: condition_true(place.get("v1", "Node", "vk", ""), "Ready"), "the virtual node is ready")
-    assert [phase_of(p) for p in place.pods() if not ready(p)] == ["Pending"]
+    await eventually(lambda: [phase_of(p) for p in place.pods() if not ready(p)] == ["Pending"], "one has no room")
     place.do(Delete(Ref("apps/v1", "Deployment", "default", "web")))
     await eventually(lambda: left() == 2, "the stock comes back")

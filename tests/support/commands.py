@@ -135,14 +135,14 @@ class Up:
     def kubectl(self, context: str, *arguments: str) -> str:
         """What kubectl prints with the printed kubeconfig."""
         command = [str(KUBECTL), "--kubeconfig", self.named("kubeconfig"), "--context", context, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def interrupt(self) -> int:
         """Ctrl-C; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def left(self) -> list[str]:
         """Processes and files that are still there."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gpufleet.bus.feed import TableFeed
 from gpufleet.bus.publisher import Publisher
 from gpufleet.bus.records import Record
 from gpufleet.bus.settings import KafkaSettings
@@ -118,6 +119,7 @@ class FleetLog:
         self.registry = registry
         self.said: dict[str, Observation] = {}
         self.records: list[Record] = []
+        self.feed: TableFeed | None = None
 
     async def begin(self, log: str = LOG) -> None:
         """Gives the log its id."""
@@ -164,7 +166,7 @@ class FleetLog:
             else:
                 self.said[record.key] = parse_observation(record)
 
-    async def saying(self, assignment: Assignment, timeout: float = 20.0, **fields: Any) -> Observation:
+    async def saying(self, assignment: Assignment, timeout: float = 30.0, **fields: Any) -> Observation:
         """Waits for an observation of this version with these fields."""
         key = assignment_key(assignment.cluster, assignment.workload)
 
@@ -181,6 +183,11 @@ class FleetLog:
         assert seen is not None
         return seen
 
+    async def barrier(self) -> None:
+        """Waits until everything that has been said before is read."""
+        assert self.feed is not None
+        await self.feed.barrier()
+
     async def silent(self, assignment: Assignment) -> None:
         """Waits until nothing is said of an assignment."""
         key = assignment_key(assignment.cluster, assignment.workload)
@@ -193,7 +200,8 @@ async def fleet_log(settings: KafkaSettings, registry: Registry) -> AsyncIterato
     async with connected(settings, registry) as publisher:
         log = FleetLog(publisher, registry)
         await log.begin()
-        async with reading(settings, [registry.name("observations")], log.take):
+        async with reading(settings, [registry.name("observations")], log.take) as feed:
+            log.feed = feed
             yield log
 
 
@@ -247,7 +255,7 @@ class Desk:
         value = self.metrics.registry.get_sample_value(f"gpufleet_dispatcher_{name}_total", {"cluster": self.cluster})
         return value or 0.0
 
-    async def saying(self, assignment: Assignment, timeout: float = 20.0, **fields: Any) -> Observation:
+    async def saying(self, assignment: Assignment, timeout: float = 30.0, **fields: Any) -> Observation:
         """Waits until the last word about an assignment is of its version and has these fields."""
 
         def found() -> Observation | None:
