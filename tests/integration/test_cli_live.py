@@ -52,7 +52,7 @@ class Live:
             places.append(f"{message.topic()}/{message.partition()}/{message.offset()}")
 
         self.producer.produce(f"gpufleet.{topic}", key=key, value=value, headers=headers, on_delivery=delivered)
-        assert self.producer.flush(10) == 0
+        assert self.producer.flush(60) == 0
         return places[0]
 
     def placement(self, workload: str) -> Json | None:
@@ -184,7 +184,8 @@ def test_bad_records_go_to_the_dead_letters_and_the_next_is_handled(live: Live) 
     assert "8Gx" in shown and "InvalidValue" in shown and '"kind": "Deployment"' in shown
     assert "dead letters" in live("doctor").out
     live.done("dlq", "drop", *(origin for case, origin in origins.items() if case != "quantity"))
-    assert live.done("dlq", "list", "-o", "name").split() == [origins["quantity"]]
+    left = set(live.done("dlq", "list", "-o", "name").split())
+    assert left & set(origins.values()) == {origins["quantity"]}
     live.done("delete", key_of(good))
     # What was never right was never there, until it is repaired.
     placement = live.placement(WORKLOAD_KEY)
@@ -258,6 +259,7 @@ def test_a_workload_whose_record_becomes_unreadable_stays_as_it_was(live: Live, 
     manifest = deployment("stays", 2)
     workload = key_of(manifest)
     live.done("apply", "-f", "-", "--wait", stdin=doc(manifest))
+    wait_for(lambda: _bound(live, workload) == 2, "inventory to show its pods")
     before, pods = live.until_placed(workload, 2), _pods(live, "stays")
     origin = live.produce("workloads", workload, b"oops: [")
     wait_for(lambda: live.letters().get(origin), "the dead letter")
@@ -427,7 +429,7 @@ def test_a_topic_of_another_version_is_named_because_nobody_reads_it(live: Live)
         [NewTopic(name, num_partitions=1) for name in ("gpufleet.workloads.v2", "gpufleet.jobs", "other")]
     )
     for future in created.values():
-        future.result(10)
+        future.result(60)
     said = live("topics", "diff")
     assert said.code == 0 and said.out == "the broker is in line with the registry\n"
     assert (
@@ -440,7 +442,7 @@ def test_a_topic_of_another_version_is_named_because_nobody_reads_it(live: Live)
 def test_ctrl_c_leaves_nothing(live: Live) -> None:
     """Last: it ends the fleet."""
     assert live.up.interrupt() == 0
-    wait_for(lambda: not live.up.left(), "nothing to be left", timeout=10)
+    wait_for(lambda: not live.up.left(), "nothing to be left")
 
 
 def _pods(live: Live, app: str) -> set[str]:

@@ -15,7 +15,7 @@ from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_freeze
 from tests.support.system import Fleet, deployment, job, policy, running_fleet
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -23,7 +23,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
     settings = {
         "GPUFLEET_KAFKA_SESSION_TIMEOUT": "4",  # groups take half of it to form
         "GPUFLEET_INVENTORY_HEARTBEAT": "1",
-        "GPUFLEET_SCHEDULER_STALE_AFTER": "3",
+        "GPUFLEET_SCHEDULER_STALE_AFTER": "10",  # a busy machine may keep a heartbeat back for some seconds
         "GPUFLEET_DISPATCHER_BACKOFF_CAP": "1",
     }
     async with running_fleet(tmp_path_factory.mktemp("system"), settings=settings) as running:
