@@ -197,17 +197,17 @@ async def test_wait_and_rollout_status(api: Api, kubectl: Kubectl) -> None:
     now = time.time()
     api.store.create(DEPLOYMENTS, deployment(), now=now)
     api.store.create(PODS, pod(), now=now)
-    rollout = await kubectl.start("rollout", "status", "deploy/web", "--timeout=20s")
-    waiting = await kubectl.start("wait", "--for=condition=Ready", "pod/p", "--timeout=20s")
-    gone = await kubectl.start("wait", "--for=delete", "pod/p", "--timeout=20s")
+    rollout = await kubectl.start("rollout", "status", "deploy/web", "--timeout=60s")
+    waiting = await kubectl.start("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
+    gone = await kubectl.start("wait", "--for=delete", "pod/p", "--timeout=60s")
     status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
     api.store.update_status(DEPLOYMENTS, "default", "web", status, now=now)
     ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
     api.store.update_status(PODS, "default", "p", ready, now=now)
-    assert b"successfully rolled out" in (await asyncio.wait_for(rollout.communicate(), 30))[0]
-    assert b"condition met" in (await asyncio.wait_for(waiting.communicate(), 30))[0]
+    assert b"successfully rolled out" in (await asyncio.wait_for(rollout.communicate(), 90))[0]
+    assert b"condition met" in (await asyncio.wait_for(waiting.communicate(), 90))[0]
     api.store.delete(PODS, "default", "p", now=now, grace_period=0)
-    assert await asyncio.wait_for(gone.wait(), 30) == 0
+    assert await asyncio.wait_for(gone.wait(), 90) == 0
 
 
 async def test_get_watch_prints_changes(api: Api, kubectl: Kubectl) -> None:
@@ -218,7 +218,7 @@ async def test_get_watch_prints_changes(api: Api, kubectl: Kubectl) -> None:
 
     async def next_row() -> list[str]:
         assert process.stdout is not None
-        return (await asyncio.wait_for(process.stdout.readline(), 20)).decode().split()
+        return (await asyncio.wait_for(process.stdout.readline(), 60)).decode().split()
 
     try:
         assert (await next_row())[:3] == ["NAME", "READY", "STATUS"]

@@ -17,7 +17,7 @@ from gpufleet.embedded.process import SupervisedProcess, free_port
 from gpufleet.model.placement import Version
 from tests.support.system import Fleet, cluster, deployment, job, key_of, running_fleet
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 # A killed member is missed for one session, and the group takes half of one to form again.
 SETTINGS = {
@@ -99,7 +99,8 @@ async def test_two_schedulers_one_is_paused_wakes_up_and_takes_over_when_the_oth
             for key in keys:
                 await fleet.until_ready(key)
             decided = {key: fleet.placement(key) for key in keys}
-            assert {placement.version.epoch for placement in decided.values() if placement} == {new}
+            # None is the paused one's; on a busy machine the other one may have claimed more than once.
+            assert min(placement.version.epoch for placement in decided.values() if placement) >= new > old
             marks = {key: await fleet.marks(key) for key in keys[-5:]}
         finally:
             woken = len(fleet.journal)
@@ -156,7 +157,10 @@ async def test_a_leader_that_was_replaced_cannot_win(fleet: Fleet) -> None:
             return [(r.epoch, r.version) for r in fleet.journal[begun:] if r.topic == topic and r.key == key]
 
         rewritten = [(before, 99), (assigned.epoch, assigned.version)]
-        await fleet.until(lambda v=versions, wanted=rewritten: v() == wanted, "the assignment to be written again")
+        await fleet.until(
+            lambda v=versions, wanted=rewritten: v()[:2] == wanted and v()[-1] == wanted[-1],
+            "the assignment to be written again",
+        )
     await fleet.settled()
     assert await fleet.marks(web) == marks
     assert fleet.placement(web) == placement
@@ -168,15 +172,19 @@ async def test_a_leader_that_was_replaced_cannot_win(fleet: Fleet) -> None:
 async def _assert_whole(fleet: Fleet, manifest: dict[str, Any], begun: int, *, deleted: bool = False) -> None:
     """Every pod is there once; a job was never assigned to two clusters at once."""
     key = key_of(manifest)
-    found = await fleet.ready_pods(key)
-    if manifest["kind"] == "PyTorchJob":
-        assert found == ({} if deleted else {fleet.shares(key).popitem()[0]: 2}), key
+    is_job = manifest["kind"] == "PyTorchJob"
+
+    async def whole() -> bool:  # the rescheduler may have moved what was pending for long, and it is under way
+        found, wanted = await fleet.ready_pods(key), {} if deleted else fleet.shares(key)
+        replicas = 0 if deleted else 2 if is_job else manifest["spec"]["replicas"]
+        return sum(found.values()) == replicas and (found == dict.fromkeys(wanted, replicas) if is_job else True)
+
+    await fleet.until(whole, f"all pods of {key} to be there, and each once")
+    if is_job:
         for record in fleet.journal[begun:]:
             if record.topic == fleet.registry.name("assignments") and record.value and (record.key or "").endswith(key):
                 division = dict(json.loads(record.value).get("division") or {})
                 assert len([c for c, count in division.items() if count]) <= 1, record
-    else:
-        assert sum(found.values()) == (0 if deleted else manifest["spec"]["replicas"]), key
 
 
 def _assert_versions_rise(fleet: Fleet, begun: int, void: tuple[int, int] | None = None) -> None:
