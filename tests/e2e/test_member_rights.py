@@ -33,6 +33,7 @@ from tests.support.waiting import eventually, wait_for
 KUSTOMIZE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize"
 KUBECTL = Path(sys.executable).parent / "kubectl"
 NAMESPACE = "rights"
+ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": NAMESPACE}}
 POD = {"containers": [{"name": "c", "image": "pause"}]}
 TEMPLATE = {"metadata": {"labels": {"app": "x"}}, "spec": POD}
 
@@ -130,7 +131,9 @@ async def test_inventory_sees_everything_with_its_account(member: Cluster, tmp_p
     watching = asyncio.create_task(watcher.run())
     try:
         await eventually(lambda: inventory.whole and published, "a whole snapshot: every list was read")
-        assert sum(c.node_class.nodes for c in published[0].classes) == 4
+        await eventually(
+            lambda: any(sum(c.node_class.nodes for c in seen.classes) == 4 for seen in published), "all four nodes"
+        )
         await eventually(lambda: inventory.apis, "the served kinds")
         assert {"apps/v1/Deployment", "kubeflow.org/v1/PyTorchJob"} <= (inventory.apis or frozenset())
     finally:
@@ -152,6 +155,8 @@ async def test_inventory_may_not_write(member: Cluster, tmp_path: Path) -> None:
 async def test_the_dispatcher_creates_changes_and_deletes(member: Cluster, tmp_path: Path, obj: dict[str, Any]) -> None:
     async with await connected(member, "gpufleet-dispatcher", tmp_path) as client:
         await perform(client, CreateNamespace(NAMESPACE))
+        # No pod is taken before the namespace has its service account.
+        await asyncio.to_thread(wait_for, lambda: member.api.get(ACCOUNT).status == 200, "the service account")
         created = await perform(client, Create(obj))
         assert created.outcome is Outcome.DONE
         resource = await client.resource_for(obj["apiVersion"], obj["kind"])

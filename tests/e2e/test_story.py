@@ -28,7 +28,7 @@ from tests.support.realfleet import RealFleet, real_fleet
 PATIENCE = 90.0  # seconds that a step may take; some thirty processes share the machine
 # A node that takes its 3 s here is ready later than that, where control planes share cores.
 SETTINGS = {name: value for name, (value, _) in SHORT.items()} | {"GPUFLEET_INVENTORY_PROVISION_TIMEOUT": "30"}
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
 
 
 @dataclass
