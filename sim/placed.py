@@ -8,8 +8,8 @@ from gpufleet.model.placement import Placement, Version
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import PlacementDocument
+from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.inputs import inputs_of
-from services.scheduler.core.place import whole
 from services.scheduler.core.state import State
 
 # Older than anything that is decided on top of it.

@@ -6,8 +6,9 @@ from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core import turn
+from services.scheduler.core.divide_replicas import partial
+from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.place import partial, whole
 from services.scheduler.core.quota import Node, gpu_model, named_quota, preemptible
 from services.scheduler.core.shapes import is_gpu
 from services.scheduler.core.state import State

@@ -9,10 +9,10 @@ from gpufleet.model.placement import ClusterShare, Placement, Version
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import assign, dependencies, explain, ledger
+from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
-from services.scheduler.core.place import whole
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying
 
@@ -204,3 +204,38 @@ def _discard(index: dict[str, set[str]], name: str, key: str) -> None:
         keys.discard(key)
         if not keys:
             del index[name]
+
+
+def rewrite(
+    state: State,
+    entry: Entry,
+    placement: Placement,
+    out: Outputs,
+    now: float,
+    *,
+    reasons: tuple[Reason, ...],
+    verdict: Verdict | None = None,
+) -> None:
+    """Says something new about a placement without touching its division."""
+    record(
+        state,
+        entry,
+        out,
+        now,
+        verdict=verdict or placement.verdict,
+        shares=placement.shares,
+        reasons=reasons,
+        replicas=placement.replicas,
+        policy=placement.policy,
+        inputs=placement.inputs,
+        uid=placement.uid,
+        leaves=placement.leaving,
+    )
+
+
+def heal(entry: Entry, out: Outputs) -> None:
+    """Writes a placement again that a lower epoch has overwritten."""
+    if entry.rewrite and entry.placement is not None:
+        out.place(PlacementWrite(entry.key, entry.placement.version, entry.placement))
+        out.count("rewritten")
+    entry.rewrite = False

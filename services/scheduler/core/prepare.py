@@ -11,9 +11,9 @@ from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core import assign, ledger, overrides
 from services.scheduler.core.divide import Mode
+from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import Candidates
-from services.scheduler.core.place import whole
 from services.scheduler.core.room import clock
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying, rejected

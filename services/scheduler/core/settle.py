@@ -8,14 +8,10 @@ missing at start -> Orphaned                             (nothing is touched)
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import replace
 
-from gpufleet.model.placement import (
-    ObservedPhase,
-    Placement,
-)
-from gpufleet.model.policy import DivisionType, PropagationPolicy
+from gpufleet.model.placement import Placement
+from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
 from services.scheduler.core import (
@@ -24,30 +20,23 @@ from services.scheduler.core import (
     assign,
     commit,
     dependencies,
+    draining,
     ending,
+    standing,
     takeover,
     turn,
-    unit_fill,
+    waiting,
     without_policy,
 )
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.inputs import (
-    Inputs,
-    eviction_id,
-    inputs_of,
-    overridden_alike,
-    pending_eviction,
-    same,
-    submission,
-)
-from services.scheduler.core.outputs import Outputs, PlacementWrite
-from services.scheduler.core.place import place, whole
+from services.scheduler.core.inputs import eviction_id, inputs_of, pending_eviction, same, submission
+from services.scheduler.core.outputs import Outputs
+from services.scheduler.core.place import place
 from services.scheduler.core.prepare import prepare
-from services.scheduler.core.queue import QuotaNeed
-from services.scheduler.core.quota import preemptible
 from services.scheduler.core.room import clock
 from services.scheduler.core.state import FINAL, Entry, State
+from services.scheduler.core.verdict import verdict_of
 
 
 def settle(state: State, entry: Entry, mode: Mode, now: float, out: Outputs) -> None:
@@ -55,79 +44,15 @@ def settle(state: State, entry: Entry, mode: Mode, now: float, out: Outputs) -> 
     out.count("settled")
     workload = entry.current
     if workload is None:
-        _without_submission(state, entry, now, out)
+        draining.without_submission(state, entry, now, out)
         return
     placement = entry.placement
-    if placement is not None and _must_drain(placement, workload, entry):
-        if not _drain(state, entry, now, out, "the copies of the earlier submission are being removed first"):
+    if placement is not None and draining.must_drain(placement, workload, entry):
+        if not draining.drain(state, entry, now, out, "the copies of the earlier submission are being removed first"):
             return
         commit.put(state, entry, None, now)  # its version is overtaken by the next one; no tombstone is needed
         placement = None
     _decide(state, entry, workload, placement, mode, now, out)
-
-
-def _without_submission(state: State, entry: Entry, now: float, out: Outputs) -> None:
-    placement = entry.placement
-    if entry.deleted or (placement is not None and placement.verdict is Verdict.DELETING):
-        state.queue.remove(entry.key)
-        state.unmatched.discard(entry.key)
-        if _drain(state, entry, now, out, "every cluster has to report its copy gone"):
-            commit.drop(state, entry, out, now)
-    elif entry.unreadable:
-        message = f"the last submission cannot be read: {entry.unreadable}"
-        reason = Reason(Code.INVALID_RECORD, message)
-        if placement is None:
-            _write(state, entry, out, now, verdict=Verdict.UNSCHEDULABLE, reasons=(reason,), replicas=0)
-        else:
-            kept = tuple(r for r in placement.reasons if r.code is not Code.INVALID_RECORD)
-            _rewrite(state, entry, placement, out, now, reasons=(reason, *kept))
-    elif placement is not None and placement.verdict is not Verdict.ORPHANED:
-        reason = Reason(
-            Code.SUBMISSION_MISSING,
-            "its submission is not on the log; submit it again, or submit and delete it to remove its copies",
-        )
-        _rewrite(state, entry, placement, out, now, verdict=Verdict.ORPHANED, reasons=(reason,))
-    elif placement is not None:
-        _heal(entry, out)
-
-
-def _must_drain(placement: Placement, workload: Workload, entry: Entry) -> bool:
-    if placement.verdict is Verdict.DELETING:
-        return True
-    if not placement.inputs and not placement.uid:
-        return False  # read from a document, which does not say
-    return placement.uid != workload.uid and bool(placement.shares or entry.assignments or placement.leaving)
-
-
-def _drain(state: State, entry: Entry, now: float, out: Outputs, why: str) -> bool:
-    """Takes every copy back; returns whether all are gone."""
-    placement = entry.placement
-    if placement is None and not entry.assignments:
-        return True
-    copies = set(entry.assignments)
-    if placement is not None:
-        copies |= {share.cluster for share in placement.shares} | set(placement.leaving)
-    left = [cluster for cluster in sorted(copies) if not assign.is_gone(state, entry, cluster)]
-    state.queue.remove(entry.key)
-    if left and (placement is None or placement.verdict is not Verdict.DELETING):
-        _write(
-            state,
-            entry,
-            out,
-            now,
-            verdict=Verdict.DELETING,
-            reasons=(Reason(Code.WAITING_FOR_REMOVAL, why),),
-            replicas=placement.replicas if placement is not None else 0,
-            policy=placement.policy if placement is not None else "",
-            uid=placement.uid if placement is not None else "",
-            leaving=tuple(left),
-        )
-    elif left:
-        assign.derive(state, entry, out)
-    else:
-        for cluster in sorted(entry.assignments):
-            assign.bury(entry, cluster, entry.version, out)
-    return not left
 
 
 def _decide(
@@ -139,7 +64,7 @@ def _decide(
     end = ending.ended(entry, workload, placement, policy)
     if end is not None and placement is not None:
         told = tuple(r for r in placement.reasons if r.code is not Code.WAITING_FOR_REMOVAL)
-        _rewrite(state, entry, placement, out, now, verdict=end, reasons=ending.failure(entry, end) or told)
+        commit.rewrite(state, entry, placement, out, now, verdict=end, reasons=ending.failure(entry, end) or told)
         state.queue.remove(entry.key)
         return
     eviction = entry.eviction
@@ -148,18 +73,18 @@ def _decide(
     unknown = placement is not None and not placement.inputs
     unchanged = placement is not None and (unknown or submission(placement.inputs) == submission(inputs))
     final = placement is not None and placement.verdict in FINAL and unchanged and mode is not Mode.FRESH
-    replaced = _replaced(state, entry, placement) if placement is not None and not workload.job else False
+    replaced = standing.replaced(state, entry, placement) if placement is not None and not workload.job else False
     if placement is not None and not applies and (final or (mode is Mode.FILL and not replaced)):
         known = (
             inputs
             if chosen.recorded is None
             else tuple(("policy", chosen.recorded) if name == "policy" else (name, value) for name, value in inputs)
         )
-        stands = final or _stands(state, entry, placement, known, policy, workload, now)
+        stands = final or standing.stands(state, entry, placement, known, policy, workload, now)
         if stands:
-            _heal(entry, out)
+            commit.heal(entry, out)
             if policy is not None and not final:
-                _wake(state, entry, _ends_of_toleration(state, placement, policy, workload, now))
+                waiting.wake(state, entry, waiting.ends_of_toleration(state, placement, policy, workload, now))
             assign.derive(state, entry, out)
             return
     warnings = [
@@ -223,14 +148,14 @@ def _decide(
         draft.shares = dependencies.joined(draft.shares, attached)
         draft.reasons.append(dependencies.told(state, entry))
         inputs = (*inputs, (dependencies.INPUT, dependencies.stamp(attached)))
-    verdict = _verdict(draft)
+    verdict = verdict_of(draft)
     if placement is not None and unchanged and (verdict is not Verdict.SCHEDULED or placement.decided_at == now):
         # Who was preempted goes on being told so until it has a place again.
         draft.reasons[:0] = [r for r in placement.reasons if r.code is Code.PREEMPTED]
     if placement is not None and unchanged:
         kept = {share.cluster for share in draft.shares}
         draft.reasons[:0] = [r for r in placement.reasons if r.code is Code.PREEMPTS and r.cluster in kept]
-    inputs, timeout = _waiting(draft, policy, placement if unchanged else None, inputs, verdict)
+    inputs, timeout = waiting.with_timeout(draft, policy, placement if unchanged else None, inputs, verdict)
     if timeout is not None and timeout <= now and policy.queue_timeout is not None:
         verdict = Verdict.GIVEN_UP
         message = f"waited for longer than the queueTimeout of {policy.queue_timeout:g} s"
@@ -267,10 +192,10 @@ def _decide(
     elif draft.blocked == turn.BEHIND and sum(share.replicas for share in draft.shares) < draft.replicas:
         state.queue.add(order, (turn.BEHIND, line), (), (), draft.stock, now, line=line, blocks=False)
     elif (waits or draft.quota is not None) and not draft.blocked:
-        _wait(state, draft, line)
+        waiting.wait(state, draft, line)
     else:
         state.queue.remove(entry.key)
-    _set_timer(state, draft, timeout, waits=waits or verdict is Verdict.QUEUED)
+    waiting.set_timer(state, draft, timeout, waits=waits or verdict is Verdict.QUEUED)
 
 
 def _placed(draft: Draft, out: Outputs) -> Draft:
@@ -301,207 +226,3 @@ def _placed(draft: Draft, out: Outputs) -> Draft:
     place(draft)
     takeover.attempt(draft, out)
     return draft
-
-
-def _waiting(
-    draft: Draft, policy: PropagationPolicy, placement: Placement | None, inputs: Inputs, verdict: Verdict
-) -> tuple[Inputs, float | None]:
-    """Returns the inputs with the time since which nothing is placed, where that is bounded, and when it is over."""
-    if policy.queue_timeout is None or draft.shares or verdict not in (Verdict.UNSCHEDULABLE, Verdict.QUEUED):
-        return inputs, None
-    known = dict(placement.inputs).get("waiting") if placement is not None and not placement.shares else None
-    since = float(known) if known is not None and draft.mode is not Mode.FRESH else draft.now
-    return (*inputs, ("waiting", f"{since:.3f}")), since + policy.queue_timeout
-
-
-def _stands(
-    state: State,
-    entry: Entry,
-    placement: Placement,
-    inputs: Inputs,
-    policy: PropagationPolicy | None,
-    workload: Workload,
-    now: float,
-) -> bool:
-    """Returns whether a placement is complete, stands on the same inputs, and nothing that it uses was lost."""
-    if policy is None or placement.verdict is not Verdict.SCHEDULED or not same(placement.inputs, inputs):
-        return False
-    if policy.placement.division is DivisionType.DUPLICATED and not workload.job:
-        return False  # copies go wherever they may
-    if any(assign.is_gone(state, entry, cluster) for cluster in placement.leaving):
-        return False
-    if not overridden_alike(state, workload, placement) or not dependencies.stands(state, entry, workload, placement):
-        return False
-    unreadable = any(r.code is Code.INVALID_RECORD for r in placement.reasons)
-    if bool(entry.unreadable) is not unreadable:
-        return False
-    candidates = state.candidates.candidates(state.fleet, policy, workload)
-    for share in placement.shares:
-        member = state.fleet.member(share.cluster)
-        seen = entry.observations.get(share.cluster)
-        if member.removed or candidates.driven_out(share.cluster, now):
-            return False
-        if seen is not None and seen.phase is ObservedPhase.REFUSED:
-            return False
-        if state.settings.lost_when_unreachable and member.inventory is not None and not member.ready:
-            return False
-    return True
-
-
-def _replaced(state: State, entry: Entry, placement: Placement) -> bool:
-    """Returns whether a cluster that it uses was replaced by a new one under the old name, which has nothing of it."""
-    for share in placement.shares:
-        known = entry.assignments.get(share.cluster)
-        now = state.fleet.member(share.cluster).incarnation
-        if known is not None and known.incarnation and now and known.incarnation != now:
-            return True
-    return False
-
-
-def _verdict(draft: Draft) -> Verdict:
-    placed = sum(share.replicas for share in draft.shares)
-    if draft.blocked == "given up":
-        return Verdict.GIVEN_UP
-    if placed >= draft.replicas and (draft.shares or not draft.replicas) and draft.workload.components:
-        return Verdict.SCHEDULED
-    if draft.blocked == "suspended":
-        return Verdict.SUSPENDED
-    if not draft.workload.components and draft.shares:
-        return Verdict.SCHEDULED
-    if placed:
-        return Verdict.PARTIALLY_SCHEDULED
-    return Verdict.QUEUED if draft.blocked or draft.quota is not None else Verdict.UNSCHEDULABLE
-
-
-def _wait(state: State, draft: Draft, line: str) -> None:
-    """Lets the workload wait for capacity in the clusters that its policy means."""
-    entry, workload, policy = draft.entry, draft.workload, draft.policy
-    at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
-    order = state.order(entry)
-    kept = before.kept if (before := turn.kept_before(draft)) is not None else ""
-    own = draft.shares or draft.caps or draft.refused.keys() - {kept} or draft.units is not None
-    key: tuple[object, ...] = (entry.key,)
-    if not own:
-        key = (
-            policy.key,
-            policy.digest or policy.version,
-            workload.api_version,
-            workload.kind,
-            workload.namespace,
-            tuple((p.component, p.shape.id, p.virtual) for way in draft.ways for p in way.parts),
-            tuple(c.replicas for c in workload.components) if at_once or workload.kind != "Deployment" else (),
-            line,
-            kept,
-        )
-    blocks = turn.queued(draft)
-    placed = sum(share.replicas for share in draft.shares)
-    if draft.quota is not None and draft.limit is not None and placed >= draft.limit:
-        # No cluster helps as long as the quota does not.
-        need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None
-        state.queue.add(order, (*key, need), (), (), draft.stock, draft.now, need, line=line, blocks=blocks)
-        turn.overtaken(draft, order, at_once=at_once)
-        return
-    needs = tuple(tuple(draft.wanted(way, one=not at_once)) for way in draft.ways)
-    blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
-    if (at_once and draft.shares) or (blind and not at_once):
-        needs = ()
-    clusters = tuple(sorted(draft.candidates.tier_of))
-    state.queue.add(order, key, clusters, needs, draft.stock, draft.now, line=line, blocks=blocks)
-    turn.overtaken(draft, order, at_once=at_once)
-
-
-def _set_timer(state: State, draft: Draft, timeout: float | None, *, waits: bool) -> None:
-    """Has a workload looked at when a toleration ends; while it waits, also when its back-off ends or a cap expires."""
-    entry = draft.entry
-    eviction = entry.eviction
-    until = draft.candidates.until
-    times = [until[s.cluster] for s in draft.shares if s.cluster in until] if until else []
-    if waits and eviction is not None:
-        times += [cap.until for cap in eviction.caps if cap.until > draft.now]
-        if eviction.not_before > draft.now and draft.blocked:
-            times.append(eviction.not_before)
-    if waits:
-        times += unit_fill.next_look(draft)
-        if timeout is not None and timeout > draft.now:
-            times.append(timeout)
-    _wake(state, entry, times)
-
-
-def _ends_of_toleration(
-    state: State, placement: Placement, policy: PropagationPolicy, workload: Workload, now: float
-) -> list[float]:
-    """Returns when taints of its clusters, which are tolerated for a while, will drive a placement out."""
-    until = state.candidates.candidates(state.fleet, policy, workload).until
-    return [until[s.cluster] for s in placement.shares if until.get(s.cluster, now) > now] if until else []
-
-
-def _wake(state: State, entry: Entry, times: list[float]) -> None:
-    at = min(times, default=None)
-    if at != entry.timer:
-        entry.timer = at
-        if at is not None:
-            heapq.heappush(state.timers, (at, entry.key))
-
-
-def _heal(entry: Entry, out: Outputs) -> None:
-    """Writes a placement again that a lower epoch has overwritten."""
-    if entry.rewrite and entry.placement is not None:
-        out.place(PlacementWrite(entry.key, entry.placement.version, entry.placement))
-        out.count("rewritten")
-    entry.rewrite = False
-
-
-def _write(
-    state: State,
-    entry: Entry,
-    out: Outputs,
-    now: float,
-    *,
-    verdict: Verdict,
-    reasons: tuple[Reason, ...],
-    replicas: int,
-    policy: str = "",
-    uid: str = "",
-    leaving: tuple[str, ...] = (),
-) -> None:
-    commit.record(
-        state,
-        entry,
-        out,
-        now,
-        verdict=verdict,
-        shares=(),
-        reasons=reasons,
-        replicas=replicas,
-        policy=policy,
-        inputs=(),
-        uid=uid,
-        leaves=leaving,
-    )
-
-
-def _rewrite(
-    state: State,
-    entry: Entry,
-    placement: Placement,
-    out: Outputs,
-    now: float,
-    *,
-    reasons: tuple[Reason, ...],
-    verdict: Verdict | None = None,
-) -> None:
-    """Says something new about a placement without touching its division."""
-    commit.record(
-        state,
-        entry,
-        out,
-        now,
-        verdict=verdict or placement.verdict,
-        shares=placement.shares,
-        reasons=reasons,
-        replicas=placement.replicas,
-        policy=placement.policy,
-        inputs=placement.inputs,
-        uid=placement.uid,
-        leaves=placement.leaving,
-    )

@@ -14,10 +14,11 @@ from gpufleet.model.reasons import Code, Reason, Verdict
 from services.scheduler.core import commit
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
+from services.scheduler.core.divide_replicas import partial
+from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.place import partial, whole
 from services.scheduler.core.preempt import Search, usable
 from services.scheduler.core.prepare import bounded
 from services.scheduler.core.queue import preempts
