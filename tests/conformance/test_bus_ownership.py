@@ -29,7 +29,9 @@ async def registry(settings: KafkaSettings) -> Registry:
     return await create_topics(settings)
 
 
-async def test_shards_move_between_two_owners(settings: KafkaSettings, registry: Registry) -> None:
+async def test_shards_move_between_two_owners(broker: Broker) -> None:
+    settings = settings_for(broker, session_timeout=4.0)  # a stalled machine must not lose its shards in between
+    registry = await create_topics(settings)
     async with connected(settings, registry) as publisher:
         for shard in ALL:
             publisher.send("inventory", f"c{shard}", b"{}", partition=shard)
