@@ -20,10 +20,10 @@ install: $(STAMP)  ## Install everything into .venv (pinned by requirements.lock
 demo: $(STAMP)  ## Tell the story: a broker, four services, simulated clusters, every step checked
 	@$(BIN)/gpufleet demo
 
-# Four workers, though on two cores: tests with sockets wait more than they work.
+# Three workers, though on two cores: tests with sockets wait more than they work, but each worker collects anew.
 .PHONY: test
 test: $(STAMP)  ## Run every test that needs nothing but this machine
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: e2e
 e2e: $(STAMP)  ## The same story on Apache Kafka and real Kubernetes control planes (first build: some 10 minutes)
