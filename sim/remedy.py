@@ -91,9 +91,8 @@ def _of_policy(policy: PropagationPolicy, parsed: Parsed, now: Placement) -> Ite
         taint = untolerated(registration.spec.taints, policy.placement.tolerations)
         if taint is not None:
             tolerations = (*policy.placement.tolerations, Toleration(taint.key, "Equal", taint.value, taint.effect))
-            text = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
             yield (
-                f"a toleration of {text} in {where}",
+                f"a toleration of {taint.text} in {where}",
                 replace(policy, placement=replace(policy.placement, tolerations=tolerations)),
             )
     for constraint in policy.placement.spread:

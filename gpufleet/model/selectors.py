@@ -75,6 +75,11 @@ class Taint:
     value: str = ""
     since: float | None = None
 
+    @property
+    def text(self) -> str:
+        """The taint as kubectl writes it: ``key=value:effect``, or ``key:effect`` without a value."""
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
 
 @dataclass(frozen=True, slots=True)
 class Toleration:

@@ -76,8 +76,7 @@ def _mismatch(member: Member, part: Part) -> str:
         if selects(pod, pool.identity.labels):
             taint = untolerated(pool.identity.taints, pod.tolerations)
             if taint is not None:
-                text = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
-                return f"the pods do not tolerate the taint {text} of {pool.name}"
+                return f"the pods do not tolerate the taint {taint.text} of {pool.name}"
     wanted = ", ".join(f"{key}={value}" for key, value in pod.node_selector)
     return f"no node has the labels {wanted}" if wanted else "no node satisfies the required node affinity"
 

@@ -136,8 +136,9 @@ def _refusal(member: Member, spec: ClusterSpec, policy: PropagationPolicy, workl
         return Reason(Code.CLUSTER_UNREACHABLE, f"the cluster's API does not answer{detail}", member.name)
     taint = untolerated(spec.taints, policy.placement.tolerations)
     if taint is not None:
-        text = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
-        return Reason(Code.CLUSTER_TAINTED, f"the policy does not tolerate the cluster's taint {text}", member.name)
+        return Reason(
+            Code.CLUSTER_TAINTED, f"the policy does not tolerate the cluster's taint {taint.text}", member.name
+        )
     api = f"{workload.api_version}/{workload.kind}"
     if inventory.apis is not None and api not in inventory.apis:
         return Reason(Code.API_NOT_SERVED, f"the cluster does not serve {api}", member.name)
