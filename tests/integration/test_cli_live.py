@@ -455,4 +455,4 @@ def _pods(live: Live, app: str) -> set[str]:
 
 def _bound(live: Live, *workloads: str) -> int:
     items = json.loads(live.done("get", "placements", *workloads, "-o", "json"))["items"]
-    return sum(a["bound"] for item in items for a in item["assignments"])
+    return sum(a.get("bound", 0) for item in items for a in item["assignments"])
