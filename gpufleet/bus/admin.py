@@ -93,6 +93,17 @@ async def missing(admin: Admin, registry: Registry, names: Sequence[str]) -> lis
     return [name for name in registry.names(names) if name not in there]
 
 
+async def check_partitions(admin: Admin, registry: Registry, names: Sequence[str]) -> None:
+    """Raises TopicsRefused where a topic of `names` has not as many partitions as it should."""
+    topics = [registry[name] for name in names]
+    found = await _partitions(admin, topics)
+    # None or 0: a topic that was just created is not known yet to the broker that answers.
+    counts = [(topic, found.get(topic.name) or topic.partitions) for topic in topics]
+    refused = [_refusal(topic, count) for topic, count in counts if count != topic.partitions]
+    if refused:
+        raise TopicsRefused("; ".join(refused))
+
+
 async def diff(admin: Admin, registry: Registry) -> list[Difference]:
     """What `apply` would do, in the registry's order. Empty: the broker is in line."""
     there = set(await admin.list_topics())
@@ -157,13 +168,15 @@ async def _appear(admin: Admin, topics: list[Topic]) -> None:
 
 def _refusal(topic: Topic, found: int) -> str:
     why = (
-        "clusters are divided by this number, which must never change"
+        "clusters are divided by this number, which must never change; a fleet that was made with "
+        f"{found} has GPUFLEET_KAFKA_SHARDS={found} everywhere"
         if topic.partitioned_by_cluster
         else "with several partitions the order of versions would depend on the producer's partitioner"
     )
     return (
         f"{topic.name} has {found} partitions, the registry wants {topic.partitions}: {why}. "
-        "Save what it holds (read it from the beginning), delete the topic, and run `gpufleet topics apply` again"
+        "Otherwise save what it holds (read it from the beginning), delete the topic, and run `gpufleet topics apply` "
+        "again"
     )
 
 

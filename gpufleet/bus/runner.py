@@ -15,7 +15,7 @@ from uuid import uuid4
 import structlog
 from faststream.asgi import AsgiFastStream
 
-from gpufleet.bus.admin import TopicsMissing, apply, missing
+from gpufleet.bus.admin import TopicsMissing, apply, check_partitions, missing
 from gpufleet.bus.broker import build_broker, framework_logger
 from gpufleet.bus.dlq import DeadLetters
 from gpufleet.bus.epochs import LOG_KEY, NONCE_HEADER, EpochTable, encode_claim, encode_log_id
@@ -63,7 +63,7 @@ class ServiceRunner:
         self._host, self._port = host, port
         self._instance = instance or default_instance()
         self._create_topics = create_topics
-        self._registry = registry or load_registry(prefix=kafka.topic_prefix)
+        self._registry = registry or load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
         self._fatal: asyncio.Future[None] | None = None
         self._tables_known: asyncio.Event | None = None
         self._ownership: Ownership | None = None
@@ -179,6 +179,7 @@ class ServiceRunner:
                 log.warning("bus.topics.missing", cause=str(problem), wait_for_seconds=self._kafka.connect_timeout)
                 told = True
             await asyncio.sleep(_TOPIC_INTERVAL)
+        await check_partitions(admin, self._registry, needed)
 
     async def _open_tables(self) -> None:
         bus = self._bus

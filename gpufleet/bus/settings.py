@@ -30,6 +30,12 @@ class KafkaSettings(FleetSettings):
     client_id: str = Field("gpufleet", description="name shown in the broker's logs and quotas")
     topic_prefix: str = Field("", description="put before every topic and group, so that fleets can share a broker")
     replication_factor: int = Field(1, ge=1, description="for topics that are created; 3 on a cluster of brokers")
+    shards: int | None = Field(
+        None,
+        ge=1,
+        description="partitions of the topics that are divided by cluster, 16 unless said; the same for all services, "
+        "and never changed once the topics are there",
+    )
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="SSL: TLS; SASL: user name and password"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -93,12 +93,16 @@ class Registry:
         return self._topics[topic.short + DLQ_SUFFIX] if topic.dlq else None
 
 
-def load_registry(*, prefix: str = "", path: Path | None = None) -> Registry:
+def load_registry(*, prefix: str = "", shards: int | None = None, path: Path | None = None) -> Registry:
     """The registry from `path`, the wheel (`gpufleet/_proto`) or the source tree (`proto`), whichever is there first.
 
-    `prefix` is put before every name. Raises RegistryError with the topic and the field that is wrong.
+    `prefix` is put before every name; topics that are divided by cluster get `shards` partitions instead of their own
+    number. Raises RegistryError with the topic and the field that is wrong.
     """
-    return Registry(_parse(_document(path), prefix), prefix)
+    topics = _parse(_document(path), prefix)
+    if shards is not None:
+        topics = [replace(topic, partitions=shards) if topic.partitioned_by_cluster else topic for topic in topics]
+    return Registry(topics, prefix)
 
 
 def _document(path: Path | None) -> Any:

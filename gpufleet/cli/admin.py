@@ -27,7 +27,7 @@ from gpufleet.model.cluster import Health
 
 async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
     """Shows how the broker differs from the registry, or brings it in line. Exit code 1: `diff` found differences."""
-    registry = load_registry(prefix=kafka.topic_prefix)
+    registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
     async with connect_admin(kafka) as admin:
         try:
             if apply:
@@ -67,7 +67,7 @@ def _nobody_reads(name: str, registry: Registry) -> str:
 
 async def letters(kafka: KafkaSettings) -> list[dlq.DeadLetter]:
     """Returns all dead letters in the order of their topics."""
-    registry = load_registry(prefix=kafka.topic_prefix)
+    registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
     shorts = [topic.short for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
     records: list[Record] = []
     async with client(kafka, reads=shorts, sink=records.extend):
@@ -186,7 +186,7 @@ async def doctor(kafka: KafkaSettings, services: Sequence[str]) -> None:
     try:
         async with connect_admin(kafka) as admin:
             rows.append(["ok", "kafka", f"{kafka.bootstrap} answers"])
-            registry = load_registry(prefix=kafka.topic_prefix)
+            registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
             absent = await missing(admin, registry, [topic.name for topic in registry])
             unread = strangers(await admin.list_topics(), registry)
     except BusUnavailable as error:

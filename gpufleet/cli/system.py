@@ -35,6 +35,8 @@ TOGETHER = "gpufleet"  # the one process of `--single-process`
 # The embedded broker does not wake a waiting fetch, so readers ask often; those in no hurry less so.
 _EMBEDDED_FETCH_WAIT_MS = 20
 _EMBEDDED_FETCH_WAITS_MS = {"inventory": 200, "rescheduler": 100}
+# It looks at every partition for every fetch, and one instance of each service owns all of them anyway.
+_EMBEDDED_SHARDS = 2
 _READY_TIMEOUT = 60.0
 
 Say = Callable[[str], None]
@@ -82,7 +84,7 @@ class System:
         """How to reach the broker from this process."""
         if self.broker is None:
             return KafkaSettings(bootstrap=self.bootstrap) if self.bootstrap else KafkaSettings()
-        return KafkaSettings(bootstrap=self.bootstrap, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS)
+        return KafkaSettings(bootstrap=self.bootstrap, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS, shards=_EMBEDDED_SHARDS)
 
     @property
     def simulated(self) -> list[Mapping[str, Any]]:
@@ -112,7 +114,7 @@ class System:
             self._start_broker()
         names = [*(("sim",) if self.simulated else ()), *SERVICES]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
-        registry = load_registry(prefix=self.kafka.topic_prefix)
+        registry = load_registry(prefix=self.kafka.topic_prefix, shards=self.kafka.shards)
         async with connect_admin(self.kafka) as admin:
             await apply(admin, registry, replication_factor=self.kafka.replication_factor)
         if self.single_process:
@@ -180,6 +182,7 @@ class System:
         if self.broker is not None:
             wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
             environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
+            environment["GPUFLEET_KAFKA_SHARDS"] = str(_EMBEDDED_SHARDS)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
             environment.setdefault("GPUFLEET_KAFKA_SESSION_TIMEOUT", "8")

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gpufleet.bus.admin import TopicsMissing
+from gpufleet.bus.admin import TopicsMissing, TopicsRefused
 from gpufleet.bus.broker import BusUnavailable
 from gpufleet.bus.http import AddressTaken
 from gpufleet.bus.publisher import PublishError
@@ -82,6 +82,13 @@ async def test_missing_topics_are_named(settings: KafkaSettings) -> None:
     short = settings.model_copy(update={"connect_timeout": 0.3})
     with pytest.raises(TopicsMissing, match=r"lacks .*gpufleet\.workloads.*gpufleet topics apply"):
         await ServiceRunner(Leader(), kafka=short).run(asyncio.Event())
+
+
+async def test_another_number_of_shards_than_the_topics_have_is_refused(settings: KafkaSettings) -> None:
+    await create_topics(settings)
+    other = settings.model_copy(update={"shards": 3})
+    with pytest.raises(TopicsRefused, match=r"has 16 partitions, the registry wants 3"):
+        await ServiceRunner(Owner(), kafka=other).run(asyncio.Event())
 
 
 async def test_topics_may_come_later(settings: KafkaSettings) -> None:

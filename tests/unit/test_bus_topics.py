@@ -72,6 +72,12 @@ def test_names_in_every_form() -> None:
         registry["jobs"]
 
 
+def test_shards_of_a_fleet() -> None:
+    for topic, shipped in zip(load_registry(shards=4), load_registry(), strict=True):
+        assert topic.partitions == (4 if topic.partitioned_by_cluster else 1), topic.name
+        assert topic.configs == shipped.configs
+
+
 def test_largest_values() -> None:
     registry = load_registry()
     assert registry["workloads"].max_bytes == registry["policies"].max_bytes == MAX_OUTSIDE_BYTES == 512 * 1024
