@@ -21,14 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpufleet.bus.admin import apply, connect_admin
+from gpufleet.bus.admin import adopt_shards, apply, connect_admin
 from gpufleet.bus.client import open_client
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.live import SOURCE, tables
 from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
-from gpufleet.embedded.process import SupervisedProcess, free_ports
+from gpufleet.embedded.ports import free_ports
+from gpufleet.embedded.process import SupervisedProcess
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
 TOGETHER = "gpufleet"  # the one process of `--single-process`
@@ -116,6 +117,8 @@ class System:
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         registry = load_registry(prefix=self.kafka.topic_prefix, shards=self.kafka.shards)
         async with connect_admin(self.kafka) as admin:
+            if self.kafka.shards is None:
+                await adopt_shards(admin, registry)
             await apply(admin, registry, replication_factor=self.kafka.replication_factor)
         if self.single_process:
             self._start_together()
@@ -182,7 +185,6 @@ class System:
         if self.broker is not None:
             wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
             environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
-            environment["GPUFLEET_KAFKA_SHARDS"] = str(_EMBEDDED_SHARDS)
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
             environment.setdefault("GPUFLEET_KAFKA_SESSION_TIMEOUT", "8")

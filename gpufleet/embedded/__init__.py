@@ -6,7 +6,8 @@ Nothing here imports a Kafka client; the broker is a program of its own, started
 from __future__ import annotations
 
 from gpufleet.embedded.broker import BrokerError, BrokerNotInstalled, EmbeddedBroker, PortTaken
-from gpufleet.embedded.process import SupervisedProcess, free_port
+from gpufleet.embedded.ports import free_port
+from gpufleet.embedded.process import SupervisedProcess
 
 __all__ = [
     "BrokerError",

@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpufleet.embedded.process import SupervisedProcess, free_port
+from gpufleet.embedded.ports import free_port
+from gpufleet.embedded.process import SupervisedProcess
 
 INSTALL_HINT = "pip install gpufleet[embedded]"
 _FREE_PORT_ATTEMPTS = 5

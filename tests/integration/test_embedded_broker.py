@@ -14,7 +14,8 @@ import pytest
 
 from gpufleet.embedded import BrokerNotInstalled, EmbeddedBroker, PortTaken, SupervisedProcess, free_port
 from gpufleet.embedded import broker as broker_module
-from gpufleet.embedded.process import free_ports
+from gpufleet.embedded import ports as ports_module
+from gpufleet.embedded.ports import free_ports
 from tests.support.waiting import wait_for
 
 
@@ -124,3 +125,15 @@ def test_free_ports_are_different() -> None:
     ports = free_ports(20)
     assert len(set(ports)) == 20
     assert free_port() > 0
+
+
+def test_free_ports_are_none_that_the_system_gives_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "range").write_text("20000 60999")
+    monkeypatch.setattr(ports_module, "_RANGE", tmp_path / "range")
+    assert all(port < 20000 for port in free_ports(50))
+
+
+def test_without_a_free_port_below_any_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "range").write_text("10240 65535")
+    monkeypatch.setattr(ports_module, "_RANGE", tmp_path / "range")
+    assert len(set(free_ports(3))) == 3

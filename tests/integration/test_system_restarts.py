@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER
-from gpufleet.embedded.process import SupervisedProcess, free_port
+from gpufleet.embedded.ports import free_port
+from gpufleet.embedded.process import SupervisedProcess
 from gpufleet.model.placement import Version
 from tests.support.system import Fleet, cluster, deployment, job, key_of, running_fleet
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpufleet.embedded.broker import answers
-from gpufleet.embedded.process import SupervisedProcess, free_ports
+from gpufleet.embedded.ports import free_ports
+from gpufleet.embedded.process import SupervisedProcess
 from tests.support.cache import build_once, cache_dir, digest, require
 from tests.support.waiting import wait_for
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from gpufleet.embedded.process import SupervisedProcess, free_ports
+from gpufleet.embedded.ports import free_ports
+from gpufleet.embedded.process import SupervisedProcess
 from tests.support import kube_build
 from tests.support.kubeapi import Document, KubeApi
 from tests.support.waiting import wait_for
