@@ -93,6 +93,18 @@ async def missing(admin: Admin, registry: Registry, names: Sequence[str]) -> lis
     return [name for name in registry.names(names) if name not in there]
 
 
+async def adopt_shards(admin: Admin, registry: Registry) -> None:
+    """Give the registry the number of shards that the fleet was made with: that of its topics, once all agree on it.
+
+    One of them alone says nothing: a broker may have made it, because somebody produced to it.
+    """
+    divided = [topic for topic in registry if topic.partitioned_by_cluster]
+    if {topic.name for topic in divided} <= set(await admin.list_topics()):
+        found = set((await _partitions(admin, divided)).values())
+        if len(found) == 1 and 0 not in found:
+            registry.set_shards(found.pop())
+
+
 async def check_partitions(admin: Admin, registry: Registry, names: Sequence[str]) -> None:
     """Raises TopicsRefused where a topic of `names` has not as many partitions as it should."""
     topics = [registry[name] for name in names]
@@ -168,15 +180,13 @@ async def _appear(admin: Admin, topics: list[Topic]) -> None:
 
 def _refusal(topic: Topic, found: int) -> str:
     why = (
-        "clusters are divided by this number, which must never change; a fleet that was made with "
-        f"{found} has GPUFLEET_KAFKA_SHARDS={found} everywhere"
+        "clusters are divided by this number, which must never change and is the same for all topics"
         if topic.partitioned_by_cluster
         else "with several partitions the order of versions would depend on the producer's partitioner"
     )
     return (
         f"{topic.name} has {found} partitions, the registry wants {topic.partitions}: {why}. "
-        "Otherwise save what it holds (read it from the beginning), delete the topic, and run `gpufleet topics apply` "
-        "again"
+        "Save what it holds (read it from the beginning), delete the topic, and run `gpufleet topics apply` again"
     )
 
 

@@ -41,7 +41,7 @@ async def open_client(
     Raises BusUnavailable, TopicsMissing for topics of `writes` and `reads` that are not there (some brokers would
     create them, in a wrong form, when they are named), FeedFailed, and PublishError at the end.
     """
-    registry = registry or load_registry(prefix=settings.topic_prefix, shards=settings.shards)
+    registry = registry or load_registry(prefix=settings.topic_prefix)
     broker = build_broker(settings, client_id=f"{settings.client_id}-{source.rpartition('/')[2]}")
     publisher = Publisher(broker, registry, source=source)
     tables = TableFeed(broker, registry.names(reads), sink or _ignore, settings) if reads else None

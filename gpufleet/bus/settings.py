@@ -33,8 +33,8 @@ class KafkaSettings(FleetSettings):
     shards: int | None = Field(
         None,
         ge=1,
-        description="partitions of the topics that are divided by cluster, 16 unless said; the same for all services, "
-        "and never changed once the topics are there",
+        description="partitions of the topics that are divided by cluster, 16 unless said; for topics that are "
+        "created, those that are there keep theirs",
     )
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -60,8 +60,15 @@ class Registry:
 
     def __init__(self, topics: Sequence[Topic], prefix: str = "") -> None:
         self.prefix = prefix
+        self._keep(topics)
+
+    def _keep(self, topics: Iterable[Topic]) -> None:
         self._topics = {topic.short: topic for topic in topics}
-        self._by_name = {topic.name: topic for topic in topics}
+        self._by_name = {topic.name: topic for topic in self._topics.values()}
+
+    def set_shards(self, shards: int) -> None:
+        """Gives the topics that are divided by cluster another number of partitions."""
+        self._keep([replace(topic, partitions=shards) if topic.partitioned_by_cluster else topic for topic in self])
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self._topics.values())
@@ -99,10 +106,10 @@ def load_registry(*, prefix: str = "", shards: int | None = None, path: Path | N
     `prefix` is put before every name; topics that are divided by cluster get `shards` partitions instead of their own
     number. Raises RegistryError with the topic and the field that is wrong.
     """
-    topics = _parse(_document(path), prefix)
+    registry = Registry(_parse(_document(path), prefix), prefix)
     if shards is not None:
-        topics = [replace(topic, partitions=shards) if topic.partitioned_by_cluster else topic for topic in topics]
-    return Registry(topics, prefix)
+        registry.set_shards(shards)
+    return registry
 
 
 def _document(path: Path | None) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpufleet.bus import dlq
-from gpufleet.bus.admin import TopicsRefused, connect_admin, missing
+from gpufleet.bus.admin import TopicsRefused, adopt_shards, connect_admin, missing
 from gpufleet.bus.admin import apply as apply_topics
 from gpufleet.bus.admin import diff as diff_topics
 from gpufleet.bus.broker import BusUnavailable
@@ -29,6 +29,8 @@ async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
     """Shows how the broker differs from the registry, or brings it in line. Exit code 1: `diff` found differences."""
     registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
     async with connect_admin(kafka) as admin:
+        if kafka.shards is None:
+            await adopt_shards(admin, registry)
         try:
             if apply:
                 done = await apply_topics(admin, registry, replication_factor=kafka.replication_factor)
@@ -67,7 +69,7 @@ def _nobody_reads(name: str, registry: Registry) -> str:
 
 async def letters(kafka: KafkaSettings) -> list[dlq.DeadLetter]:
     """Returns all dead letters in the order of their topics."""
-    registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
+    registry = load_registry(prefix=kafka.topic_prefix)
     shorts = [topic.short for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
     records: list[Record] = []
     async with client(kafka, reads=shorts, sink=records.extend):
@@ -186,7 +188,7 @@ async def doctor(kafka: KafkaSettings, services: Sequence[str]) -> None:
     try:
         async with connect_admin(kafka) as admin:
             rows.append(["ok", "kafka", f"{kafka.bootstrap} answers"])
-            registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
+            registry = load_registry(prefix=kafka.topic_prefix)
             absent = await missing(admin, registry, [topic.name for topic in registry])
             unread = strangers(await admin.list_topics(), registry)
     except BusUnavailable as error:

@@ -209,7 +209,7 @@ def _policy(record: Record) -> dict[str, object]:
 @contextlib.asynccontextmanager
 async def tables(kafka: KafkaSettings, topics: Sequence[str]) -> AsyncIterator[Tables]:
     """Topics (short names), read to their end and followed until the block is left. Raises CliError."""
-    found = Tables(load_registry(prefix=kafka.topic_prefix, shards=kafka.shards))
+    found = Tables(load_registry(prefix=kafka.topic_prefix))
     async with client(kafka, reads=topics, sink=found.take):
         yield found
 

@@ -91,6 +91,15 @@ async def test_another_number_of_shards_than_the_topics_have_is_refused(settings
         await ServiceRunner(Owner(), kafka=other).run(asyncio.Event())
 
 
+async def test_a_service_goes_by_the_number_of_shards_that_the_topics_have(settings: KafkaSettings) -> None:
+    await create_topics(settings.model_copy(update={"shards": 3}))
+    owner = Owner()
+    async with running(owner, settings) as runner:
+        await eventually(lambda: set(owner.held) == {0, 1, 2}, "the service to own all shards")
+        assert runner.bus is not None
+        assert runner.bus.registry["assignments"].partitions == 3
+
+
 async def test_topics_may_come_later(settings: KafkaSettings) -> None:
     leader = Leader()
     async with running(leader, settings.model_copy(update={"connect_timeout": 60.0})):

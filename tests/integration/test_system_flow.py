@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     settings = {
+        "GPUFLEET_KAFKA_FETCH_WAIT_MS": "50",
         "GPUFLEET_KAFKA_SESSION_TIMEOUT": "4",  # groups take half of it to form
         "GPUFLEET_INVENTORY_HEARTBEAT": "1",
         "GPUFLEET_SCHEDULER_STALE_AFTER": "10",  # a busy machine may keep a heartbeat back for some seconds

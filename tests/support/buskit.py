@@ -47,7 +47,7 @@ def nobody() -> Iterator[str]:
 
 async def create_topics(settings: KafkaSettings) -> Registry:
     """The registry under the settings' prefix, created on the broker."""
-    registry = load_registry(prefix=settings.topic_prefix)
+    registry = load_registry(prefix=settings.topic_prefix, shards=settings.shards)
     async with connect_admin(settings) as admin:
         await apply(admin, registry)
     return registry

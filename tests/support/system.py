@@ -391,7 +391,7 @@ async def running_fleet(
 @contextlib.asynccontextmanager
 async def following(system: System) -> AsyncIterator[Fleet]:
     """The means to act on a running system and to look at it."""
-    registry = load_registry(prefix=system.kafka.topic_prefix, shards=system.kafka.shards)
+    registry = load_registry(prefix=system.kafka.topic_prefix)
     view, journal = Tables(registry), list[Record]()
     letters = [topic.short for topic in registry if topic.name.endswith(DLQ_SUFFIX)]
     # The embedded broker works for every fetch: who only looks asks less often than those who decide.
