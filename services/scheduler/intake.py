@@ -58,7 +58,11 @@ class Intake:
         gone = record.value is None
         match topic:
             case "clusters":
-                return [ev.ClusterRemoved(key) if gone else ev.ClusterRegistered(parse_cluster(record).spec)]
+                if gone:
+                    return [ev.ClusterRemoved(key)]
+                # A broker may give no time (-1).
+                at = record.timestamp if record.timestamp > 0 else None
+                return [ev.ClusterRegistered(parse_cluster(record).spec, at)]
             case "policies":
                 return self._policy(record, key)
             case "workloads":

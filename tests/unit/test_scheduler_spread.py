@@ -8,14 +8,21 @@ from typing import Any
 import pytest
 
 from gpufleet.model.cluster import ClusterSpec
-from gpufleet.model.policy import DivisionType, PropagationPolicy, SpreadConstraint
+from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, SpreadConstraint
 from gpufleet.model.reasons import Verdict
-from services.scheduler.core.events import ClusterRegistered, InventoryChanged, RescheduleRequested, Scaled
+from services.scheduler.core.events import (
+    ClusterRegistered,
+    InventoryChanged,
+    PolicyChanged,
+    RescheduleRequested,
+    Scaled,
+)
 from services.scheduler.core.spread import Candidate, choose
 from services.scheduler.core.spread_groups import Group, select_groups
-from tests.support.scheduling import World, deployment, gpus_free, inventory, policy
+from tests.support.scheduling import World, deployment, gpus_free, inventory, job, policy
 
 LLM = "test/Deployment/llm"
+TRAIN = "test/PyTorchJob/train"
 
 
 # -- groups --------------------------------------------------------------------------------------------------------
@@ -308,3 +315,115 @@ def test_aggregated_replicas_overflow(replicas: int, expected: dict[str, int]) -
     world.feed(Scaled(LLM, 2))
     assert sum(world.assigned(LLM).values()) == 2
     assert "c" not in world.assigned(LLM), "the last group shrinks first"
+
+
+# -- what goes to one cluster as a whole ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("constraint", "zones", "told"),
+    [
+        (by("region", 2), ("z1",), "2 regions"),
+        (by("cluster", 2, 3), ("z1",), "2 clusters"),
+        (by("provider", 2), ("z1",), "2 providers"),
+        (label("site", 3), ("z1",), "3 values of label site"),
+        (by("zone", 2), ("z1",), "2 zones"),
+        (by("zone", 2), ("z1", "z2"), ""),  # a cluster of several zones is in all of them
+    ],
+)
+def test_one_cluster_cannot_be_several_groups(constraint: SpreadConstraint, zones: tuple[str, ...], told: str) -> None:
+    world = World()
+    for name in ("a", "b"):
+        spec = ClusterSpec(name, provider=name, region=name, zones=zones, labels=(("site", name),))
+        world.feed(ClusterRegistered(spec), InventoryChanged(inventory(name, gpus_free(8, 8), at=world.now)))
+    world.submit(job(components={"Worker": (2, 8)}), spread(constraint))
+    placement = world.placement(TRAIN)
+    if not told:
+        assert placement.verdict is Verdict.SCHEDULED
+        return
+    assert (placement.verdict, placement.shares) == (Verdict.UNSCHEDULABLE, ())
+    [reason] = placement.reasons
+    assert (reason.code.value, reason.needs) == ("SpreadUnmet", "minGroups: 1")
+    assert reason.message == f"the policy spreads over at least {told}, but it goes to one cluster as a whole"
+
+
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        # The region in which it fits, though another has more room in all.
+        ({"a": ("r1", 4), "b": ("r1", 4), "c": ("r2", 6)}, "c"),
+        # Both will do: the one with more clusters, then the first by name.
+        ({"a": ("r1", 6), "b": ("r2", 6), "c": ("r2", 6)}, "b"),
+        ({"b": ("r1", 6), "a": ("r2", 6)}, "b"),
+        # Nowhere.
+        ({"a": ("r1", 4), "b": ("r2", 5)}, None),
+    ],
+)
+@pytest.mark.parametrize("constraints", [(by("region", 1, 1),), (by("region", 1, 1), by("cluster", 1, 1))])
+def test_the_group_of_what_goes_to_one_cluster(
+    regions: dict[str, tuple[str, int]], expected: str | None, constraints: tuple[SpreadConstraint, ...]
+) -> None:
+    world = fleet(**regions)
+    world.submit(job(components={"Worker": (6, 1)}), spread(*constraints))
+    assert set(world.assigned(TRAIN)) == ({expected} if expected else set())
+    if expected is None:
+        assert set(world.codes(TRAIN).values()) <= {"GangDoesNotFit", "InsufficientResources", "NeverFits"}
+        grow(world, "b", 6)
+        assert set(world.assigned(TRAIN)) == {"b"}
+
+
+def test_the_groups_of_a_higher_tier_go_first() -> None:
+    world = fleet(a=("r1", 2), b=("r1", 6), c=("r2", 6), d=("r2", 6))
+    world.submit(job(components={"Worker": (6, 1)}), spread(by("region", 1, 1), groups=(["a", "b"], ["c", "d"])))
+    assert set(world.assigned(TRAIN)) == {"b"}
+    # Running nodes go before stock when the group is chosen, too.
+    world = World()
+    world.clusters(a=gpus_free(1, stock=9), b=gpus_free(8))
+    for name, region in (("a", "r1"), ("b", "r2")):
+        world.feed(ClusterRegistered(ClusterSpec(name, region=region)))
+    world.submit(job(components={"Worker": (1, 8)}), spread(by("region", 1, 1), ecs_provision=True))
+    assert set(world.assigned(TRAIN)) == {"b"}
+
+
+def test_what_runs_in_one_cluster_stays_there() -> None:
+    world = fleet(a=("r1", 3))
+    world.submit(deployment(replicas=2), spread(by("region", 1, 1), gang=True))
+    world.feed(
+        ClusterRegistered(ClusterSpec("b", region="r2")),
+        InventoryChanged(inventory("b", gpus_free(*[1] * 9), at=world.now)),
+        Scaled(LLM, 3),
+    )
+    assert world.assigned(LLM) == {"a": 3}
+    world.feed(PolicyChanged(replace(spread(by("region", 2), gang=True), version=2, digest="2")))
+    assert (world.assigned(LLM), world.codes(LLM)) == ({"a": 3}, {"": "SpreadUnmet"})
+    world.feed(Scaled(LLM, 2))
+    assert world.assigned(LLM) == {"a": 2}
+
+
+def test_nobody_yields_to_what_constraints_keep_out() -> None:
+    world = fleet(a=("r1", 4), b=("r1", 6))
+    world.feed(PolicyChanged(PriorityClass("high", 100)), PolicyChanged(policy()))
+    world.submit(deployment("low", replicas=10))
+    ranked = deployment(replicas=8, priority_class="high")
+    world.submit(ranked, spread(by("region", 2), name="aa"))
+    assert world.placement(LLM).verdict is Verdict.UNSCHEDULABLE
+    assert world.assigned("test/Deployment/low") == {"a": 4, "b": 6}
+
+
+def test_a_preemptor_keeps_to_the_clusters_that_its_constraints_chose() -> None:
+    world = fleet(a=("r", 9), b=("r", 2))
+    world.feed(PolicyChanged(PriorityClass("high", 100)))
+    world.submit(deployment("low", replicas=9), policy(["a"]))
+    world.submit(deployment(replicas=5, priority_class="high"), spread(by("cluster", 1, 1), name="aa"))
+    assert world.assigned(LLM) == {"b": 2}
+    assert world.codes(LLM)["a"] == "SpreadChoseOthers"
+
+
+def test_what_has_no_pods_keeps_to_constraints_too() -> None:
+    world = fleet(a=("r1", 1), b=("r2", 1), c=("r2", 1))
+    config = replace(deployment("settings"), key="test/ConfigMap/settings", kind="ConfigMap", components=())
+    rule = spread(by("cluster", 1, 2), kinds=[("apps/v1", "ConfigMap")], division=DivisionType.DUPLICATED)
+    world.submit(config, rule)
+    assert set(world.assigned(config.key)) == {"a", "b"}
+    world.feed(PolicyChanged(replace(rule, placement=replace(rule.placement, spread=(by("region", 3),)), digest="2")))
+    assert (set(world.assigned(config.key)), world.codes(config.key)) == ({"a", "b"}, {"": "SpreadUnmet"})

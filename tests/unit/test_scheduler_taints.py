@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,8 @@ from tests.support.scheduling import World, deployment, policy
 LLM = "test/Deployment/llm"
 
 
-def tainted(name: str, *, since: float | None = None, **rest: Any) -> ClusterRegistered:
-    return ClusterRegistered(ClusterSpec(name, taints=(Taint("down", "NoExecute", since=since),), **rest))
+def tainted(name: str, *, since: float | None = None, at: float | None = None) -> ClusterRegistered:
+    return ClusterRegistered(ClusterSpec(name, taints=(Taint("down", "NoExecute", since=since),)), at)
 
 
 def tolerating(*seconds: int | None) -> PropagationPolicy:
@@ -85,6 +84,28 @@ def test_a_restart_forgets_no_toleration() -> None:
     world.feed(tainted("a", since=world.now))
     world.restart()
     assert world.assigned(LLM) == {"a": 2, "b": 2}
+    world.now += 60
+    world.feed(Tick())
+    assert world.assigned(LLM) == {"b": 4}
+
+
+def test_a_restart_counts_a_taint_without_a_time_from_its_registration() -> None:
+    world = on_two_clusters(tolerating(60))
+    start = world.now
+    world.feed(tainted("a", at=start))
+    world.now += 40
+    world.restart()
+    assert world.assigned(LLM) == {"a": 2, "b": 2}
+    assert world.last.wake_at is not None
+    assert world.last.wake_at <= start + 60
+    world.now = start + 60
+    world.feed(Tick())
+    assert world.assigned(LLM) == {"b": 4}
+
+
+def test_a_registration_from_the_future_counts_from_now() -> None:
+    world = on_two_clusters(tolerating(60))
+    world.feed(tainted("a", at=world.now + 1e6))
     world.now += 60
     world.feed(Tick())
     assert world.assigned(LLM) == {"b": 4}

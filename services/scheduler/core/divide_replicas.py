@@ -22,10 +22,7 @@ def divide(draft: Draft, total: int, granted: int) -> None:
     if placement.exclusive:
         _first_group(draft, total)
     elif placement.spread and not draft.blocked:
-        narrowed, reasons = spread.narrow(draft, draft.options)
-        draft.reasons.extend(reasons)
-        draft.unmet = narrowed is None
-        draft.options = narrowed or []
+        _keep_to_spread(draft)
     if draft.blocked or draft.unmet:
         keep(draft)
         return
@@ -74,6 +71,11 @@ def without_pods(draft: Draft) -> None:
     measure(draft)
     if draft.policy.placement.exclusive:
         _first_group(draft, 0)
+    elif draft.policy.placement.spread and not draft.blocked:
+        _keep_to_spread(draft)
+    if draft.unmet:
+        draft.counts = dict.fromkeys(draft.before, 0)
+        return
     draft.counts = {o.cluster: 0 for o in draft.options if not draft.blocked or o.cluster in draft.before}
 
 
@@ -116,6 +118,13 @@ def _static(draft: Draft, total: int, last_first: bool) -> dict[str, int]:
         if bound is not None and counts.get(option.cluster, 0) > max(bound, option.assigned):
             counts[option.cluster] = max(bound, option.assigned)
     return counts
+
+
+def _keep_to_spread(draft: Draft) -> None:
+    narrowed, reasons = spread.narrow(draft, draft.options)
+    draft.reasons.extend(reasons)
+    draft.unmet = narrowed is None
+    draft.options = narrowed or []
 
 
 def _first_group(draft: Draft, total: int) -> None:

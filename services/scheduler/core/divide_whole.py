@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core import gang, namespace_quota, unit_fill, unit_use
+from services.scheduler.core import gang, namespace_quota, spread_whole, unit_fill, unit_use
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.job_parts import may_divide
 from services.scheduler.core.room import eligible, way_of_share
+from services.scheduler.core.spread_whole import Tried
 from services.scheduler.core.units import Way
 
-# The clusters of a tier that may be tried, each with the ways to try.
-Tried = list[tuple[Member, tuple[Way, ...]]]
 
 
 def whole(workload: Workload, division: DivisionType, *, is_gang: bool) -> bool:
@@ -34,12 +33,12 @@ def whole(workload: Workload, division: DivisionType, *, is_gang: bool) -> bool:
 
 def divide(draft: Draft) -> None:
     counts = {c.name: c.replicas for c in draft.workload.components}
-    tiers = _members_by_tier(draft)
+    tiers = spread_whole.narrow(draft, _members_by_tier(draft))
     before = next(iter(sorted(draft.before.items())), None)
     if before is not None:
         _stay_or_move(draft, before[0], before[1], counts, tiers)
         return
-    if draft.blocked:
+    if draft.blocked or draft.unmet:
         draft.counts = {}
         return
     packing = gang.choose(

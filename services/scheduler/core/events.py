@@ -18,9 +18,10 @@ from gpufleet.model.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class ClusterRegistered:
-    """A cluster was registered, or its registration changed."""
+    """A cluster was registered, or its registration changed; ``at`` (epoch seconds) says when, None: now."""
 
     spec: ClusterSpec
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

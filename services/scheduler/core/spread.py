@@ -86,8 +86,8 @@ def _unmet(constraint: SpreadConstraint, found: int, names: Iterable[str] = (), 
     listed = ", ".join(names)
     has = f"{found} ({listed})" if listed else str(found)
     return Choice(
-        unmet=f"the policy spreads over at least {_counted(constraint, least)}, and {has} may take it{together}",
-        needs=f"{_counted(constraint, least - found, 'more ')}" + (f", or minGroups: {found}" if found else ""),
+        unmet=f"the policy spreads over at least {counted(constraint, least)}, and {has} may take it{together}",
+        needs=f"{counted(constraint, least - found, 'more ')}" + (f", or minGroups: {found}" if found else ""),
     )
 
 
@@ -135,7 +135,7 @@ def _by_topology(ordered: list[Candidate], request: _Request, groups: Groups) ->
             list(known.values()), constraint.min_groups, constraint.max_groups, request.cluster.min_groups, held
         )
         if chosen is None:
-            wanted = _counted(request.cluster, request.cluster.min_groups)
+            wanted = counted(request.cluster, request.cluster.min_groups)
             return Choice(
                 unmet=f"the policy spreads over at least {wanted} of {_bounds(constraint)}, and no choice has so many",
                 needs=f"more clusters in a {property_of(constraint)}, or a smaller minGroups for clusters",
@@ -189,7 +189,8 @@ def group_score(members: Sequence[Candidate], constraint: SpreadConstraint, requ
     return target * _UNIT + score // count
 
 
-def _counted(constraint: SpreadConstraint, count: int, more: str = "") -> str:
+def counted(constraint: SpreadConstraint, count: int, more: str = "") -> str:
+    """Returns so many of what a constraint groups clusters by, in words."""
     one = count == 1
     if constraint.label:
         return f"{count} {more}value{'' if one else 's'} of label {constraint.label}"
@@ -206,7 +207,7 @@ def narrow(draft: Draft, options: list[Option]) -> tuple[list[Option] | None, li
         Candidate(
             o.cluster,
             o.tier,
-            _HELD if o.cluster in draft.before else 0,
+            score(draft, o.cluster),
             o.assigned + o.running + o.stock,
             held=stays and o.cluster in draft.before,
         )
@@ -223,17 +224,24 @@ def narrow(draft: Draft, options: list[Option]) -> tuple[list[Option] | None, li
     if choice.unmet:
         return None, [Reason(Code.SPREAD_UNMET, choice.unmet, needs=choice.needs)]
     chosen = set(choice.clusters)
-    told = ", ".join(_bounds(c) for c in placement.spread if c.max_groups or c.min_groups > 1) or "clusters"
-    others = [
-        Reason(Code.SPREAD_CHOSE_OTHERS, f"the policy spreads over {told}, and others come first", o.cluster)
-        for o in options
-        if o.cluster not in chosen
-    ]
+    others = left_out(placement.spread, [o.cluster for o in options if o.cluster not in chosen])
     return [o for o in options if o.cluster in chosen], others
+
+
+def score(draft: Draft, cluster: str) -> int:
+    """Returns how well a cluster does, whatever its room: those that have the workload go first."""
+    return _HELD if cluster in draft.before else 0
+
+
+def left_out(constraints: Iterable[SpreadConstraint], clusters: Iterable[str]) -> list[Reason]:
+    """Returns why clusters that may take a workload are not among the chosen ones."""
+    told = ", ".join(_bounds(c) for c in constraints if c.max_groups or c.min_groups > 1) or "clusters"
+    message = f"the policy spreads over {told}, and others come first"
+    return [Reason(Code.SPREAD_CHOSE_OTHERS, message, cluster) for cluster in clusters]
 
 
 def _bounds(constraint: SpreadConstraint) -> str:
     least, most = constraint.min_groups, constraint.max_groups
     if not most:
-        return f"at least {_counted(constraint, least)}"
-    return _counted(constraint, least) if least == most else f"{least} to {_counted(constraint, most)}"
+        return f"at least {counted(constraint, least)}"
+    return counted(constraint, least) if least == most else f"{least} to {counted(constraint, most)}"

@@ -72,7 +72,8 @@ def _cluster_registered(batch: Batch, event: ClusterRegistered) -> None:
     state = batch.state
     before = state.fleet.generation
     known = state.fleet.members.get(event.spec.name)
-    state.fleet.registered(since_seen(event.spec, known.spec if known is not None else None, batch.now))
+    at = batch.now if event.at is None else min(event.at, batch.now)
+    state.fleet.registered(since_seen(event.spec, known.spec if known is not None else None, at))
     if state.fleet.generation != before:
         _candidates_changed(state, event.spec.name)
         for head in state.queue.heads():

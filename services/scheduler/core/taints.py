@@ -12,23 +12,24 @@ from gpufleet.model.selectors import Taint, Toleration
 _DRIVES_OUT = "NoExecute"
 
 
-def since_seen(spec: ClusterSpec, before: ClusterSpec | None, now: float) -> ClusterSpec:
-    """Returns a registration whose NoExecute taints say since when; one without `timeAdded` counts from now on.
+def since_seen(spec: ClusterSpec, before: ClusterSpec | None, at: float) -> ClusterSpec:
+    """Returns a registration whose NoExecute taints say since when; one without `timeAdded` counts from ``at``.
 
-    A taint that was there before keeps its time. A restart counts anew, so nothing is driven out too early.
+    That is when the registration was written (epoch seconds). A taint that was there before keeps its time. After a
+    restart only the last registration is known, so one that was edited since counts later: never too early.
     """
     if not any(taint.effect == _DRIVES_OUT and taint.since is None for taint in spec.taints):
         return spec
     known = {
         (t.key, t.value): t.since for t in (before.taints if before is not None else ()) if t.effect == _DRIVES_OUT
     }
-    return replace(spec, taints=tuple(_dated(taint, known.get((taint.key, taint.value)), now) for taint in spec.taints))
+    return replace(spec, taints=tuple(_dated(taint, known.get((taint.key, taint.value)), at) for taint in spec.taints))
 
 
-def _dated(taint: Taint, known: float | None, now: float) -> Taint:
+def _dated(taint: Taint, known: float | None, at: float) -> Taint:
     if taint.effect != _DRIVES_OUT or taint.since is not None:
         return taint
-    return replace(taint, since=now if known is None else known)
+    return replace(taint, since=at if known is None else known)
 
 
 def tolerated_until(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> float:

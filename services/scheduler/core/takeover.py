@@ -47,7 +47,9 @@ def attempt(draft: Draft, out: Outputs) -> bool:
     state, workload = draft.state, draft.workload
     placed = sum(share.replicas for share in draft.shares)
     missing = draft.replicas - placed
-    if missing <= 0 or draft.blocked or draft.quota is Code.NO_QUOTA or not (state.ranked or state.quotas.root):
+    if missing <= 0 or draft.blocked or draft.unmet or draft.quota is Code.NO_QUOTA:
+        return False
+    if not (state.ranked or state.quotas.root):
         return False
     division = draft.policy.placement.division
     at_once = whole(workload, division, is_gang=draft.policy.placement.gang)
@@ -122,10 +124,11 @@ def _tiers(draft: Draft) -> list[list[tuple[Member, Way]]]:
     spoken = len(draft.reasons)
     tiers = []
     shares = {share.cluster: share for share in draft.shares}
+    left_out = {reason.cluster for reason in draft.reasons if reason.code is Code.SPREAD_CHOSE_OTHERS}
     for tier in draft.candidates.tiers:
         members = []
         for member in tier.members:
-            if not eligible(draft, member):
+            if member.name in left_out or not eligible(draft, member):
                 continue
             share = shares.get(member.name)
             way = way_of_share(draft, share) if share is not None and share.slots else usable(draft.ways)
