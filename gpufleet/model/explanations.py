@@ -223,8 +223,8 @@ REASONS: Mapping[Code, Explanation] = {
     ),
     Code.SPREAD_UNMET: Explanation(
         "Fewer clusters, regions, zones, providers or label values may take the workload than spreadConstraints want "
-        "at least, and what goes to one cluster as a whole is in one of each; or, with a cluster named, that cluster has "
-        "no value of what the policy spreads over.",
+        "at least, and what goes to one cluster as a whole is in one of each; or, with a cluster named, that cluster "
+        "has no value of what the policy spreads over.",
         "Lower minGroups, let more clusters be candidates, or write region, zones, provider or the label into the "
         "Cluster documents.",
     ),

@@ -99,6 +99,8 @@ class Placement:
     min_member: int | None = None
     # Where unplaced pods wait for room before they may go on to a next unit.
     unit_waits: tuple[UnitWait, ...] = ()
+    # Of a lazy policy: the document that counts for the workload until that changes, whatever the policy says by then.
+    edition: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def placed(self) -> int:

@@ -5,8 +5,10 @@ Field meanings follow Karmada's policy API, which ACK One's is compatible with; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from gpufleet.model.resources import Labels
 from gpufleet.model.selectors import LabelSelector, Requirement, Toleration
@@ -109,6 +111,7 @@ class PropagationPolicy:
     queue_timeout: float | None = None  # seconds that it may wait with nothing placed; None: for ever
     version: int = 0
     digest: str = ""
+    manifest: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # as it was written
 
     @property
     def key(self) -> str:

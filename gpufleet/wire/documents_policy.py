@@ -242,6 +242,7 @@ def _policy(
         queue_timeout=_queue_timeout(spec.queue_timeout, findings),
         version=version,
         digest=kinds.digest(manifest),
+        manifest=manifest,
     )
 
 

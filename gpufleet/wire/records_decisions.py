@@ -103,6 +103,7 @@ class PlacementMessage(Wire):
     redispatch_user_failures: bool = False
     min_member: Count | None = None
     unit_waits: tuple[UnitWaitMessage, ...] = ()
+    edition: Struct | None = None
 
     def to_model(self) -> Placement:
         """Returns the domain's placement."""
@@ -133,6 +134,7 @@ class PlacementMessage(Wire):
             redispatch_user_failures=self.redispatch_user_failures,
             min_member=self.min_member,
             unit_waits=tuple(UnitWait(w.cluster, w.unit, w.since) for w in self.unit_waits),
+            edition=self.edition,
         )
 
 
@@ -167,6 +169,8 @@ def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, 
         value["queuePosition"] = placement.queue_position
     if placement.min_member is not None:
         value["minMember"] = placement.min_member
+    if placement.edition is not None:
+        value["edition"] = placement.edition
     return value
 
 

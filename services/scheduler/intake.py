@@ -8,10 +8,12 @@ from dataclasses import replace
 from gpufleet.bus.records import Record
 from gpufleet.bus.topics import Registry
 from gpufleet.model import kinds, names
+from gpufleet.model.kinds import KindError
 from gpufleet.model.manifest import pack, packed
-from gpufleet.model.placement import Version
+from gpufleet.model.placement import Placement, Version
+from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.staging import Staging
-from gpufleet.wire.documents import Freeze
+from gpufleet.wire.documents import Freeze, read_policy
 from gpufleet.wire.errors import RecordError, RecordReason
 from gpufleet.wire.records import (
     parse_assignment,
@@ -41,6 +43,8 @@ class Intake:
         self._staging = Staging()
         # Workloads of kinds that are, or may come to be, declared: read again when a declaration changes.
         self._declared: dict[str, Record] = {}
+        # Policies that placements carry, by what the placements say of them.
+        self._editions: dict[str, PropagationPolicy | None] = {}
 
     def events(self, record: Record) -> list[ev.Event]:
         """Returns what a record means; nothing for one that cannot be read and says nothing about a workload."""
@@ -74,8 +78,7 @@ class Intake:
             case "inventory":
                 return self._inventory(record, key)
             case "placements":
-                placement = None if gone else parse_placement(record)
-                return [ev.PlacementRead(key, _version(record), placement)]
+                return [self._placement(key, _version(record), None if gone else parse_placement(record))]
             case "assignments":
                 cluster, workload = _split(record, key)
                 assignment = None if gone else parse_assignment(record)
@@ -98,6 +101,22 @@ class Intake:
         if isinstance(policy, kinds.Declaration):
             return self._again() if kinds.declare(policy) else []
         return [] if policy is None or isinstance(policy, Freeze) else [ev.PolicyChanged(policy)]
+
+    def _placement(self, key: str, version: Version, placement: Placement | None) -> ev.Event:
+        """Reads the policy that a placement carries, once for all that carry the same."""
+        if placement is None or placement.edition is None:
+            return ev.PlacementRead(key, version, placement)
+        stamp = dict(placement.inputs).get("policy", "")
+        if stamp not in self._editions:
+            try:
+                policy, _ = read_policy(placement.edition)
+            except KindError:
+                policy = None
+            self._editions[stamp] = policy if isinstance(policy, PropagationPolicy) else None
+        edition = self._editions[stamp]
+        if edition is not None:
+            placement = replace(placement, edition=edition.manifest)
+        return ev.PlacementRead(key, version, placement, edition)
 
     def _workload(self, record: Record, key: str) -> ev.Event:
         self._declared.pop(key, None)

@@ -198,6 +198,7 @@ placements = built(
     redispatch_user_failures=flag,
     min_member=st.none() | count,
     unit_waits=tuples(built(UnitWait, word, text, moment)),
+    edition=st.none() | document,
 )
 assignments = built(
     Assignment,

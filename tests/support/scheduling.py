@@ -175,6 +175,7 @@ def policy(
         ),
         version=version,
         digest=f"{name}-{version}",
+        manifest={"metadata": {"name": name}, "spec": {"priority": version}},
         **rest,
     )
 
@@ -189,6 +190,7 @@ class World:
     state: State = field(init=False)
     last: Outputs = field(init=False)
     inputs: list[Event] = field(default_factory=list)
+    editions: list[PropagationPolicy] = field(default_factory=list)
     started_from: list[Event] = field(default_factory=list)
     placements: dict[str, tuple[Version, Placement | None]] = field(default_factory=dict)
     assignments: dict[tuple[str, str], tuple[Version, Assignment | None]] = field(default_factory=dict)
@@ -200,6 +202,8 @@ class World:
     def feed(self, *events: Event, write: bool = True) -> Outputs:
         """Decides on events and, unless the process dies before it can, writes what follows."""
         self.inputs.extend(e for e in events if not isinstance(e, Started | PlacementRead | AssignmentRead))
+        policies = [event.policy for event in events if isinstance(event, PolicyChanged)]
+        self.editions += [policy for policy in policies if isinstance(policy, PropagationPolicy)]
         self.last = decide(self.state, events, self.now)
         if write:
             self.write(self.last)
@@ -216,13 +220,19 @@ class World:
         """Starts a new instance under the next epoch from the topics alone."""
         self.epoch += 1
         self.state = State(self.settings)
-        own: list[Event] = [PlacementRead(k, v, p) for k, (v, p) in self.placements.items()]
+        own: list[Event] = [PlacementRead(k, v, p, self._edition(p)) for k, (v, p) in self.placements.items()]
         own += [AssignmentRead(w, c, v, a) for (w, c), (v, a) in self.assignments.items()]
         self.started_from = [*own, *self.inputs, *more, Started(self.epoch, "log")]
         self.last = decide(self.state, self.started_from, self.now)
         self.inputs.extend(more)
         self.write(self.last)
         return self.last
+
+    def _edition(self, placement: Placement | None) -> PropagationPolicy | None:
+        """The policy that a placement carries, as the shell reads it."""
+        if placement is None or placement.edition is None:
+            return None
+        return next(known for known in self.editions if known.manifest == placement.edition)
 
     def clusters(self, **free: int | NodeClass | Sequence[NodeClass]) -> None:
         """Registers clusters by name with so many nodes of one free GPU (0: one full node), or with node classes."""

@@ -6,7 +6,7 @@ import pytest
 
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Verdict
-from services.scheduler.core.events import PolicyChanged, Scaled, WorkloadSubmitted
+from services.scheduler.core.events import ClusterRemoved, PolicyChanged, Scaled, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
 from tests.support.scheduling import World, deployment, policy
 
@@ -58,6 +58,39 @@ def test_after_a_restart_what_is_placed_stays() -> None:
     assert not world.assignment(LLM, "a").conflict_overwrite
     world.submit(deployment(replicas=3))
     assert world.assigned(LLM) == {"b": 3}
+
+
+def test_after_a_restart_the_edition_holds_for_what_is_decided_anew() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=2, b=9)
+    world.submit(deployment(replicas=3), policy(["a"], lazy=True))
+    assert (world.assigned(LLM), world.placement(LLM).edition) == ({"a": 2}, policy(["a"]).manifest)
+    world.feed(PolicyChanged(policy(["b"], version=2, lazy=True)))
+    # The topic of policies is compacted: the first edition is nowhere but in the placement.
+    world.inputs = [e for e in world.inputs if not (isinstance(e, PolicyChanged) and e.policy.version == 0)]
+    world.restart()
+    assert (world.assigned(LLM), world.codes(LLM)) == ({"a": 2}, {"a": "InsufficientResources", "": "PolicyPending"})
+    world.clusters(a=5)
+    assert world.assigned(LLM) == {"a": 3}
+    world.feed(ClusterRemoved("a"))
+    assert world.assigned(LLM) == {}, "b is for the next edition"
+    world.submit(deployment(replicas=4))
+    assert world.assigned(LLM) == {"b": 4}
+    assert world.placement(LLM).edition == policy(version=2).manifest
+
+
+def test_a_lazy_edition_after_one_that_was_not_is_carried_from_then_on() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=2, b=9)
+    world.submit(deployment(replicas=2), policy(["a"]))
+    assert world.placement(LLM).edition is None
+    before = world.placement(LLM).version
+    out = world.feed(PolicyChanged(policy(["b"], version=2, lazy=True)))
+    assert (world.placement(LLM).edition, out.assignments) == (policy().manifest, [])
+    assert world.placement(LLM).version > before
+    assert world.feed(PolicyChanged(policy(["b"], version=2, lazy=True))).placements == []
+    world.feed(PolicyChanged(policy(["b"], version=3)))
+    assert (world.assigned(LLM), world.placement(LLM).edition) == ({"b": 2}, None)
 
 
 def test_a_lazy_policy_claims_nothing_that_was_there_before() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +13,19 @@ import pytest
 from gpufleet.bus.publisher import Acknowledgement
 from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER, Record
 from gpufleet.bus.topics import load_registry
+from gpufleet.model.cluster import ClusterSpec
+from gpufleet.model.log import ClusterRegistration
+from gpufleet.model.placement import Placement, Version
+from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.reasons import Verdict
 from gpufleet.telemetry.metrics import Metrics
+from gpufleet.wire.documents import read_policy
 from gpufleet.wire.errors import RecordError
-from gpufleet.wire.records import dump_manifest
+from gpufleet.wire.records import dump_cluster, dump_manifest, dump_placement
 from services.scheduler.app import SchedulerService
+from services.scheduler.core.activation import policy_stamp
+from services.scheduler.core.events import ClusterRegistered, PlacementRead
+from services.scheduler.intake import Intake
 from services.scheduler.settings import SchedulerSettings
 from tests.support.system import deployment, key_of
 from tests.support.waiting import eventually
@@ -150,3 +159,46 @@ async def test_history_follows_its_placement_and_is_complete_at_the_end() -> Non
     await shell.next("placements", 2)
     await shell.service.stopping()
     assert [sent.key for sent in shell.of("history")] == [KEY, key_of(other)]
+
+
+# --- Intake -------------------------------------------------------------------------------------------------------
+
+
+def test_a_registration_counts_from_when_it_was_written() -> None:
+    intake = Intake(REGISTRY, lambda _, error: pytest.fail(str(error)))
+    value = dump_cluster(ClusterRegistration(ClusterSpec("c")))
+    written = Record("gpufleet.clusters", 0, 1, "c", value, {}, 123.0)
+    for timestamp, at in ((123.0, 123.0), (-0.001, None)):
+        (event,) = intake.events(replace(written, timestamp=timestamp))
+        assert isinstance(event, ClusterRegistered)
+        assert event.at == at
+
+
+def test_a_placement_brings_the_edition_that_it_carries() -> None:
+    intake = Intake(REGISTRY, lambda _, error: pytest.fail(str(error)))
+    document = {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "PropagationPolicy",
+        "metadata": {"name": "p", "namespace": "test"},
+        "spec": {
+            "resourceSelectors": [{"apiVersion": "apps/v1", "kind": "Deployment"}],
+            "activationPreference": "Lazy",
+        },
+    }
+    policy, _ = read_policy(document)
+    assert isinstance(policy, PropagationPolicy)
+
+    def read(edition: dict[str, Any], stamp: str) -> PlacementRead:
+        placement = Placement(KEY, Version(4, 2), Verdict.SCHEDULED, 1, inputs=(("policy", stamp),), edition=edition)
+        record = Record("gpufleet.placements", 0, 1, KEY, dump_placement(placement), {EPOCH_HEADER: "4"}, 0.0)
+        (event,) = intake.events(record)
+        assert isinstance(event, PlacementRead)
+        return event
+
+    first, second = (read(document, policy_stamp(policy)) for _ in range(2))
+    assert first.edition == policy
+    assert second.edition is first.edition
+    assert first.placement is not None
+    assert second.placement is not None
+    assert second.placement.edition is first.placement.edition, "what many carry is there once"
+    assert read({"kind": "Nothing"}, "other").edition is None

@@ -1,13 +1,16 @@
 """Which edition of a policy is in force (`activationPreference: Lazy`), and whether the policy is ours at all.
 
 An edition with Lazy counts for a workload from its next submission on (a new manifest, or a new scale); until then the
-one that it was decided by holds. After a restart that edition may not be on the log any more: then what is placed
-completely stays as it is, and what has to be decided anyhow is decided by the edition that there is.
+one that it was decided by holds. The policies topic has only the last one, so the placement carries its own. Where it
+does not (it was written when placements carried none), what is placed completely stays as it is, and what has to be
+decided anyhow is decided by the edition that there is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gpufleet.model.placement import Placement
 from gpufleet.model.policy import PropagationPolicy
@@ -53,7 +56,7 @@ def in_force(state: State, entry: Entry, workload: Workload, placement: Placemen
         return InForce(policy, ignored)
     if recorded is None:
         return InForce(None, (), policy.key)
-    earlier = entry.applied if entry.applied is not None and policy_stamp(entry.applied) == recorded else None
+    earlier = _stamped(recorded, entry.applied, state.policies.get(placement.policy))
     return InForce(earlier or policy, ignored, policy.key, recorded)
 
 
@@ -65,7 +68,23 @@ def edition(state: State, entry: Entry, placement: Placement) -> PropagationPoli
     recorded = dict(placement.inputs).get("policy")
     if recorded is None or recorded == policy_stamp(policy):
         return policy
-    return entry.applied if entry.applied is not None and policy_stamp(entry.applied) == recorded else None
+    return _stamped(recorded, entry.applied)
+
+
+def _stamped(stamp: str, *editions: PropagationPolicy | None) -> PropagationPolicy | None:
+    return next((known for known in editions if known is not None and policy_stamp(known) == stamp), None)
+
+
+def carried(state: State, entry: Entry, policy: str, stamp: str | None) -> Mapping[str, Any] | None:
+    """Returns the document that a placement has to carry: that of a lazy policy's edition with a stamp."""
+    current = state.policies.get(policy)
+    if current is None or not current.lazy or stamp is None:
+        return None
+    known = _stamped(stamp, entry.applied, current)
+    if known is not None:
+        return known.manifest
+    before = entry.placement
+    return before.edition if before is not None and dict(before.inputs).get("policy") == stamp else None
 
 
 def not_ours(state: State, policy: PropagationPolicy) -> Reason | None:

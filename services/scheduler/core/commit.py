@@ -8,7 +8,7 @@ from typing import Any
 from gpufleet.model.placement import ClusterShare, Placement, Version
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
-from services.scheduler.core import assign, dependencies, explain, ledger
+from services.scheduler.core import activation, assign, dependencies, explain, ledger
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import with_overrides
@@ -66,6 +66,7 @@ def record(
         leaving=leaves,
         arrival=entry.arrival or 0,
         unit_waits=draft.unit_waits if draft is not None else (),
+        edition=activation.carried(state, entry, policy, dict(inputs).get("policy")),
         **_told(state, entry, policy),
     )
     if before is not None and not force and _says_the_same(before, placement):
@@ -169,6 +170,7 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
         and before.inputs == after.inputs
         and before.leaving == after.leaving
         and before.unit_waits == after.unit_waits
+        and before.edition == after.edition
         and (before.job, before.movable, before.redispatch_user_failures)
         == (after.job, after.movable, after.redispatch_user_failures)
     )

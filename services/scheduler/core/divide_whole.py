@@ -17,7 +17,6 @@ from services.scheduler.core.spread_whole import Tried
 from services.scheduler.core.units import Way
 
 
-
 def whole(workload: Workload, division: DivisionType, *, is_gang: bool) -> bool:
     """Returns whether a workload goes to one cluster as a whole."""
     if not workload.components:

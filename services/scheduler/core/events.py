@@ -137,11 +137,15 @@ class ObservationGone:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRead:
-    """A record of the placements topic: ours, or another epoch's. None is a tombstone; ``version`` is its header."""
+    """A record of the placements topic: ours, or another epoch's. None is a tombstone; ``version`` is its header.
+
+    ``edition`` is the policy in the placement's `edition`.
+    """
 
     workload: str
     version: Version
     placement: Placement | None
+    edition: PropagationPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ def placement_read(state: State, event: PlacementRead, now: float, out: Outputs)
         else:
             entry.rewrite = False
             commit.put(state, entry, event.placement, now)
+            entry.applied = event.edition
             if event.placement is not None:
                 entry.arrival = event.placement.arrival
     elif event.version.epoch < state.epoch:

@@ -82,6 +82,8 @@ def _decide(
         )
         stands = final or standing.stands(state, entry, placement, known, policy, workload, now)
         if stands:
+            if chosen.recorded is not None and placement.edition is None:
+                commit.rewrite(state, entry, placement, out, now, reasons=placement.reasons)  # it has to carry it now
             commit.heal(entry, out)
             if policy is not None and not final:
                 waiting.wake(state, entry, waiting.ends_of_toleration(state, placement, policy, workload, now))

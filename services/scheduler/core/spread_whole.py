@@ -34,7 +34,9 @@ def narrow(draft: Draft, tiers: list[Tried]) -> list[Tried]:
     able = [[(m, ways) for m, ways in tier if _meets(draft, m)] for tier in tiers]
     if any(tiers) and not any(able):
         wide = max(placement.spread, key=lambda c: c.min_groups)
-        message = f"the policy spreads over at least {counted(wide, wide.min_groups)}, but it goes to one cluster as a whole"
+        message = (
+            f"the policy spreads over at least {counted(wide, wide.min_groups)}, but it goes to one cluster as a whole"
+        )
         draft.reasons.append(Reason(Code.SPREAD_UNMET, message, needs="minGroups: 1"))
         draft.unmet = True
         return able
