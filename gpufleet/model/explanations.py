@@ -258,6 +258,11 @@ REASONS: Mapping[Code, Explanation] = {
         "It waited for longer than the policy's queueTimeout, and was given up.",
         "Submit it again, changed or with a new uid in its envelope, when there is room; or raise queueTimeout.",
     ),
+    Code.JOB_DIVIDED: Explanation(
+        "The parallelism of a batch Job was raised that is divided already. Its parts have all of its completions, so "
+        "a further part would have nothing to do; only the clusters that have a part may run more of it.",
+        "Free room in the clusters that have a part, or delete the Job and submit it anew to have it divided anew.",
+    ),
 }
 
 # Why the rescheduler took replicas back; in evictions, logs, and the label of its metric.

@@ -70,6 +70,7 @@ class Code(StrEnum):
     QUEUE_BLOCKED = "QueueBlocked"
     CLUSTER_KEPT = "ClusterKept"
     QUEUE_TIMEOUT = "QueueTimeout"
+    JOB_DIVIDED = "JobDivided"
 
 
 @value(frozen=True, slots=True)

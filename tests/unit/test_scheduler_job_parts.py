@@ -94,12 +94,76 @@ def test_parts_stay_as_they_are() -> None:
     assert (parts(world), out.assignments) == (before, [])
 
 
+@pytest.mark.parametrize(
+    ("rule", "completions", "parallelism", "expected"),
+    [
+        # The difference goes where there is room beside a part, in proportion to it: 2 and 4 have 2 and 4 left.
+        (jobs(), 60, 9, {"a": (3, 20), "b": (6, 40)}),
+        (jobs(["a"], ["b"]), 60, 9, {"a": (4, 40), "b": (5, 20)}),
+        (jobs(division=DivisionType.STATIC, static_weights=WEIGHTS), 60, 12, {"a": (4, 20), "b": (8, 40)}),
+        # Not all of it fits, so none of it starts.
+        (jobs(), 60, 13, {"a": (2, 20), "b": (4, 40)}),
+        # Shrunk in proportion, or the lowest group first; a part without a pod would never be completed.
+        (jobs(), 60, 4, {"a": (1, 20), "b": (3, 40)}),
+        (jobs(["a"], ["b"]), 60, 5, {"a": (4, 40), "b": (1, 20)}),
+        (jobs(["a"], ["b"]), 60, 3, {"a": (2, 40), "b": (1, 20)}),
+        (jobs(), 60, 1, {"a": (1, 20), "b": (1, 40)}),
+        # A work queue has no completions, so its parallelism is divided as replicas are.
+        (jobs(), None, 9, {"a": (3, None), "b": (6, None)}),
+        (jobs(), None, 3, {"a": (1, None), "b": (2, None)}),
+        (jobs(["a"], ["b"]), None, 3, {"a": (3, None)}),
+    ],
+)
+def test_a_change_of_parallelism(
+    rule: PropagationPolicy, completions: int | None, parallelism: int, expected: dict[str, tuple[int, int | None]]
+) -> None:
+    world = running(batch(6, completions), rule, a=4, b=8)
+    world.submit(batch(parallelism, completions))
+    assert parts(world) == expected
+    world.restart()
+    world.feed(RescheduleRequested(X))
+    assert parts(world) == expected
+
+
+def test_more_parallelism_goes_to_no_cluster_without_a_part() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.clusters(c=90)
+    world.submit(batch(13))
+    assert parts(world) == {"a": (2, 20), "b": (4, 40)}
+    assert (world.placement(X).verdict, world.placement(X).unplaced) == (Verdict.PARTIALLY_SCHEDULED, 7)
+    assert world.codes(X)["c"] == "JobDivided"
+    world.clusters(a=9)
+    assert parts(world) == {"a": (6, 20), "b": (7, 40)}
+    assert world.placement(X).verdict is Verdict.SCHEDULED
+    # A work queue may have further parts.
+    world = running(batch(6, None), jobs(), a=4, b=8)
+    world.clusters(c=30)
+    world.submit(batch(13, None))
+    assert sum(count for count, _ in parts(world).values()) == 13
+    assert set(parts(world)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(("parallelism", "expected"), [(7, 7), (9, 6), (2, 2)])
+def test_a_job_in_one_cluster_keeps_all_of_its_completions(parallelism: int, expected: int) -> None:
+    world = running(batch(), jobs(), a=8)
+    assert parts(world) == {"a": (6, 60)}
+    world.clusters(b=90)
+    world.submit(batch(parallelism))
+    assert parts(world) == {"a": (expected, 60)}
+
+
 def test_a_lost_part_is_placed_anew_and_the_others_run_on() -> None:
     world = running(batch(), jobs(), a=4, b=8)
     world.clusters(c=9)
     assert parts(world) == {"a": (2, 20), "b": (4, 40)}
     world.feed(ClusterRemoved("a"))
     assert parts(world) == {"b": (4, 40), "c": (2, 20)}
+    # And what is asked for beyond it goes where it goes.
+    world.feed(ClusterRemoved("c"))
+    world.submit(batch(8))
+    assert parts(world) == {"b": (4, 40)}
+    world.clusters(d=9)
+    assert parts(world) == {"b": (4, 40), "d": (4, 20)}
 
 
 def test_a_lost_part_waits_for_its_copy_to_be_gone() -> None:

@@ -1,8 +1,10 @@
 """A batch/v1 Job that a policy divides: parallelism by the division, completions in proportion to it (as upstream).
 
-A part is a Job of its own in its cluster. Its numbers are settled when it is placed: completions cannot be changed in
-a running Job, nor taken back. So parts stay as they are; only a part that is lost is placed anew, whole and in another
-cluster, with all of its completions. Indexed Jobs are not divided, because their indexes would repeat.
+A part is a Job of its own in its cluster. Its completions are settled when it is placed: they cannot be changed in a
+running Job, nor taken back. So parts stay where they are; a part that is lost is placed anew, whole and in another
+cluster, with all of its completions. Where the Job's parallelism is changed the parts grow or shrink, none below one
+pod, which would leave its completions undone. Without completions (a work queue) parallelism alone is divided, as
+replicas are. Indexed Jobs are not divided, because their indexes would repeat.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from typing import Any
 
 from gpufleet.model.placement import Assignment, AssignmentState, Placement
 from gpufleet.model.policy import DivisionType
+from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Division, Workload
-from services.scheduler.core.divide import descending, webster
+from services.scheduler.core.divide import Mode, Option, descending, pour, static, webster
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.filter import static_weights
 from services.scheduler.core.state import Entry
 
 Patch = Mapping[str, Any]
@@ -28,11 +32,70 @@ def may_divide(workload: Workload, division: DivisionType, *, is_gang: bool) -> 
 
 
 def settled(draft: Draft) -> dict[str, int]:
-    """Returns the parts of a divided Job that stay, by cluster; its options become the clusters without one."""
+    """Returns the parts of a divided Job that are settled, by cluster; the options become those for the rest of it."""
     if draft.workload.division is not Division.PARALLELISM or not draft.before:
         return {}
-    draft.options = [option for option in draft.options if option.cluster not in draft.before]
-    return {cluster: share.replicas for cluster, share in draft.before.items()}
+    parts = {cluster: share.replicas for cluster, share in draft.before.items()}
+    if draft.mode is Mode.FRESH:
+        _stay(draft, parts)
+    missing = draft.workload.replicas - sum(parts.values())
+    total = _completions(draft.workload)
+    if missing and total is None:
+        return {}
+    if missing < 0:
+        return _fewer(draft, parts)
+    if missing and total is not None and not _spare(draft, total):
+        return _more(draft, parts, missing)
+    draft.options = [option for option in draft.options if option.cluster not in parts]
+    return parts
+
+
+def _stay(draft: Draft, parts: Mapping[str, int]) -> None:
+    """Takes it back that everything may move: a Job that runs stays where it is."""
+    draft.mode = Mode.STEADY
+    for option in draft.options:
+        option.assigned = parts.get(option.cluster, 0)
+        option.running = max(0, option.running - option.assigned)
+
+
+def _fewer(draft: Draft, parts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the parts of a Job that has to shrink: the lowest group first, but every part keeps a pod."""
+    options = [Option(cluster, draft.tier_of(cluster) or 0, count, 0) for cluster, count in sorted(parts.items())]
+    options.sort(key=lambda option: option.tier)
+    counts = pour(options, draft.workload.replicas, Mode.STEADY, last_first=descending(draft.uid))
+    for cluster in [cluster for cluster, count in counts.items() if not count]:
+        counts[cluster] = 1
+        largest = max(counts, key=lambda name: (counts[name], name))
+        counts[largest] = max(1, counts[largest] - 1)
+    return counts
+
+
+def _more(draft: Draft, parts: Mapping[str, int], missing: int) -> dict[str, int]:
+    """Lets the parts of a Job grow where they are, because a further part would have nothing to complete."""
+    for option in draft.options:
+        if option.cluster not in parts:
+            message = "the Job is divided already, and its parts have all of its completions"
+            reason = draft.refused.setdefault(option.cluster, Reason(Code.JOB_DIVIDED, message, option.cluster))
+            draft.reasons.append(reason)
+    draft.options = [option for option in draft.options if option.cluster in parts]
+    if draft.policy.placement.division is DivisionType.STATIC:
+        static_weights(draft.policy, draft.state.fleet, draft.options)
+        added = static(draft.options, missing, last_first=descending(draft.uid))
+        return {cluster: count + added.get(cluster, 0) for cluster, count in parts.items()}
+    draft.mode = Mode.FILL  # nothing is pulled from one part to another
+    return {}
+
+
+def _spare(draft: Draft, total: int) -> bool:
+    """Returns whether some completions are in no part, because the part that had them was lost."""
+    known = [_known(draft.entry.assignments.get(cluster)) for cluster in draft.before]
+    return None not in known and sum(count or 0 for count in known) < total
+
+
+def _completions(workload: Workload) -> int | None:
+    spec = workload.manifest.get("spec")
+    total = spec.get("completions") if isinstance(spec, Mapping) else None
+    return total if isinstance(total, int) else None
 
 
 def goes_on(workload: Workload, known: Assignment | None) -> bool:
@@ -45,11 +108,10 @@ def completions(entry: Entry, placement: Placement, workload: Workload) -> dict[
     """Returns the completions of each part by cluster; nothing for a Job that is whole or sets none."""
     if workload.division is not Division.PARALLELISM:
         return {}
-    spec = workload.manifest.get("spec")
-    total = spec.get("completions") if isinstance(spec, Mapping) else None
-    if not isinstance(total, int):
+    total = _completions(workload)
+    if total is None or (len(placement.shares) == 1 and placement.shares[0].replicas >= workload.replicas):
         return {}
-    if len(placement.shares) == 1 and placement.shares[0].replicas >= workload.replicas:
+    if any(_whole(entry.assignments.get(share.cluster)) for share in placement.shares):
         return {}
     known = {share.cluster: _known(entry.assignments.get(share.cluster)) for share in placement.shares}
     found = {cluster: count for cluster, count in known.items() if count is not None}
@@ -71,6 +133,11 @@ def patched(patches: tuple[Patch, ...], count: int | None, replicas: int) -> tup
         {"op": "add", "path": _PARALLELISM, "value": replicas},
         {"op": "add", "path": _PATH, "value": count},
     )
+
+
+def _whole(assignment: Assignment | None) -> bool:
+    """Returns whether a copy is there that was given all of the completions."""
+    return assignment is not None and assignment.state is not AssignmentState.REMOVING and _known(assignment) is None
 
 
 def _known(assignment: Assignment | None) -> int | None:
