@@ -17,12 +17,12 @@ from typing import Any
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, SnapshotId
 from gpufleet.model.kinds import interpret
 from gpufleet.model.manifest import packed
-from gpufleet.model.placement import Observation, ObservedPhase, WorkloadHealth
+from gpufleet.model.placement import AssignmentColumns, Observation, ObservedPhase, WorkloadHealth
 from gpufleet.model.policy import ClusterAffinity, DivisionType, PropagationPolicy, ResourceSelector
 from gpufleet.model.policy import Placement as PlacementRule
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import Workload
-from gpufleet.wire.records import dump_assignment, dump_placement
+from gpufleet.wire.records import dump_assignment, dump_assignments, dump_placement
 from services.scheduler.core import State, decide
 from services.scheduler.core.events import (
     ClusterRegistered,
@@ -129,8 +129,10 @@ def encoded(out: Outputs) -> int:
     for placed in out.placements:
         if placed.placement is not None:
             total += len(dump_placement(placed.placement))
-    for assigned in out.assignments:
-        if assigned.assignment is not None:
+    for assigned in out.written():
+        if isinstance(assigned, AssignmentColumns):
+            total += sum(map(len, dump_assignments(assigned)))
+        elif assigned.assignment is not None:
             total += len(dump_assignment(assigned.assignment))
     return total
 

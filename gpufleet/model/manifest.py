@@ -34,6 +34,9 @@ class PackedManifest(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(_decoded(self.json))
 
+    def __bool__(self) -> bool:
+        return self.json != b"{}"
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PackedManifest):
             return self.json == other.json

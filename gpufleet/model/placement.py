@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -184,6 +185,36 @@ class Assignment:
     orphan: bool = False
     unit: str = ""
     variants: tuple[Variant, ...] = ()
+
+
+@value(frozen=True, slots=True)
+class AssignmentColumns:
+    """Assignments of one decision that differ in cluster, components and incarnation only: one column for each.
+
+    ``common`` has none of the three. ``clusters`` are in order of name, the other columns in the order of these.
+    """
+
+    common: Assignment
+    clusters: tuple[str, ...]
+    components: tuple[tuple[tuple[str, int], ...], ...]
+    incarnations: tuple[str, ...]
+
+    def place(self, cluster: str) -> int | None:
+        """Returns where a cluster is in the columns, or None."""
+        place = bisect_left(self.clusters, cluster)
+        return place if place < len(self.clusters) and self.clusters[place] == cluster else None
+
+    def at(self, place: int) -> Assignment:
+        """Returns the assignment at a place."""
+        return replace(
+            self.common,
+            cluster=self.clusters[place],
+            components=self.components[place],
+            incarnation=self.incarnations[place],
+        )
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return (self.at(place) for place in range(len(self.clusters)))
 
 
 class ObservedPhase(StrEnum):

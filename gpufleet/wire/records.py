@@ -15,7 +15,7 @@ from typing import Any
 from gpufleet.model import kinds
 from gpufleet.model.log import Claim, ClusterRegistration, HistoryEntry, LogId, Scale
 from gpufleet.model.names import KIND_PREFIX
-from gpufleet.model.placement import Assignment, Eviction, Observation, Placement
+from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Observation, Placement
 from gpufleet.model.workload import Workload
 from gpufleet.wire.documents import Policy
 from gpufleet.wire.errors import RecordError, RecordReason
@@ -61,7 +61,7 @@ from gpufleet.wire.records_keys import (
     split_assignment_key,
     split_inventory_key,
 )
-from gpufleet.wire.records_spliced import assignment_bytes, placement_bytes
+from gpufleet.wire.records_spliced import assignment_bytes, assignments_bytes, placement_bytes
 from gpufleet.wire.records_workloads import (
     ClaimMessage,
     DecisionMessage,
@@ -89,6 +89,7 @@ __all__ = [
     "class_key",
     "codec_of",
     "dump_assignment",
+    "dump_assignments",
     "dump_claim",
     "dump_cluster",
     "dump_eviction",
@@ -258,6 +259,11 @@ def parse_assignment(record: RecordLike) -> Assignment:
 def dump_assignment(assignment: Assignment) -> bytes:
     """Returns the value of an assignment."""
     return assignment_bytes(assignment)
+
+
+def dump_assignments(columns: AssignmentColumns) -> list[bytes]:
+    """Returns the values of assignments of one decision, by cluster in the order of the columns."""
+    return assignments_bytes(columns)
 
 
 def parse_observation(record: RecordLike) -> Observation:

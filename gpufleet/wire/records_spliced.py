@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from gpufleet.model.placement import Assignment, ClusterShare, Placement
+from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement
 from gpufleet.wire.records_base import MAX_DERIVED_BYTES, check_size, encode
 from gpufleet.wire.records_decisions import assignment_object, placement_object, share_object
 
@@ -59,6 +59,20 @@ def _share(share: ClusterShare) -> bytes:
     return _SHARES.get(share) or _SHARES.put(share, encode(share_object(share)))
 
 
+def assignments_bytes(columns: AssignmentColumns) -> list[bytes]:
+    """Returns the values of assignments that are columns, in the order of these."""
+    before, after = _around_incarnation(assignment_object(columns.common))
+    found = []
+    for cluster, components, incarnation in zip(
+        columns.clusters, columns.components, columns.incarnations, strict=True
+    ):
+        counts = _COMPONENTS.get(components) or _put_components(components)
+        within = b',"incarnation":%b' % _text(incarnation) if incarnation else b""
+        found.append(b'{"cluster":%b%b%b%b%b}' % (_text(cluster), counts, before, within, after))
+    check_size(max(map(len, found), default=0), MAX_DERIVED_BYTES)
+    return found
+
+
 class _Siblings:
     """The assignment that was written last, and what the next one of the same decision has in common with it."""
 
@@ -81,11 +95,7 @@ class _Siblings:
             or assignment.patches is not last.patches
             or assignment.overrides is not last.overrides
         ):
-            value = assignment_object(assignment)
-            for name in _OWN:
-                value.pop(name, None)
-            self._before = _members({name: item for name, item in value.items() if name < "incarnation"})
-            self._after = _members({name: item for name, item in value.items() if name > "incarnation"})
+            self._before, self._after = _around_incarnation(assignment_object(assignment))
             self._of, self._last = common, assignment
         return self._before, self._after
 
@@ -96,15 +106,24 @@ _SIBLINGS: Final = _Siblings()
 def assignment_bytes(assignment: Assignment) -> bytes:
     """Returns the value of an assignment."""
     before, after = _SIBLINGS.parts(assignment)
-    components = b""
-    if assignment.components:
-        known = assignment.components
-        text = _COMPONENTS.get(known) or _COMPONENTS.put(known, encode(dict(known)))
-        components = b',"components":%b' % text
+    components = _COMPONENTS.get(assignment.components) or _put_components(assignment.components)
     incarnation = b',"incarnation":%b' % _text(assignment.incarnation) if assignment.incarnation else b""
     data = b'{"cluster":%b%b%b%b%b}' % (_text(assignment.cluster), components, before, incarnation, after)
     check_size(len(data), MAX_DERIVED_BYTES)
     return data
+
+
+def _put_components(components: tuple[tuple[str, int], ...]) -> bytes:
+    return _COMPONENTS.put(components, b',"components":%b' % encode(dict(components)) if components else b"")
+
+
+def _around_incarnation(value: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Returns the members that assignments of a decision have in common: those before the incarnation, and after it."""
+    common = {name: item for name, item in value.items() if name not in _OWN}
+    return (
+        _members({name: item for name, item in common.items() if name < "incarnation"}),
+        _members({name: item for name, item in common.items() if name > "incarnation"}),
+    )
 
 
 def _text(text: str) -> bytes:

@@ -15,10 +15,17 @@ from gpufleet.bus.publisher import Acknowledgement, Failure
 from gpufleet.bus.records import Record, trace_of
 from gpufleet.bus.service import Bus, Service
 from gpufleet.bus.shards import shard_of
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import AssignmentColumns, Placement, Version
 from gpufleet.telemetry.metrics import values
 from gpufleet.wire.errors import RecordError
-from gpufleet.wire.records import assignment_key, dump_assignment, dump_history, dump_placement, split_assignment_key
+from gpufleet.wire.records import (
+    assignment_key,
+    dump_assignment,
+    dump_assignments,
+    dump_history,
+    dump_placement,
+    split_assignment_key,
+)
 from services.scheduler.core import events as ev
 from services.scheduler.core.decide import decide
 from services.scheduler.core.outputs import AssignmentWrite, HistoryEntry, Outputs, PlacementWrite
@@ -173,8 +180,11 @@ class SchedulerService(Service):
             return
         for placement in out.placements:
             self._send_placement(placement)
-        for assignment in out.assignments:
-            self._send_assignment(assignment)
+        for assignment in out.written():
+            if isinstance(assignment, AssignmentColumns):
+                self._send_assignments(assignment)
+            else:
+                self._send_assignment(assignment)
         if out.history:
             self._histories.extend(out.history)
             self._history_due.set()
@@ -227,9 +237,17 @@ class SchedulerService(Service):
 
     def _send_assignment(self, write: AssignmentWrite) -> None:
         value = None if write.assignment is None else dump_assignment(write.assignment)
-        key = assignment_key(write.cluster, write.workload)
-        shard = shard_of(write.cluster, self.bus.registry["assignments"].partitions)
-        self._send("assignments", key, value, *write.version, shard=shard, trace=write.workload)
+        self._send_to(write.cluster, write.workload, value, write.version)
+
+    def _send_assignments(self, columns: AssignmentColumns) -> None:
+        common = columns.common
+        for cluster, value in zip(columns.clusters, dump_assignments(columns), strict=True):
+            self._send_to(cluster, common.workload, value, common.version)
+
+    def _send_to(self, cluster: str, workload: str, value: bytes | None, version: Version) -> None:
+        key = assignment_key(cluster, workload)
+        shard = shard_of(cluster, self.bus.registry["assignments"].partitions)
+        self._send("assignments", key, value, *version, shard=shard, trace=workload)
 
     def _send(
         self,

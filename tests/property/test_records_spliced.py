@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpufleet.model.placement import Assignment, AssignmentState, Placement, Version
-from gpufleet.wire.records import dump_assignment, dump_placement
+from gpufleet.model.placement import Assignment, AssignmentColumns, AssignmentState, Placement, Version
+from gpufleet.wire.records import dump_assignment, dump_assignments, dump_placement
 from gpufleet.wire.records_base import encode
 from gpufleet.wire.records_decisions import assignment_object, placement_object
 from gpufleet.wire.records_keys import ASSIGNMENTS, PLACEMENTS
@@ -38,6 +38,26 @@ def test_assignments_that_differ_in_any_field(
         family.append(changed)
     for assignment in [*family, *family]:
         assert dump_assignment(assignment) == encode(assignment_object(assignment))
+
+
+@given(
+    VALUES[ASSIGNMENTS],
+    st.dictionaries(
+        st.text(min_size=1, max_size=3),
+        st.tuples(st.sampled_from([(), (("main", 1),), (("a", 0), ("b", 2))]), st.sampled_from(["", "uid", '"\\'])),
+        max_size=4,
+    ),
+)
+@relaxed
+def test_assignments_as_columns(one: Assignment, clusters: dict[str, tuple[tuple[tuple[str, int], ...], str]]) -> None:
+    names = tuple(sorted(clusters))
+    common = replace(one, cluster="", components=(), incarnation="")
+    columns = AssignmentColumns(
+        common, names, tuple(clusters[name][0] for name in names), tuple(clusters[name][1] for name in names)
+    )
+    expected = [replace(one, cluster=n, components=clusters[n][0], incarnation=clusters[n][1]) for n in names]
+    assert list(columns) == expected
+    assert dump_assignments(columns) == [encode(assignment_object(assignment)) for assignment in expected]
 
 
 def test_values_that_are_equal_in_python_only() -> None:

@@ -9,12 +9,13 @@ that changed it, so the highest version among a workload's placement and assignm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import (
     Assignment,
+    AssignmentColumns,
     AssignmentState,
     Awaited,
     ClusterShare,
@@ -63,10 +64,9 @@ def derive(state: State, entry: Entry, out: Outputs) -> None:
     placement = entry.placement
     if placement is None:
         return
-    shares = {share.cluster: share for share in placement.shares}
-    for cluster in sorted((entry.assignments.keys() | set(placement.leaving)) - shares.keys()):
+    for cluster in _superfluous(entry, placement):
         _remove(state, entry, placement, cluster, out)
-    if shares and entry.current is not None:
+    if placement.shares and entry.current is not None:
         _activate_all(state, entry, placement, entry.current, out)
     for cluster in sorted(entry.overwritten):
         # Overwritten, and not just written anew.
@@ -78,6 +78,16 @@ def derive(state: State, entry: Entry, out: Outputs) -> None:
             out.assign(AssignmentWrite(entry.key, cluster, placement.version, None))
             out.count("rewritten")
     entry.overwritten.clear()
+
+
+def _superfluous(entry: Entry, placement: Placement) -> list[str]:
+    """Returns the clusters that may have a copy, but no share."""
+    if not entry.assignments and not placement.leaving:
+        return []
+    shares = [share.cluster for share in placement.shares]
+    if not placement.leaving and entry.assignments.common_to(shares) is not None:
+        return []
+    return sorted((entry.assignments.keys() | set(placement.leaving)) - set(shares))
 
 
 def _write(entry: Entry, assignment: Assignment, out: Outputs) -> None:
@@ -162,7 +172,7 @@ def _activate_all(state: State, entry: Entry, placement: Placement, workload: Wo
         tuple(units.values()) if units else (),
         state.fleet.generation,  # incarnations and registrations
     )
-    if entry.derived is not None and entry.derived == (derived_from, list(entry.assignments.values())):
+    if entry.derived is not None and entry.derived == (derived_from, entry.assignments.stamp()):
         return
     order = _Order(
         placement=placement,
@@ -175,9 +185,13 @@ def _activate_all(state: State, entry: Entry, placement: Placement, workload: Wo
         overriding=overriding,
         units=applying(workload, units.values()) if units else None,
     )
-    for share in sorted(placement.shares, key=_cluster):
-        _activate(state, entry, order, share, out)
-    entry.derived = (derived_from, list(entry.assignments.values()))
+    shares = sorted(placement.shares, key=_cluster)
+    if not entry.assignments and _alike(order, shares):
+        _activate_new(state, entry, order, shares, out)
+    else:
+        for share in shares:
+            _activate(state, entry, order, share, out)
+    entry.derived = (derived_from, entry.assignments.stamp())
 
 
 @value(frozen=True, slots=True)
@@ -197,6 +211,46 @@ class _Order:
 
 def _cluster(share: ClusterShare) -> str:
     return share.cluster
+
+
+def _alike(order: _Order, shares: Sequence[ClusterShare]) -> bool:
+    """Returns whether new assignments differ in cluster, components and incarnation only."""
+    if order.overriding or order.completions or order.units is not None or order.policy is None:
+        return False
+    if order.policy.suspend_dispatching_on:
+        return False
+    return not unit_patches.apart(shares)
+
+
+def _activate_new(state: State, entry: Entry, order: _Order, shares: Sequence[ClusterShare], out: Outputs) -> None:
+    """Writes the first assignments of a workload, which are alike."""
+    workload, policy = order.workload, order.policy
+    assert policy is not None
+    clusters = tuple([share.cluster for share in shares])
+    columns = AssignmentColumns(
+        common=Assignment(
+            workload=entry.key,
+            cluster="",
+            version=order.placement.version,
+            state=order.state,
+            manifest=workload.manifest,
+            division=order.division,
+            uid=workload.uid,
+            waits_for=order.awaited,
+            job=workload.job,
+            conflict_overwrite=policy.conflict_overwrite,
+            preserve_on_deletion=policy.preserve_on_deletion,
+            create_namespaces=policy.create_namespaces,
+            suspended=policy.suspend_dispatching,
+        ),
+        clusters=clusters,
+        components=tuple([share.components for share in shares]),
+        incarnations=tuple([_incarnation(state, cluster) for cluster in clusters]),
+    )
+    entry.gone.difference_update(clusters)
+    entry.overwritten.difference_update(clusters)
+    entry.assignments.fill(columns)
+    out.assign_all(columns)
 
 
 def _activate(state: State, entry: Entry, order: _Order, share: ClusterShare, out: Outputs) -> None:

@@ -19,11 +19,13 @@ def ended(
     if dict(placement.inputs).get("workload") != workload_digest(workload):
         return None
     seen = []
+    alike = entry.assignments.common_to([share.cluster for share in placement.shares])
     for share in placement.shares:
-        known, observation = entry.assignments.get(share.cluster), entry.observations.get(share.cluster)
-        if known is None or known.state is not AssignmentState.ACTIVE or observation is None:
+        observation = entry.observations.get(share.cluster)
+        if observation is None or observation.phase is not ObservedPhase.APPLIED:
             return None
-        if observation.version < known.version or observation.phase is not ObservedPhase.APPLIED:
+        known = alike or entry.assignments.get(share.cluster)
+        if known is None or known.state is not AssignmentState.ACTIVE or observation.version < known.version:
             return None
         seen.append(observation)
     if all(o.health is WorkloadHealth.SUCCEEDED for o in seen):

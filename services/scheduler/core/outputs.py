@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gpufleet.model.cluster import ClusterSpec, Inventory
-from gpufleet.model.placement import Assignment, Eviction, Placement, Version
+from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Placement, Version
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
@@ -71,7 +72,8 @@ class Outputs:
     """
 
     _placements: dict[str, PlacementWrite] = field(default_factory=dict)
-    _assignments: dict[tuple[str, str], AssignmentWrite] = field(default_factory=dict)
+    # By workload: one by one, or as columns where all of them are new.
+    _assignments: dict[str, dict[str, AssignmentWrite] | AssignmentColumns] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
     wake_at: float | None = None
     deposed_by: int | None = None
@@ -85,7 +87,21 @@ class Outputs:
     @property
     def assignments(self) -> list[AssignmentWrite]:
         """The assignments to write: one per workload and cluster, the last of the batch."""
-        return list(self._assignments.values())
+        found: list[AssignmentWrite] = []
+        for written in self._assignments.values():
+            if isinstance(written, AssignmentColumns):
+                found += _writes(written)
+            else:
+                found += written.values()
+        return found
+
+    def written(self) -> Iterator[AssignmentWrite | AssignmentColumns]:
+        """Yields the assignments to write as they were decided: what is the same for many is there once."""
+        for written in self._assignments.values():
+            if isinstance(written, AssignmentColumns):
+                yield written
+            else:
+                yield from written.values()
 
     def place(self, write: PlacementWrite) -> None:
         """Adds a placement, in place of an earlier one of the same workload."""
@@ -93,8 +109,27 @@ class Outputs:
 
     def assign(self, write: AssignmentWrite) -> None:
         """Adds an assignment, in place of an earlier one of the same workload and cluster."""
-        self._assignments[write.workload, write.cluster] = write
+        self._one_by_one(write.workload)[write.cluster] = write
+
+    def assign_all(self, columns: AssignmentColumns) -> None:
+        """Adds the assignments of a decision, in place of earlier ones of the same workload and clusters."""
+        workload = columns.common.workload
+        if workload not in self._assignments:
+            self._assignments[workload] = columns
+        else:
+            self._one_by_one(workload).update((write.cluster, write) for write in _writes(columns))
+
+    def _one_by_one(self, workload: str) -> dict[str, AssignmentWrite]:
+        known = self._assignments.get(workload)
+        if not isinstance(known, dict):
+            known = {} if known is None else {write.cluster: write for write in _writes(known)}
+            self._assignments[workload] = known
+        return known
 
     def count(self, name: str, by: int = 1) -> None:
         """Adds to a counter."""
         self.counters[name] = self.counters.get(name, 0) + by
+
+
+def _writes(columns: AssignmentColumns) -> list[AssignmentWrite]:
+    return [AssignmentWrite(a.workload, a.cluster, a.version, a) for a in columns]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gpufleet.model.cluster import WorkloadPods
-from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
+from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Observation, Placement, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division, Workload
+from services.scheduler.core.assigned import Assigned
 from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.credit import Credits
 from services.scheduler.core.divide import Mode
@@ -68,9 +69,9 @@ class Entry:
         self.unreadable = ""
         self.scale: int | None = None
         self.placement: Placement | None = None
-        self.assignments: dict[str, Assignment] = {}
+        self.assignments = Assigned()
         # What the assignments were derived from last, and what they were then.
-        self.derived: tuple[tuple[object, ...], list[Assignment]] | None = None
+        self.derived: tuple[tuple[object, ...], AssignmentColumns | list[Assignment]] | None = None
         self.observations: dict[str, Observation] = {}
         self.pods: dict[str, WorkloadPods] = {}
         self.eviction: Eviction | None = None
@@ -103,7 +104,7 @@ class Entry:
     @property
     def version(self) -> Version:
         """The highest version known among placement and assignments."""
-        versions = [a.version for a in self.assignments.values()]
+        versions = self.assignments.versions()
         if self.placement is not None:
             versions.append(self.placement.version)
         return max(versions, default=Version())

@@ -7,7 +7,7 @@ edited ResourcePolicy nor a change of the division may roll running pods.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def render(
     workload: Workload, share: ClusterShare, policy: ResourcePolicy | None, known: Assignment | None
 ) -> Rendering:
     """Returns the objects of a share. ``known`` is the assignment that is being carried out, if there is one."""
-    if (known is None or not (known.unit or known.variants)) and not _apart_in(share):
+    if (known is None or not (known.unit or known.variants)) and not apart((share,)):
         return Rendering(share.components)
     try:
         templates = kinds.pod_templates(workload.manifest)
@@ -67,11 +67,12 @@ def render(
     return Rendering(components, maker.patches(primary), primary, tuple(variants))
 
 
-def _apart_in(share: ClusterShare) -> bool:
-    """Returns whether some pods of a share are not just as their template says."""
-    for slot in share.slots:  # noqa: SIM110, a loop costs half of a generator here
-        if slot.variant or slot.source is Source.VIRTUAL:
-            return True
+def apart(shares: Iterable[ClusterShare]) -> bool:
+    """Returns whether some pods of some shares are not just as their template says."""
+    for share in shares:
+        for slot in share.slots:  # a loop costs half of a generator here
+            if slot.variant or slot.source is Source.VIRTUAL:
+                return True
     return False
 
 
