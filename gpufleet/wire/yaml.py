@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -112,7 +113,7 @@ class Document:
         if not self.text:
             return self.line
         try:
-            node = _Loader(self.text).get_single_node()
+            node = _node(self.text)
         except yaml.YAMLError:
             return self.line
         here, mark = node, None
@@ -122,6 +123,11 @@ class Document:
                 break
             mark, here = found
         return self.line + (mark.start_mark.line if mark else _first_line(node))
+
+
+@lru_cache(maxsize=1)  # a document with several messages, or the steps of a scenario
+def _node(text: str) -> Node | None:
+    return _Loader(text).get_single_node()
 
 
 def load(text: str | bytes, source: str = "-") -> list[Document]:

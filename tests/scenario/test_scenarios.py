@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ EXAMPLE = FOLDER.parents[1] / "docs" / "examples" / "scenario.yaml"
 SCENARIOS = [*sorted(FOLDER.glob("*.yaml")), EXAMPLE]
 
 
+@cache
+def simulated(path: Path) -> Outcome:
+    """One run for all tests of a scenario."""
+    return simulate(path)
+
+
 def simulate(path: Path) -> Outcome:
     parsed = parse_documents(load_documents(str(path)))
     assert parsed.scenario is not None
@@ -27,7 +34,7 @@ def simulate(path: Path) -> Outcome:
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path) -> None:
-    outcome = simulate(path)
+    outcome = simulated(path)
     assert not outcome.failures, "\n".join(outcome.failures)
     # The first article's policy has replicaScheduling in the wrong place, which is taken with a warning.
     assert not [warning for warning in outcome.warnings if "vllm-deploy-pp.yaml" not in warning]
@@ -36,4 +43,4 @@ def test_scenario(path: Path) -> None:
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_expects_something_and_gives_the_same_twice(path: Path) -> None:
     assert "expect:" in path.read_text()
-    assert simulate(path) == simulate(path)
+    assert simulate(path) == simulated(path)
