@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.inventory.core.cache import ClusterCache
 from services.inventory.core.objects import CLASS_LABEL, Node, Pod
+from tests.support.examples import examples
 
 NODES = st.builds(
     Node,
@@ -50,7 +51,7 @@ def blocks(cache: ClusterCache) -> dict[str, tuple[int, Counter[tuple[tuple[str,
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(CHANGES)
 def test_the_cache_equals_a_count_from_scratch(changes: list[tuple[str, object]]) -> None:
     cache = ClusterCache()

@@ -13,9 +13,10 @@ from gpufleet.wire.records import dump_assignment, dump_assignments, dump_placem
 from gpufleet.wire.records_base import encode
 from gpufleet.wire.records_decisions import assignment_object, placement_object
 from gpufleet.wire.records_keys import ASSIGNMENTS, PLACEMENTS
+from tests.support.examples import examples
 from tests.support.record_values import VALUES
 
-relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BARE = Assignment("test/Deployment/llm", "c1", Version(1, 1), AssignmentState.ACTIVE)
 NAMES = [field.name for field in fields(Assignment)]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 from aiohttp import web
 
@@ -158,5 +160,8 @@ async def scripted_api() -> AsyncIterator[ScriptedApi]:
 @asynccontextmanager
 async def scripted_client(api: ScriptedApi, **options: Any) -> AsyncIterator[KubeClient]:
     """A client for it."""
-    async with await connect("c-test", {"inline": api.kubeconfig}, **options) as client:
+    # Reading the system's certificates, which plain HTTP does not need, takes longer than most tests.
+    with mock.patch.dict(os.environ, SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull):
+        opened = await connect("c-test", {"inline": api.kubeconfig}, **options)
+    async with opened as client:
         yield client
