@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from benchmarks import steady
+from benchmarks import preemption, queueing, steady
 from benchmarks.machine import memory
 from benchmarks.report import Report
 from benchmarks.steady import Steady, half_full
@@ -39,6 +39,8 @@ def measure(report: Report) -> None:
             _steady(report, clusters, groups, steps, goal)
     _growth(report)
     _pending(report)
+    queueing.measure(report)
+    preemption.measure(report)
     # In a process of its own, so that nothing else is counted.
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.scheduler", "memory"], check=True, capture_output=True, text=True

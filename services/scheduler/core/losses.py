@@ -6,14 +6,14 @@ not go after all is spared, the most important first. Gangs go whole, Deployment
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpufleet.model.placement import Slot
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim, Taken
 from services.scheduler.core.shapes import Shape
-from services.scheduler.core.trial import Trial, free_of, scarce
+from services.scheduler.core.trial import Kind, Trial, free_of
 from services.scheduler.core.units import Part, Way
 from services.scheduler.core.victims import Victim
 
@@ -53,12 +53,13 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Room in one cluster that others have to make."""
+    """Room in one cluster that others have to make. ``short`` is what is lacking, going by sums (`lacking`)."""
 
     claim: Claim
     member: Member
     way: Way
     wanted: Wanted
+    short: Mapping[str, int]
     units: int
 
     def choose(self, lines: Lines) -> Preemption | None:
@@ -68,8 +69,11 @@ class Room:
 
     def settle(self, losses: list[Loss]) -> Preemption | None:
         """Returns the preemption with as few of some losses as it takes, or None if they do not suffice."""
-        spared = self._spare(losses)
-        slots = self._without(spared)[0].pack(self.wanted, self.way.unit)
+        trial, taken = Trial(self.member), Taken()
+        for loss in losses:
+            self._change(trial, taken, loss, 0, loss.pods)
+        spared = self._spare(losses, trial, taken)
+        slots = trial.pack(self.wanted, self.way.unit)
         if slots is None:
             return None
         return Preemption(self.member.name, self.units, self.way, slots, tuple(spared))
@@ -78,9 +82,8 @@ class Room:
         """Returns whom to take, in order, until it is enough; None if it never is."""
         claim = self.claim
         losses: dict[tuple[str, str], Loss] = {}
-        taken: Taken = {}
-        trial = Trial(self.member)
-        left = lacking(self.member, self.wanted)
+        trial, taken = Trial(self.member), Taken()
+        left = dict(self.short)
         pause = 0
         while True:
             if pause:
@@ -99,15 +102,60 @@ class Room:
             have = known.pods if known is not None else 0
             if have + pods >= victim.pods:
                 line.pop()
-            losses[victim.key, cluster] = Loss(victim, cluster, have + pods)
+            loss = losses[victim.key, cluster] = Loss(victim, cluster, have + pods)
+            self._change(trial, taken, loss, have, have + pods)
             if cluster == self.member.name:
-                _give(trial, victim, have, pods)
                 for name in left:
                     left[name] -= _amount(victim, pods, name)
-            claim.give_back(victim, pods if victim.divisible else 1, taken)
+
+    def fewest(self, victims: Iterable[Victim]) -> list[Loss] | None:
+        """Returns the first of some victims of this cluster that make room, where nobody's quota has a say."""
+        if not self.claim.fits(self.units, {}):
+            return None
+        left, trial, rest = dict(self.short), Trial(self.member), iter(victims)
+        losses: list[Loss] = []
+        count = 0
+
+        def go(to: int) -> bool:
+            nonlocal count
+            while len(losses) < to and (victim := next(rest, None)) is not None:
+                losses.append(Loss(victim, self.member.name, victim.pods))
+            for loss in losses[count:to]:
+                _without(trial, loss.victim, 0, loss.pods)
+            for loss in losses[to:count]:
+                _without(trial, loss.victim, loss.pods, 0)
+            count = min(to, len(losses))
+            return trial.fits(self.wanted)
+
+        while any(amount > 0 for amount in left.values()):
+            victim = next(rest, None)
+            if victim is None:
+                return None
+            losses.append(Loss(victim, self.member.name, victim.pods))
+            for name in left:
+                left[name] -= _amount(victim, victim.pods, name)
+        low, high = len(losses), len(losses)
+        while not go(high):
+            if count < high:
+                return None
+            low, high = high, 2 * high + 1
+        high = count
+        while low + 1 < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if go(middle) else (middle, high)
+        return losses[:high]
 
     def _enough(self, trial: Trial, taken: Taken) -> bool:
         return self.claim.fits(self.units, taken) and trial.fits(self.wanted)
+
+    def _change(self, trial: Trial, taken: Taken, loss: Loss, before: int, after: int) -> None:
+        """Has a victim lose so many pods where it lost so many before."""
+        victim = loss.victim
+        if loss.cluster == self.member.name:
+            _without(trial, victim, before, after)
+        if victim.rank.leaf:
+            units = after - before if victim.divisible else (after > before) - (after < before)
+            self.claim.give_back(victim, units, taken)
 
     def _next(self, lines: Lines, taken: Taken) -> list[tuple[Victim, str]] | None:
         """Returns the line whose last goes next."""
@@ -124,49 +172,51 @@ class Room:
                     best, first = line, order
         return best
 
-    def _spare(self, losses: list[Loss]) -> list[Loss]:
-        """Returns the losses without those that are not needed after all, the most important spared first."""
-        kept = sorted(losses, key=lambda loss: (-loss.victim.rank.priority, loss.victim.arrival, loss.victim.key))
-        surplus = {name: -amount for name, amount in lacking(self.member, self.wanted).items()}
-        for loss in kept:
+    def _spare(self, losses: list[Loss], trial: Trial, taken: Taken) -> list[Loss]:
+        """Returns the losses without those that are not needed after all, the most important spared first.
+
+        ``trial`` and ``taken`` are with all of them, and afterwards with those that are left.
+        """
+        surplus = {name: -amount for name, amount in self.short.items()}
+        for loss in losses:
             if loss.cluster == self.member.name:
                 for name in surplus:
                     surplus[name] += _amount(loss.victim, loss.pods, name)
-        for loss in list(kept):
-            here = loss.cluster == self.member.name
-            least = 1 if loss.victim.divisible else loss.pods
-            if here and any(_amount(loss.victim, least, name) > more for name, more in surplus.items()):
+        kept: list[Loss] = []
+        # Who is needed: nobody alike can be spared later, when less is given back.
+        needed: set[tuple[object, ...]] = set()
+        for loss in sorted(losses, key=_most_important):
+            victim, here = loss.victim, loss.cluster == self.member.name
+            least = 1 if victim.divisible else loss.pods
+            alike = (here, victim.pieces, victim.divisible, loss.pods, victim.rank.leaf, victim.unit)
+            if alike in needed or (here and any(_amount(victim, least, name) > more for name, more in surplus.items())):
+                kept.append(loss)
                 continue
-            others = [other for other in kept if other is not loss]
-            low, high = (0, loss.pods) if loss.victim.divisible else (loss.pods - 1, loss.pods)
-            while low < high:
-                middle = (low + high) // 2
-                less = (
-                    [*others, Loss(loss.victim, loss.cluster, middle)] if loss.victim.divisible and middle else others
-                )
-                low, high = (low, middle) if self._enough(*self._without(less)) else (middle + 1, high)
-            if high == loss.pods:
-                continue
-            left = high if loss.victim.divisible else 0
-            kept = [*others, Loss(loss.victim, loss.cluster, left)] if left else others
+            tried, low, left = 0, 1 if victim.divisible else loss.pods, loss.pods
+            self._change(trial, taken, loss, loss.pods, tried)
+            if self._enough(trial, taken):
+                left = low = tried
+            while low < left:
+                before, tried = tried, (low + left) // 2
+                self._change(trial, taken, loss, before, tried)
+                low, left = (low, tried) if self._enough(trial, taken) else (tried + 1, left)
+            self._change(trial, taken, loss, tried, left)
+            if left == loss.pods:
+                needed.add(alike)
+            if left:
+                kept.append(Loss(victim, loss.cluster, left))
             if here:
                 for name in surplus:
-                    surplus[name] -= _amount(loss.victim, loss.pods - left, name)
+                    surplus[name] -= _amount(victim, loss.pods - left, name)
         return kept
 
-    def _without(self, losses: Iterable[Loss]) -> tuple[Trial, Taken]:
-        trial = Trial(self.member)
-        taken: Taken = {}
-        for loss in losses:
-            if loss.cluster == self.member.name:
-                _give(trial, loss.victim, 0, loss.pods)
-            self.claim.give_back(loss.victim, loss.pods if loss.victim.divisible else 1, taken)
-        return trial, taken
+
+def _most_important(loss: Loss) -> tuple[int, int, str]:
+    return (-loss.victim.rank.priority, loss.victim.arrival, loss.victim.key)
 
 
-def lacking(member: Member, wanted: Wanted) -> dict[str, int]:
-    """Returns how much more than is free some pods need of what decides, going by sums."""
-    needed = scarce(wanted)
+def lacking(member: Member, wanted: Wanted, needed: Mapping[str, int]) -> dict[str, int]:
+    """Returns how much more than is free some pods need of what decides (``needed``: `scarce`), going by sums."""
     free = free_of(member, wanted, needed)
     return {name: amount - free[name] for name, amount in needed.items()}
 
@@ -193,13 +243,22 @@ def cost(losses: Iterable[Loss], cluster: str) -> Cost:
     return (highest, total, count, cluster)
 
 
-def _give(trial: Trial, victim: Victim, before: int, pods: int) -> None:
-    """Takes away some pods of a victim, after so many others of it: from its last node class on."""
-    skip, left = before, pods
+def _without(trial: Trial, victim: Victim, before: int, after: int) -> None:
+    """Takes away so many pods of a victim in place of so many."""
+    for pods, times in ((before, -1), (after, 1)):
+        if pods:
+            for kind in _kinds(victim, pods):
+                trial.change(kind, times)
+
+
+def _kinds(victim: Victim, pods: int) -> Iterable[Kind]:
+    """Returns what some pods of a victim are, taken from its last node class on."""
+    if pods >= victim.pods:
+        return [piece.kind for piece in victim.pieces]
+    found, left = [], pods
     for piece in reversed(victim.pieces):
-        here = max(0, piece.pods - skip)
-        skip = max(0, skip - piece.pods)
-        count = min(here, left)
+        count = min(piece.pods, left)
         if count:
-            trial.give(piece.pool, piece.shape, count)
+            found.append((piece.pool, piece.shape, count))
             left -= count
+    return found

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.gang import wanted_by_size
 from services.scheduler.core.losses import Cost, Lines, Loss, Preemption, Room, Wanted, cost, lacking
 from services.scheduler.core.trial import Trial, free_of, real, scarce
-from services.scheduler.core.units import Way
-from services.scheduler.core.victims import Rank, Victims
+from services.scheduler.core.units import Part, Way
+from services.scheduler.core.victims import Rank, Victim, Victims
 
 # How many clusters of a tier, the most promising first, are looked at until the best of them is taken.
 _COMPARED = 8
 _REFINED = 2
+# From so many victims on, the first order that makes room is taken: another one differs little.
+_MANY = 32
+
+
+class Candidate(NamedTuple):
+    """A cluster where room may be made: in which way pods land there, and for how many more."""
+
+    member: Member
+    way: Way
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +42,22 @@ class Search:
     key: str
     counts: dict[str, int]
     _empty: dict[tuple[str, frozenset[Rank]], Trial] = field(default_factory=dict)
+    _wanted: dict[tuple[int, int], tuple[tuple[Part, ...], Wanted, dict[str, int]]] = field(default_factory=dict)
 
-    def wanted(self, way: Way, units: int) -> Wanted:
-        """Returns the parts of so many units, largest pods first."""
-        return wanted_by_size(way, {name: count * units for name, count in self.counts.items()})
+    def wanted(self, way: Way, units: int) -> tuple[Wanted, dict[str, int]]:
+        """Returns the parts of so many units, largest pods first, and what decides of what they need."""
+        key = (id(way.parts), units)
+        known = self._wanted.get(key)
+        if known is None:
+            wanted = wanted_by_size(way, {name: count * units for name, count in self.counts.items()})
+            known = self._wanted[key] = (way.parts, wanted, scarce(wanted))  # the parts stay, so that the id does
+        return known[1], known[2]
 
-    def best(self, tiers: Iterable[Sequence[tuple[Member, Way]]], units: int) -> Preemption | None:
+    def may_take(self, units: int) -> bool:
+        """Returns whether there is anybody from whom may be taken for so many units."""
+        return bool(self._allowed(units))
+
+    def best(self, tiers: Iterable[Sequence[Candidate]], units: int) -> Preemption | None:
         """Returns how room for so many units is made, or None."""
         allowed = self._allowed(units)
         if not allowed:
@@ -47,90 +68,112 @@ class Search:
                 return found
         return None
 
-    def most(self, tiers: Iterable[Sequence[tuple[Member, Way]]], units: int) -> Preemption | None:
+    def most(self, tiers: Iterable[Sequence[Candidate]], units: int) -> Preemption | None:
         """Returns how room for as many units as possible, but fewer than asked for, is made in one cluster."""
         allowed = self._allowed(1)
         if not allowed:
             return None
         for tier in tiers:
             rooms = []
-            for member, way in tier:
-                wanted = self.wanted(way, 1)
-                if self._threshold(member, wanted, allowed) is not None:
-                    rooms.append((-self._at_most(member, wanted, allowed), member.name, member, way, wanted))
-            for _, _, member, way, wanted in sorted(rooms, key=lambda item: item[:2])[:_COMPARED]:
-                count = min(units - 1, way.limit, self._without_all(member, allowed).room(wanted[0][0]))
+            for at in tier:
+                wanted, needed = self.wanted(at.way, 1)
+                if self._threshold(at.member, wanted, needed, allowed) is not None:
+                    rooms.append((-self._at_most(at.member, wanted, needed, allowed), at.member.name, at, wanted))
+            rooms.sort(key=lambda item: item[:2])
+            for _, _, at, wanted in rooms[:_COMPARED]:
+                count = min(units - 1, at.limit, self._without_all(at.member, allowed).room(wanted[0][0]))
                 while count > 0:
-                    found = self._in_tier([(member, way)], count, allowed)
+                    found = self._in_tier([at], count, allowed)
                     if found is not None:
                         return found
                     count //= 2
         return None
 
-    def elsewhere(
-        self, tiers: Iterable[Sequence[tuple[Member, Way]]], units: int, clusters: Iterable[str]
-    ) -> Preemption | None:
+    def elsewhere(self, tiers: Iterable[Sequence[Candidate]], units: int, clusters: Iterable[str]) -> Preemption | None:
         """Returns how quota alone is made free: a cluster has room, and somebody anywhere gives its share back."""
         allowed = self._allowed(units)
         if not allowed:
             return None
         sources = list(clusters)
         for tier in tiers:
-            for member, way in tier:
-                room = Room(self.claim, member, way, self.wanted(way, units), units)
-                if room.wanted and Trial(member).fits(room.wanted):
+            for member, way, _ in tier:
+                wanted, needed = self.wanted(way, units)
+                if wanted and Trial(member).fits(wanted):
+                    room = Room(self.claim, member, way, wanted, lacking(member, wanted, needed), units)
                     return room.choose(self._lines(sources, allowed, by_size=False))
         return None
 
     def _allowed(self, units: int) -> frozenset[Rank]:
         return frozenset(rank for rank in self.victims.ranks() if self.claim.may_take(rank, units, {}))
 
-    def _in_tier(self, tier: Sequence[tuple[Member, Way]], units: int, allowed: frozenset[Rank]) -> Preemption | None:
+    def _in_tier(self, tier: Sequence[Candidate], units: int, allowed: frozenset[Rank]) -> Preemption | None:
         promising = []
-        for member, way in tier:
-            wanted = self.wanted(way, units)
-            threshold = self._threshold(member, wanted, allowed)
-            if threshold is not None and sum(count for _, count in wanted) <= way.limit:
-                promising.append((threshold, member.name, Room(self.claim, member, way, wanted, units)))
+        for member, way, limit in tier:
+            wanted, needed = self.wanted(way, units)
+            found = self._threshold(member, wanted, needed, allowed)
+            if found is not None and sum([count for _, count in wanted]) <= limit:
+                threshold, short = found
+                promising.append((threshold, member.name, Room(self.claim, member, way, wanted, short, units)))
         promising.sort(key=lambda item: item[:2])
         rough: list[tuple[Cost, list[Loss], Room]] = []
         for threshold, name, room in promising:
             if rough and (threshold > min(rough, key=_cost_of)[0][0] or len(rough) >= _COMPARED):
                 break
             if self._without_all(room.member, allowed).fits(room.wanted):
-                losses = room.greedy(self._lines([name], allowed, by_size=False))
+                losses = self._rough(room, allowed, by_size=False)
                 if losses is not None:
                     rough.append((cost(losses, name), losses, room))
         best: Preemption | None = None
         for _, losses, room in sorted(rough, key=_cost_of)[:_REFINED]:
-            variants = [losses, room.greedy(self._lines([room.member.name], allowed, by_size=True))]
-            for variant in variants:
-                found = room.settle(variant) if variant is not None else None
-                if found is not None and (best is None or found.cost < best.cost):
-                    best = found
+            few = len(losses) <= _MANY
+            for variant in (losses, self._rough(room, allowed, by_size=True) if few else None):
+                made = room.settle(variant) if variant is not None else None
+                if made is not None and (best is None or made.cost < best.cost):
+                    best = made
+            if best is not None and not few:
+                break
         return best
 
-    def _threshold(self, member: Member, wanted: Wanted, allowed: frozenset[Rank]) -> int | None:
-        """Returns the lowest priority up to which everybody may have to go, going by sums; None: it never suffices."""
+    def _rough(self, room: Room, allowed: frozenset[Rank], *, by_size: bool) -> list[Loss] | None:
+        """Returns whom to take in a cluster, some perhaps in vain: lowest priority first, of equals the last to come.
+
+        ``by_size``: of equals the largest.
+        """
+        groups = self.victims.groups(room.member.name)
+        ranks = [rank for rank in groups if rank in allowed]
+        if any(rank.leaf for rank in ranks):
+            return room.greedy(self._lines([room.member.name], allowed, by_size=by_size))
+        return room.fewest(
+            victim
+            for rank in sorted(ranks)
+            for victim in (sorted(groups[rank].ordered(), key=_largest) if by_size else groups[rank].ordered())
+            if victim.key != self.key
+        )
+
+    def _threshold(
+        self, member: Member, wanted: Wanted, needed: dict[str, int], allowed: frozenset[Rank]
+    ) -> tuple[int, dict[str, int]] | None:
+        """Returns the lowest priority up to which everybody may have to go, and what is lacking, both going by sums;
+        None: it never suffices."""
         groups = self.victims.groups(member.name)
-        ranks = sorted(rank for rank in groups if rank in allowed)
+        ranks = [rank for rank in groups if rank in allowed]
         if not ranks or not wanted:
             return None
         member.settle()
         if member.debt:
             return None  # room is owed there already
-        left = lacking(member, wanted)
-        for rank in ranks:
+        short = lacking(member, wanted, needed)
+        left = dict(short)
+        for rank in sorted(ranks):
             totals = groups[rank].totals
             for name in left:
                 left[name] -= totals.get(name, 0)
-            if all(amount <= 0 for amount in left.values()):
-                return rank.priority
+            if max(left.values(), default=0) <= 0:
+                return rank.priority, short
         return None
 
-    def _at_most(self, member: Member, wanted: Wanted, allowed: frozenset[Rank]) -> int:
+    def _at_most(self, member: Member, wanted: Wanted, each: dict[str, int], allowed: frozenset[Rank]) -> int:
         """Returns how many units there would be room for without anybody who may be taken, going by sums."""
-        each = scarce(wanted)
         there = free_of(member, wanted, each)
         for rank, group in self.victims.groups(member.name).items():
             if rank in allowed:
@@ -140,13 +183,12 @@ class Search:
 
     def _without_all(self, member: Member, allowed: frozenset[Rank]) -> Trial:
         trial = self._empty.get((member.name, allowed))
-        if trial is not None:
-            return trial
-        trial = self._empty[member.name, allowed] = Trial(member)
-        for rank, group in sorted(self.victims.groups(member.name).items(), key=lambda item: item[0]):
-            if rank in allowed:
-                for (pool, shape), count in group.held.items():
-                    trial.give(pool, shape, count)
+        if trial is None:
+            trial = self._empty[member.name, allowed] = Trial(member)
+            for rank, group in self.victims.groups(member.name).items():
+                if rank in allowed:
+                    for kind, times in group.kinds.items():
+                        trial.change(kind, times)
         return trial
 
     def _lines(self, sources: Sequence[str], allowed: frozenset[Rank], *, by_size: bool) -> Lines:
@@ -173,6 +215,10 @@ class Search:
 def usable(ways: Iterable[Way]) -> Way | None:
     """Returns the first way that lands on nodes."""
     return next((way for way in ways if real(way)), None)
+
+
+def _largest(victim: Victim) -> int:
+    return -victim.pods
 
 
 def _cost_of(item: tuple[Cost, list[Loss], Room]) -> Cost:

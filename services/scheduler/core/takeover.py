@@ -6,26 +6,22 @@ reservation holds the room from then on. If it could not run after all, nobody i
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gpufleet.model.placement import ClusterShare, Placement
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
 from services.scheduler.core import commit
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.preempt import Search, usable
+from services.scheduler.core.preempt import Candidate, Search, usable
 from services.scheduler.core.prepare import bounded
 from services.scheduler.core.queue import preempts
 from services.scheduler.core.quota import preemptible
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
-from services.scheduler.core.units import Way
 from services.scheduler.core.victims import Piece
 
 _SHORTAGES = frozenset(
@@ -64,7 +60,7 @@ def attempt(draft: Draft, out: Outputs) -> bool:
     if asked and rank <= state.futile.get(asked, rank - 1):
         return False  # whoever ranks no lower and asks for the same has found nobody
     state.victims.catch_up(state)
-    found = _search(draft, placed, missing, at_once=at_once)
+    found = search(draft, placed, missing, at_once=at_once)
     if found is None:
         if asked:
             state.futile[asked] = rank
@@ -93,7 +89,8 @@ def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
     )
 
 
-def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemption | None:
+def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemption | None:
+    """Returns who yields where for what is missing, or for some of it where replicas may come one by one, or None."""
     state, workload = draft.state, draft.workload
     counts = {c.name: c.replicas if at_once else 1 for c in workload.components if c.replicas}
     claim = Claim(
@@ -106,6 +103,8 @@ def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemp
         state.quotas.charge_of(draft.entry.key),
     )
     search = Search(state.victims, claim, draft.entry.key, counts)
+    if not search.may_take(1):
+        return None  # what more may take, less may
     tiers = _tiers(draft)
     some = partial(draft) and not at_once
     wanted = [1 if at_once else missing]
@@ -120,25 +119,29 @@ def _search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preemp
     return search.most(tiers, missing) if some and missing > 1 else None
 
 
-def _tiers(draft: Draft) -> list[list[tuple[Member, Way]]]:
+def _tiers(draft: Draft) -> list[list[Candidate]]:
     spoken = len(draft.reasons)
     tiers = []
     shares = {share.cluster: share for share in draft.shares}
     left_out = {reason.cluster for reason in draft.reasons if reason.code is Code.SPREAD_CHOSE_OTHERS}
+    first = usable(draft.ways)
     for tier in draft.candidates.tiers:
-        members = []
+        found = []
         for member in tier.members:
             if member.name in left_out or not eligible(draft, member):
                 continue
             share = shares.get(member.name)
-            way = way_of_share(draft, share) if share is not None and share.slots else usable(draft.ways)
-            if way is None or usable([way]) is None:
+            way = first
+            if share is not None and share.slots:
+                bound = way_of_share(draft, share)
+                way = usable([bound]) if bound is not None else None
+            if way is None:
                 continue
             have = share.replicas if share is not None else 0
             limit = min(way.limit, draft.caps.get(member.name, way.limit)) - have
             if limit > 0:
-                members.append((member, replace(way, limit=limit)))
-        tiers.append(members)
+                found.append(Candidate(member, way, limit))
+        tiers.append(found)
     del draft.reasons[spoken:]
     return tiers
 

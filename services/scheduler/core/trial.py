@@ -1,8 +1,9 @@
 """One cluster as it would be without some of its pods: what would fit then, and on which nodes.
 
 On which node a pod runs is not known, only how many nodes have which free amounts. Pods that are taken away are put
-back where they could have been: pods of one workload together, on the fullest nodes first. Where a pod that comes is
-no larger than one that goes, this is exact; else it is an estimate, and the inventory shows the truth afterwards.
+back where they could have been: pods of one workload together, on the fullest nodes first, the largest first. Where a
+pod that comes is no larger than one that goes, this is exact; else it is an estimate, and the inventory shows the truth
+afterwards. What is put back counts by kind, so that the order in which victims are looked at does not matter.
 """
 
 from __future__ import annotations
@@ -15,22 +16,34 @@ from services.scheduler.core.pool import Blocks, Pool, room, take
 from services.scheduler.core.shapes import Fitter, Free, Shape, is_gpu
 from services.scheduler.core.units import Part, Way
 
+# Pods that run together: their node class, their shape, and how many they are.
+Kind = tuple[str, Shape, int]
 
-def give(blocks: Blocks, pool: Pool, fitter: Fitter, count: int) -> None:
-    """Puts back what so many pods use, as far as it can have been used: a node's GPUs, if they have some, decide.
+
+def give(blocks: Blocks, pool: Pool, fitter: Fitter, count: int, times: int = 1) -> None:
+    """Puts back what so many pods use, ``times`` over, as far as it can have been used: a node's GPUs decide.
 
     Documents may leave out of `free` what they do not care for.
     """
-    left, whole, layout = count, pool.allocatable, pool.layout
+    whole, layout = pool.allocatable, pool.layout
     gpus = [(i, a) for i, a in fitter.columns if i in layout.gpu_columns and a]
-    while left > 0:
+    left = count
+    while times > 0:
         best = _fullest(blocks, *gpus[0], whole) if len(gpus) == 1 else _fullest_of(blocks, gpus, fitter, pool)
         if best is None:
             return
-        free, pods = best
-        pods = min(pods, left)
-        nodes = min(blocks[free], left // pods)
-        left -= nodes * pods
+        free, most = best
+        if left == count <= most:  # all of them on one node, and the next ones on another that is as full
+            pods = count
+            nodes = min(blocks[free], times)
+            times -= nodes
+        else:
+            pods = min(most, left)
+            nodes = min(blocks[free], left // pods)
+            left -= nodes * pods
+            if not left:
+                left = count
+                times -= 1
         if blocks[free] == nodes:
             del blocks[free]
         else:
@@ -65,52 +78,64 @@ def _fullest_of(blocks: Blocks, gpus: Sequence[tuple[int, int]], fitter: Fitter,
 
 
 class Trial:
-    """A cluster's free blocks, to take pods from and give pods back to. The cluster itself is not touched."""
+    """A cluster without some of its pods. The cluster itself is not touched."""
 
-    __slots__ = ("_blocks", "_pools")
+    __slots__ = ("_blocks", "_gone", "_member", "_rooms")
 
     def __init__(self, member: Member) -> None:
         member.settle()
-        self._pools = {pool.name: pool for pool in member.pools}
+        self._member = member
+        self._gone: dict[str, dict[tuple[Shape, int], int]] = {}
         self._blocks: dict[str, Blocks] = {}
+        self._rooms: dict[tuple[str, int], int] = {}
 
-    def copy(self) -> Trial:
-        """Returns another one in the same state."""
-        other = object.__new__(Trial)
-        other._pools = self._pools
-        other._blocks = {name: dict(blocks) for name, blocks in self._blocks.items()}
-        return other
+    def change(self, kind: Kind, times: int) -> None:
+        """Takes away so many more of a kind; a negative number puts them where they were."""
+        name, shape, pods = kind
+        gone = self._gone.setdefault(name, {})
+        total = gone.get((shape, pods), 0) + times
+        if total:
+            gone[shape, pods] = total
+        else:
+            del gone[shape, pods]
+        if self._blocks.pop(name, None) is not None or self._rooms:
+            self._rooms = {known: here for known, here in self._rooms.items() if known[0] != name}
 
     def _of(self, pool: Pool) -> Blocks:
+        """Returns a pool's blocks without the pods; not to be changed."""
         blocks = self._blocks.get(pool.name)
         if blocks is None:
+            gone = self._gone.get(pool.name)
+            if not gone:
+                return pool.running
             blocks = self._blocks[pool.name] = dict(pool.running)
             # Nodes that the inventory does not list are full.
-            full = pool.node_class.nodes - sum(block.nodes for block in pool.node_class.free)
+            full = pool.node_class.nodes - sum([block.nodes for block in pool.node_class.free])
             if full > 0:
                 nothing = (0,) * len(pool.layout.names)
                 blocks[nothing] = blocks.get(nothing, 0) + full
+            for shape, pods in sorted(gone, key=_largest_first) if len(gone) > 1 else gone:
+                give(blocks, pool, shape.fitter(pool.layout), pods, gone[shape, pods])
         return blocks
-
-    def give(self, name: str, shape: Shape, count: int) -> None:
-        """Takes away so many pods of a node class."""
-        pool = self._pools.get(name)
-        if pool is not None:
-            give(self._of(pool), pool, shape.fitter(pool.layout), count)
 
     def room(self, part: Part) -> int:
         """Returns for how many pods of a part there is room."""
-        return sum(
-            room(self._of(pool), part.shape.fitter(pool.layout))
-            for pool in self._pools.values()
-            if part.shape.admitted(pool.identity)
-        )
+        total, shape = 0, part.shape
+        for pool in self._member.pools:
+            if shape.admitted(pool.identity):
+                known = self._rooms.get((pool.name, shape.id))
+                if known is None:
+                    known = room(self._of(pool), shape.fitter(pool.layout))
+                    self._rooms[pool.name, shape.id] = known
+                total += known
+        return total
 
     def fits(self, wanted: Sequence[tuple[Part, int]]) -> bool:
         """Returns whether some pods fit together."""
-        if len(wanted) == 1:
-            return self.room(wanted[0][0]) >= wanted[0][1]
-        return self.pack(wanted, None) is not None
+        for part, count in wanted:
+            if self.room(part) < count:
+                return False
+        return len(wanted) == 1 or self.pack(wanted, None) is not None
 
     def pack(self, wanted: Sequence[tuple[Part, int]], unit: int | None) -> tuple[Slot, ...] | None:
         """Returns where some pods would go, largest first, or None if they do not fit. Nothing is taken."""
@@ -118,7 +143,7 @@ class Trial:
         slots: list[Slot] = []
         for part, count in wanted:
             left = count
-            for pool in self._pools.values():
+            for pool in self._member.pools:
                 if left and part.shape.admitted(pool.identity):
                     blocks = copies.get(pool.name)
                     if blocks is None:
@@ -130,6 +155,11 @@ class Trial:
             if left:
                 return None
         return tuple(slots)
+
+
+def _largest_first(kind: tuple[Shape, int]) -> tuple[int, int, int]:
+    shape, pods = kind
+    return (-shape.gpus, -pods, shape.id)
 
 
 def scarce(wanted: Sequence[tuple[Part, int]]) -> dict[str, int]:
@@ -145,12 +175,20 @@ def scarce(wanted: Sequence[tuple[Part, int]]) -> dict[str, int]:
 def free_of(member: Member, wanted: Sequence[tuple[Part, int]], names: Iterable[str]) -> dict[str, int]:
     """Returns what is free of some resources, over all nodes that may run one of some pods."""
     totals = dict.fromkeys(names, 0)
+    shapes = [part.shape for part, _ in wanted]
     for pool in member.pools:
-        if any(part.shape.admitted(pool.identity) for part, _ in wanted):
-            for name in totals:
-                if name in pool.layout.names:
-                    i = pool.layout.names.index(name)
-                    totals[name] += sum([free[i] * nodes for free, nodes in pool.running.items()])
+        for shape in shapes:
+            if shape.admitted(pool.identity):
+                break
+        else:
+            continue
+        columns, running = pool.layout.names, pool.running
+        for name in totals:
+            if name in columns:
+                i, total = columns.index(name), 0
+                for free, nodes in running.items():
+                    total += free[i] * nodes
+                totals[name] += total
     return totals
 
 

@@ -16,6 +16,7 @@ from services.scheduler.core.losses import lacking
 from services.scheduler.core.preempt import usable
 from services.scheduler.core.queue import Line, Order
 from services.scheduler.core.state import Entry, State
+from services.scheduler.core.trial import scarce
 
 # Borrows, -priority, dominant share, arrival, key: smaller goes first.
 Turn = tuple[bool, int, float, int, str]
@@ -103,9 +104,10 @@ def _nearest(draft: Draft, *, at_once: bool) -> str:
         ]
         if found and way is not None:
             wanted = wanted_by_size(way, counts)
+            needed = scarce(wanted)
             for member in found:
                 member.settle()
-            return min(found, key=lambda m: (max(lacking(m, wanted).values(), default=0), m.name)).name
+            return min(found, key=lambda m: (max(lacking(m, wanted, needed).values(), default=0), m.name)).name
         if found:
             return found[0].name
     return ""

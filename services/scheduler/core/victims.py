@@ -19,6 +19,7 @@ from services.scheduler.core.capacity import Member
 from services.scheduler.core.quota import preemptible
 from services.scheduler.core.reserve import part_of
 from services.scheduler.core.shapes import Shape
+from services.scheduler.core.trial import Kind
 
 if TYPE_CHECKING:
     from services.scheduler.core.state import Entry, State
@@ -41,6 +42,11 @@ class Piece(NamedTuple):
     pool: str
     shape: Shape
     pods: int
+
+    @property
+    def kind(self) -> Kind:
+        """What takes equally much room, however it is called."""
+        return (self.pool, self.shape, self.pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,18 @@ class Victim:
 
 @dataclass(slots=True)
 class Group:
-    """The victims of one rank in one cluster, and what they hold together, by node class and shape."""
+    """The victims of one rank in one cluster; how often each kind of pods is among them, and what they ask for."""
 
     victims: dict[str, Victim] = field(default_factory=dict)
-    held: dict[tuple[str, Shape], int] = field(default_factory=dict)
+    in_order: list[Victim] | None = None
+    kinds: dict[Kind, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+
+    def ordered(self) -> list[Victim]:
+        """Returns the victims in the order in which they go: who came last first."""
+        if self.in_order is None:
+            self.in_order = sorted(self.victims.values(), key=_last_first)
+        return self.in_order
 
 
 class Victims:
@@ -148,14 +161,19 @@ class Victims:
             self._clusters_of[entry.key] = tuple(clusters)
 
 
+def _last_first(victim: Victim) -> tuple[int, str]:
+    return (-victim.arrival, victim.key)
+
+
 def _add(group: Group, victim: Victim, sign: int) -> None:
+    group.in_order = None
     for piece in victim.pieces:
-        place = (piece.pool, piece.shape)
-        held = group.held.get(place, 0) + sign * piece.pods
-        if held:
-            group.held[place] = held
+        kind = piece.kind
+        times = group.kinds.get(kind, 0) + sign
+        if times:
+            group.kinds[kind] = times
         else:
-            del group.held[place]
+            del group.kinds[kind]
         for name, amount in piece.shape.pod.requests:
             group.totals[name] = group.totals.get(name, 0) + sign * amount * piece.pods
 
