@@ -143,7 +143,8 @@ class ComponentPods:
     """What the pods of one component do in one cluster; counts of pods.
 
     ``unschedulable`` lists since when (epoch seconds) each pod of the newest revision has not been schedulable,
-    oldest first, without the ones that wait for a node being provisioned.
+    oldest first, without the ones that wait for a node being provisioned. ``timed_out`` of them have waited for one
+    that did not come within the provisioning time.
     """
 
     bound: int = 0
@@ -157,6 +158,7 @@ class ComponentPods:
     no_stock: bool = False
     message: str = ""
     units: tuple[UnitPods, ...] = ()  # by unit; absent where no pod bears a unit's mark and none is being deleted
+    timed_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

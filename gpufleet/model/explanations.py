@@ -117,6 +117,13 @@ REASONS: Mapping[Code, Explanation] = {
         "stock or the pool has reached its size.",
         "Wait for stock, raise the pool's maximum, or let the policy mean clusters in other regions.",
     ),
+    Code.STOCK_NOT_TRUSTED: Explanation(
+        "There is stock of a node class that matches, but nodes of it that were expected did not come: the cluster's "
+        "autoscaler said that it has none, or did not bring them within the provisioning time. So for provision_retry "
+        "no more of them are counted on; the message says how many there are, and until when.",
+        "Look at the events of the pods and of the node pool in the cluster. It is tried again at that time, or when a "
+        "node of the class comes. Meanwhile let the policy mean other clusters, or set provision_retry lower.",
+    ),
     Code.NEVER_FITS: Explanation(
         "A pod (or all pods of a workload that is placed whole) would not fit even into an empty cluster with all of "
         "its stock.",
@@ -271,6 +278,11 @@ EVICTIONS: Mapping[str, Explanation] = {
         "Pods were unschedulable in their cluster for longer than pending_after and do not wait for a node that is "
         "being provisioned.",
         "Their number is taken off this cluster's share, down to what is bound, and placed elsewhere.",
+    ),
+    "ProvisioningFailed": Explanation(
+        "Pods were to run on nodes that were to be created, and the cluster's autoscaler said that it has no stock for "
+        "them, or the nodes did not come within inventory.provision_timeout.",
+        "As PendingTooLong; and for provision_retry the scheduler counts on no more nodes of that class there.",
     ),
     "StartFailed": Explanation(
         "A workload that is placed whole could not start for lack of room.",

@@ -58,6 +58,19 @@ class ClusterShare:
         """Pods whose room was counted from a source."""
         return sum(slot.count for slot in self.slots if slot.source is source)
 
+    def awaited(self, component: str, there: int) -> tuple[str, ...]:
+        """Returns the node classes of which a component needs nodes that are not there yet, in order of name.
+
+        ``there`` pods of it are on nodes or finished; those count as the ones that were placed on running nodes first.
+        """
+        found = set()
+        slots = [slot for slot in self.slots if slot.component == component]
+        for slot in sorted(slots, key=lambda slot: slot.source is Source.ELASTIC):
+            if slot.source is Source.ELASTIC and slot.count > there:
+                found.add(slot.node_class)
+            there = max(0, there - slot.count)
+        return tuple(sorted(found))
+
 
 @value(frozen=True, slots=True)
 class UnitWait:
@@ -267,13 +280,17 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ClusterCap:
-    """Bounds a workload's replicas in a cluster until a time; ``max_replicas`` 0 avoids the cluster."""
+    """Bounds a workload's replicas in a cluster until a time; ``max_replicas`` 0 avoids the cluster.
+
+    ``node_classes`` are those of which nodes were to be created for the replicas that it takes back.
+    """
 
     cluster: str
     max_replicas: int
     until: float
     code: str
     message: str = ""
+    node_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

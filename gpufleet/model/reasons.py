@@ -42,6 +42,7 @@ class Code(StrEnum):
     NO_MATCHING_NODES = "NoMatchingNodes"
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     NO_STOCK = "NoStock"
+    STOCK_NOT_TRUSTED = "StockNotTrusted"
     NEVER_FITS = "NeverFits"
     GANG_DOES_NOT_FIT = "GangDoesNotFit"
     NO_UNIT_HAS_ROOM = "NoUnitHasRoom"

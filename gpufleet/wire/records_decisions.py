@@ -399,6 +399,7 @@ class ClusterCapMessage(Wire):
     until: Time
     code: Text
     message: str = ""
+    node_classes: tuple[Text, ...] = ()
 
 
 class DispatchRecordMessage(Wire):
@@ -428,7 +429,9 @@ class EvictionMessage(Wire):
         return Eviction(
             workload=self.workload,
             judged=Version(self.judged_epoch, self.judged_version),
-            caps=tuple(ClusterCap(c.cluster, c.max_replicas, c.until, c.code, c.message) for c in self.caps),
+            caps=tuple(
+                ClusterCap(c.cluster, c.max_replicas, c.until, c.code, c.message, c.node_classes) for c in self.caps
+            ),
             attempts=self.attempts,
             history=tuple(DispatchRecord(h.cluster, h.start, h.end, h.reason) for h in self.history),
             not_before=self.not_before,
@@ -452,6 +455,7 @@ def eviction_object(eviction: Eviction) -> dict[str, Any]:
                         "until": render_time(cap.until),
                         "code": cap.code,
                         "message": cap.message,
+                        "nodeClasses": list(cap.node_classes),
                     }
                 )
                 for cap in eviction.caps

@@ -188,6 +188,7 @@ class ComponentPodsMessage(Wire):
     no_stock: bool = False
     message: str = ""
     units: tuple[UnitPodsMessage, ...] = ()
+    timed_out: Count = 0
 
     def to_model(self) -> ComponentPods:
         """Returns the domain's counts."""
@@ -203,6 +204,7 @@ class ComponentPodsMessage(Wire):
             self.no_stock,
             self.message,
             tuple(UnitPods(u.unit, u.bound, u.finished, u.terminating) for u in self.units),
+            self.timed_out,
         )
 
 
@@ -328,6 +330,7 @@ def _component_object(pods: ComponentPods) -> dict[str, Any]:
                 compact({"unit": u.unit, "bound": u.bound, "finished": u.finished, "terminating": u.terminating})
                 for u in pods.units
             ],
+            "timedOut": pods.timed_out,
         }
     )
 

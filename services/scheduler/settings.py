@@ -21,6 +21,11 @@ class SchedulerSettings(FleetSettings):
     batch: int = Field(500, ge=1, description="at most so many events in one decision")
     stale_after: float = Field(30.0, gt=0, description="no new replicas on a cluster whose inventory is older")
     hold_timeout: float = Field(900.0, gt=0, description="how long room is held for pods that do not come")
+    provision_retry: float = Field(
+        600.0,
+        ge=0,
+        description="how long nodes of a class are not counted on after one did not come; 0: they always are",
+    )
     retry_initial: float = Field(1.0, gt=0, description="when what waits is tried again without any event; doubles")
     retry_max: float = Field(10.0, gt=0, description="the longest such wait")
     scheduler_name: str = Field(
@@ -45,4 +50,5 @@ class SchedulerSettings(FleetSettings):
             blocking=self.queue_policy == "Block",
             overtake_after=self.overtake_after,
             scheduler_name=self.scheduler_name,
+            provision_retry=self.provision_retry,
         )

@@ -39,6 +39,7 @@ SETTINGS: Mapping[str, _Setting] = {
     "provisionTimeout": _Setting("inventory", "provision_timeout", positive=True),
     "staleAfter": _Setting("scheduler", "stale_after", positive=True),
     "holdTimeout": _Setting("scheduler", "hold_timeout", positive=True),
+    "provisionRetry": _Setting("scheduler", "provision_retry"),
     "retryInitial": _Setting("scheduler", "retry_initial", positive=True),
     "retryMax": _Setting("scheduler", "retry_max", positive=True),
     "overtakeAfter": _Setting("scheduler", "overtake_after", positive=True),

@@ -164,23 +164,27 @@ def test_columns_get_what_names_get(seats: int, weights: list[int], last_first: 
     assert {f"c{place:02}": count for place, count in by_place.items()} == {n: c for n, c in by_name.items() if c}
 
 
-TIERS = st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=3)
+TIERS = st.lists(st.lists(st.tuples(*[st.integers(0, 9)] * 3), max_size=4), max_size=3)
 
 
-@given(st.integers(0, 60), TIERS, st.booleans(), st.booleans(), st.booleans())
+@given(st.integers(0, 60), TIERS, st.sampled_from([0, 1, 2]), st.booleans(), st.booleans())
 def test_columns_are_poured_as_options_are(
-    replicas: int, tiers: list[list[tuple[int, int]]], stock: bool, last_first: bool, existing_first: bool
+    replicas: int, tiers: list[list[tuple[int, int, int]]], stock: int, last_first: bool, existing_first: bool
 ) -> None:
+    """``stock``: does not count, is all fresh, or some of it is on nodes that are created anyway."""
+    tiers = [
+        [(r, (f + c if stock == 2 else f) if stock else 0, c if stock == 2 else 0) for r, f, c in t] for t in tiers
+    ]
     options = [
-        Option(f"c{number}{place}", number, 0, running, more if stock else 0)
+        Option(f"c{number}{place}", number, 0, running, more, coming=coming)
         for number, tier in enumerate(tiers)
-        for place, (running, more) in enumerate(tier)
+        for place, (running, more, coming) in enumerate(tier)
     ]
     expected = pour(options, replicas, Mode.FILL, last_first=last_first, existing_first=existing_first)
-    columns = [
-        (np.array([r for r, _ in tier], np.int64), np.array([s for _, s in tier], np.int64) if stock else None)
-        for tier in tiers
-    ]
+    columns = []
+    for tier in tiers:
+        running, more, coming = (np.array([row[i] for row in tier], np.int64) for i in range(3))
+        columns.append((running, more if stock else None, coming if stock == 2 else None))
     poured = pour_columns(columns, replicas, last_first=last_first, existing_first=existing_first)
     found = {f"c{number}{place}": count for number, counts in enumerate(poured) for place, count in counts.items()}
     assert found == {cluster: count for cluster, count in expected.items() if count}

@@ -13,9 +13,11 @@ from gpufleet.model.cluster import Inventory, ModelStock, NodeClass, VirtualNode
 from gpufleet.model.placement import Source, Version
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape
+from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
-from services.scheduler.core.pool import Pool, take
+from services.scheduler.core.pool import Doubt, Pool
 from services.scheduler.core.reserve import Hold, Holding
+from services.scheduler.core.shapes import Shape
 from services.scheduler.core.units import Part, VirtualNeed
 from tests.support.scheduling import GPU, amounts, inventory, node_class
 
@@ -37,6 +39,15 @@ class Put:
     workload: str
     holds: tuple[tuple[int, str, int, Source, int], ...]
     forward: bool
+
+
+@dataclass(frozen=True)
+class Mistrust:
+    """Nodes of a class do not count for a while, or do again."""
+
+    cluster: str
+    name: str
+    doubt: Doubt | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def _check(fleet: Fleet) -> None:
         member.settle()
         pools = [Pool(pool.node_class, fleet.catalog) for pool in member.pools]
         expected, debt = _recomputed(fleet, member, pools)
-        assert [(p.running, p.stock) for p in member.pools] == expected
+        assert [(p.running, p.stock.coming, p.stock.fresh) for p in member.pools] == expected
         assert member.debt == debt
     for pod in SHAPES:
         shape = fleet.catalog.shape(pod)
@@ -124,26 +135,32 @@ def _check(fleet: Fleet) -> None:
         for member in fleet.by_index:
             counts = (int(column.running[member.index]), int(column.stock[member.index]))
             assert counts == member.counts(shape)
+            coming = int(column.coming[member.index]) if column.coming is not None else 0
+            assert coming == member.room_coming(shape)
             if not member.debt:
-                assert counts == _counts(member, shape)
+                assert (*counts, coming) == _counts(member, shape)
 
 
-def _counts(member: Member, shape: Any) -> tuple[int, int]:
-    running = stock = 0
+def _counts(member: Member, shape: Any) -> tuple[int, int, int]:
+    running = fresh = coming = 0
     for pool in member.pools:
         if shape.admitted(pool.identity):
             fitter = shape.fitter(pool.layout)
             running += sum(fitter.fit(free) * nodes for free, nodes in pool.running.items())
-            stock += sum(fitter.fit(free) * nodes for free, nodes in pool.stock.items())
-    return running, stock
+            if pool.name not in member.doubts and pool.node_class.elastic is not None:
+                fresh += fitter.fit(pool.allocatable) * pool.stock.fresh
+                coming += sum(fitter.fit(free) * nodes for free, nodes in pool.stock.coming.items())
+    return running, fresh + coming, coming
 
 
 def _recomputed(fleet: Fleet, member: Member, pools: Sequence[Pool]) -> tuple[list[Any], int]:
     """Refits a cluster the plain way: every hold in (epoch, version) order out of fresh blocks."""
     running = [dict(pool.running) for pool in pools]
-    stock = [dict(pool.stock) for pool in pools]
+    stock = [_Nodes(pool) for pool in pools]
     virtual = {n.name: 3 for n in (member.inventory.virtual_nodes if member.inventory is not None else ())}
     debt = 0
+    late: list[tuple[Hold, int, list[int]]] = []
+    lent: set[str] = set()
     for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
         for hold in held.holds:
             left = hold.count
@@ -157,20 +174,56 @@ def _recomputed(fleet: Fleet, member: Member, pools: Sequence[Pool]) -> tuple[li
             for i in named:
                 if shape.admitted(pools[i].identity):
                     left -= take(running[i], shape.fitter(pools[i].layout), left)
-            if not hold.pool:
+            known = any(pool.name == hold.pool for pool in pools)
+            if known and hold.source is Source.ELASTIC and left < hold.count:
+                lent.add(hold.pool)
+            if hold.pool and (hold.source is Source.ELASTIC or (known and (hold.provisioning or hold.pool in lent))):
+                late.append((hold, left, named))
+            elif hold.pool:
+                debt += left
+    # First who waits for a node that is being created, so that all others may go beside them.
+    for hold, left, named in late:
+        if named and pools[named[0]].name == hold.pool:
+            stock[named[0]].place(hold.part.shape, min(left, hold.provisioning), beyond=True)
+    for hold, left, named in late:
+        left -= min(left, hold.provisioning)
+        for i in named:
+            left -= stock[i].place(hold.part.shape, left)
+        debt += left
+    return [(r, s.coming, s.fresh) for r, s in zip(running, stock, strict=True)], debt
+
+
+class _Nodes:
+    """Nodes of a class that are not there yet; pods go one by one, beside others first, then on a node of their own."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.coming: Blocks = {}
+        self.fresh = pool.node_class.elastic.nodes if pool.node_class.elastic is not None else 0
+
+    def place(self, shape: Shape, count: int, *, beyond: bool = False) -> int:
+        if self.pool.node_class.elastic is None or not shape.admitted(self.pool.identity):
+            return 0
+        fitter = shape.fitter(self.pool.layout)
+        for placed in range(count):
+            if take(self.coming, fitter, 1):
                 continue
-            if hold.source is Source.ELASTIC:
-                left -= min(left, hold.provisioning)
-                for i in named:
-                    if shape.admitted(pools[i].identity):
-                        left -= take(stock[i], shape.fitter(pools[i].layout), left)
-            debt += left
-    return list(zip(running, stock, strict=True)), debt
+            if not fitter.fit(self.pool.allocatable) or not (beyond or self.fresh):
+                return placed
+            rest = fitter.after(self.pool.allocatable, 1)
+            self.coming[rest] = self.coming.get(rest, 0) + 1
+            self.fresh -= not beyond
+        return count
 
 
-@given(st.lists(st.one_of(_observe(), _put(), _put(), _put(), st.just(None)), max_size=25))
+MISTRUST = st.builds(
+    Mistrust, st.sampled_from(["a", "b"]), st.sampled_from(NAMES[:2]), st.sampled_from([None, Doubt(1.0, "")])
+)
+
+
+@given(st.lists(st.one_of(_observe(), _put(), _put(), _put(), MISTRUST, st.just(None)), max_size=25))
 @settings(deadline=None)
-def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Observe | Put | None]) -> None:
+def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Observe | Put | Mistrust | None]) -> None:
     fleet = Fleet()
     for name in ("a", "b"):
         fleet.observed(inventory(name, node_class("big", nodes=3, node_labels={"gpu": "big"})))
@@ -180,6 +233,8 @@ def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Obser
                 _check(fleet)
             case Observe():
                 fleet.observed(step.inventory)
+            case Mistrust():
+                fleet.set_doubt(fleet.member(step.cluster), step.name, step.doubt)
             case Put():
                 member = fleet.member(step.cluster)
                 forward = step.forward and step.workload not in member.held

@@ -20,7 +20,14 @@ from gpufleet.cli.system import SERVICES
 from gpufleet.model.explanations import EVICTIONS, REASONS, VERDICTS
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.telemetry.settings import FleetSettings
-from services.rescheduler.core.decide import CLUSTER_LOST, INFRASTRUCTURE, PENDING, START_FAILED, USER_FAILURE
+from services.rescheduler.core.decide import (
+    CLUSTER_LOST,
+    INFRASTRUCTURE,
+    PENDING,
+    PROVISIONING,
+    START_FAILED,
+    USER_FAILURE,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = pages(ROOT / "docs")
@@ -40,7 +47,7 @@ def test_every_verdict_and_reason_is_explained_in_order() -> None:
 
 
 def test_every_eviction_is_explained() -> None:
-    assert EVICTIONS.keys() == {PENDING, START_FAILED, INFRASTRUCTURE, USER_FAILURE, CLUSTER_LOST}
+    assert EVICTIONS.keys() == {PENDING, PROVISIONING, START_FAILED, INFRASTRUCTURE, USER_FAILURE, CLUSTER_LOST}
 
 
 @pytest.mark.parametrize("text", [*VERDICTS.values(), *(t for e in REASONS.values() for t in (e.cause, e.remedy))])

@@ -188,6 +188,28 @@ def test_a_pod_that_waits_for_a_node_is_not_unschedulable_until_the_claim_is_too
     assert len(late.unschedulable) == 1 and late.provisioning == 0
 
 
+def test_a_node_that_did_not_come_in_time_is_told_of_until_another_is_on_its_way() -> None:
+    cache = cache_with(node(), pod("f", conditions=unschedulable()))
+    claim = provisioning_from(event("ProvisionNode", "…"))
+    later = provisioning_from(event("ProvisionNode", "…", "2026-01-01T00:20:00Z"))
+    assert claim is not None and later is not None
+    cache.put_provisioning(claim)
+    cache.take_changes()
+    cache.expire_claims(claim.at + 900)
+    assert cache.take_changes()[1] == {WORKLOAD}
+    assert cache.pods_of(WORKLOAD, claim.at + 900)[0][1].timed_out == 1
+    assert cache.next_expiry(0.0) is None
+    cache.put_provisioning(claim)  # the watch began anew
+    cache.expire_claims(claim.at + 901)
+    assert not cache.has_changes
+    cache.put_provisioning(later)
+    [(_, pods)] = cache.pods_of(WORKLOAD, later.at + 1)
+    assert (pods.timed_out, pods.provisioning) == (0, 1)
+    cache.put_pod(pod_from(pod("f", on="n1")))
+    cache.expire_claims(later.at + 900)
+    assert cache.pods_of(WORKLOAD, later.at + 900)[0][1].timed_out == 0
+
+
 def test_no_stock_ends_a_claim_and_an_older_event_does_not_bring_it_back() -> None:
     cache = cache_with(node(), pod("f", conditions=unschedulable()))
     for manifest in (

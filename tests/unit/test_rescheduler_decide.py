@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from gpufleet.model.placement import (
     Observation,
     ObservedPhase,
     Placement,
+    Slot,
+    Source,
     Version,
     WorkloadHealth,
 )
@@ -274,3 +277,32 @@ def test_the_word_about_a_workload_that_is_gone_is_tombstoned() -> None:
     assert LLM not in state.tracked
     orphan = Eviction("test/Deployment/x", Version(1, 1))
     assert decide(state, [ev.EvictionRead(orphan.workload, orphan)], 7.0).forget == [orphan.workload]
+
+
+@pytest.mark.parametrize(
+    "told, code, text",
+    [
+        ({}, "PendingTooLong", "2 of 4 pods unschedulable for more than 30 s"),
+        ({"no_stock": True}, "ProvisioningFailed", "…; no stock for the nodes that they need"),
+        ({"timed_out": 2}, "ProvisioningFailed", "…; 2 waited for nodes that did not come"),
+        ({"timed_out": 1, "no_stock": True}, "ProvisioningFailed", "…; 1 waited for nodes that did not come"),
+    ],
+)
+def test_pods_whose_nodes_did_not_come_name_the_node_classes(told: dict[str, Any], code: str, text: str) -> None:
+    slots = (Slot("main", "x", 2, Source.ELASTIC), Slot("main", "old", 1), Slot("main", "y", 1, Source.ELASTIC))
+    found = replace(placement(a=4), shares=(ClusterShare("a", (("main", 4),), slots),))
+    for bound, classes in ((1, ("x", "y")), (2, ("x", "y")), (3, ("y",))):
+        main = ComponentPods(bound=bound, unschedulable=(1.0, 2.0), **told)
+        state = start(placed(found), ev.PodsChanged("a", LLM, WorkloadPods("a", LLM, components=(("main", main),))))
+        [eviction] = decide(state, [], 120.0).evictions
+        assert (eviction.caps[0].code, eviction.caps[0].node_classes) == (code, classes)
+        assert eviction.caps[0].message == text.replace("…", "2 of 4 pods unschedulable for more than 30 s")
+
+
+def test_a_job_that_could_not_start_names_them_too_and_is_sent_elsewhere_as_ever() -> None:
+    share = ClusterShare("a", (("main", 2),), (Slot("main", "x", 2, Source.ELASTIC),))
+    found = replace(placement(JOB, job=True, a=2), shares=(share,))
+    main = ComponentPods(unschedulable=(1.0, 1.0), timed_out=2)
+    state = start(placed(found), ev.PodsChanged("a", JOB, WorkloadPods("a", JOB, components=(("main", main),))))
+    [eviction] = decide(state, [], 120.0).evictions
+    assert (eviction.caps[0].code, eviction.caps[0].node_classes) == ("StartFailed", ("x",))

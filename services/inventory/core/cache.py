@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, UnitPods, VirtualNode
 from gpufleet.model.resources import Labels, Resources, resources
@@ -136,7 +136,7 @@ class ClusterCache:
     def put_provisioning(self, claim: Provisioning) -> None:
         """Takes what an autoscaler said about a pod; an older word never replaces a newer one."""
         known = self._claims.get(claim.pod_uid)
-        if known is not None and known.at > claim.at:
+        if known is not None and (known.at > claim.at or replace(known, over=False) == claim):
             return
         self._claims[claim.pod_uid] = claim
         pod = self._pods.get(claim.pod_uid)
@@ -206,16 +206,19 @@ class ClusterCache:
 
     def next_expiry(self, now: float) -> float | None:
         """Returns when the next provisioning claim stops being believed, or None."""
-        ends = [c.at + self._provision_timeout for c in self._claims.values() if not c.no_stock]
+        ends = [c.at + self._provision_timeout for c in self._claims.values() if not c.no_stock and not c.over]
         return min((end for end in ends if end > now), default=None)
 
     def expire_claims(self, now: float) -> None:
-        """Stops believing claims that are too old: their pods count as unschedulable again."""
+        """Stops believing claims that are too old: their pods count as unschedulable again, and as timed out."""
         for uid, claim in list(self._claims.items()):
-            if not claim.no_stock and claim.at + self._provision_timeout <= now:
-                del self._claims[uid]
+            if not claim.no_stock and not claim.over and claim.at + self._provision_timeout <= now:
                 pod = self._pods.get(uid)
-                if pod is not None and pod.workload:
+                if pod is None or pod.node:
+                    del self._claims[uid]
+                    continue
+                self._claims[uid] = replace(claim, over=True)
+                if pod.workload:
                     self._dirty_workloads.add(pod.workload)
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -224,7 +227,7 @@ class ClusterCache:
         # Pods of another unit come from another object, whose revisions bear other hashes.
         newest = {p.unit: p.revision for p in sorted(pods, key=lambda p: (p.created, p.uid))}
         units: dict[str, list[int]] = {}
-        bound = ready = finished = failed = evicted = 0
+        bound = ready = finished = failed = evicted = timed_out = 0
         unschedulable: list[float] = []
         provisioning: list[float] = []
         no_stock = False
@@ -251,6 +254,7 @@ class ClusterCache:
                 else:
                     unschedulable.append(pod.unschedulable_since)
                     message = max(message, pod.message)
+                    timed_out += claim is not None and not claim.no_stock
                 no_stock = no_stock or (claim is not None and claim.no_stock)
         return ComponentPods(
             bound=bound,
@@ -264,6 +268,7 @@ class ClusterCache:
             no_stock=no_stock,
             message=message,
             units=_units(units),
+            timed_out=timed_out,
         )
 
     def _class(self, key: _ClassKey) -> _Class:

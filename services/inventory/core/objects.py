@@ -84,11 +84,15 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Provisioning:
-    """What a node autoscaler said about a pod: a node is coming since ``at``, or there is no stock."""
+    """What a node autoscaler said about a pod: a node is coming since ``at``, or there is no stock.
+
+    ``over``: the node did not come within the provisioning time.
+    """
 
     pod_uid: str
     at: float
     no_stock: bool
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from services.rescheduler.core import events as ev
 from services.rescheduler.core.state import Limits, State, Tracked
 
 PENDING = "PendingTooLong"
+PROVISIONING = "ProvisioningFailed"
 START_FAILED = "StartFailed"
 INFRASTRUCTURE = "InfrastructureFailure"
 USER_FAILURE = "JobFailed"
@@ -172,7 +173,7 @@ def _judge(state: State, workload: str, now: float, out: Outputs) -> None:
         return
     state.moves.append(now)
     evicted = {cap.cluster for cap in caps}
-    counts = any(cap.code != PENDING for cap in caps)
+    counts = any(cap.code not in (PENDING, PROVISIONING) for cap in caps)
     attempts = (last.attempts if last else 0) + 1
     kept = [c for c in (last.caps if last else ()) if c.until > now and c.cluster not in evicted]
     history = list(last.history if last else ())
@@ -220,12 +221,29 @@ def _caps(state: State, tracked: Tracked, share: ClusterShare, now: float) -> It
     if placement.min_member is not None and running >= placement.min_member:
         return  # the gang runs; the others are welcome to wait
     text = f"{long} of {share.replicas} pods unschedulable for more than {limits.pending_after:g} s"
+    awaited, failure = _awaited(tracked, share)
+    text += f"; {failure}" if failure else ""
     if placement.job or share_is_whole(placement):
-        yield ClusterCap(share.cluster, 0, until, START_FAILED, text)
+        yield ClusterCap(share.cluster, 0, until, START_FAILED, text, awaited)
         return
     target = max(share.replicas - long, min(running, share.replicas))
     if target < share.replicas:
-        yield ClusterCap(share.cluster, target, until, PENDING, text)
+        yield ClusterCap(share.cluster, target, until, PROVISIONING if failure else PENDING, text, awaited)
+
+
+def _awaited(tracked: Tracked, share: ClusterShare) -> tuple[tuple[str, ...], str]:
+    """Returns of which node classes its unschedulable pods need nodes that are not there, and what became of those."""
+    classes: set[str] = set()
+    late, refused = 0, False
+    for name, pods in tracked.pods[share.cluster].components:
+        if pods.unschedulable and (found := share.awaited(name, pods.bound + pods.finished)):
+            classes.update(found)
+            late += pods.timed_out
+            refused = refused or pods.no_stock
+    what = "no stock for the nodes that they need" if refused else ""
+    if late:
+        what = f"{late} waited for nodes that did not come"
+    return tuple(sorted(classes)), what
 
 
 def share_is_whole(placement: Placement) -> bool:

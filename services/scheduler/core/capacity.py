@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
 from gpufleet.model.placement import ClusterShare, Source
 from services.scheduler.core.columns import Column, Grid, Indexes
-from services.scheduler.core.pool import Pool, VirtualPool
+from services.scheduler.core.pool import Doubt, Pool, VirtualPool
 from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Shape, selects
 from services.scheduler.core.units import REGION, Part
@@ -24,6 +24,7 @@ class Member:
         "_stale",
         "debt",
         "dirty",
+        "doubts",
         "held",
         "index",
         "inventory",
@@ -52,6 +53,7 @@ class Member:
         self.debt = 0  # pods held that do not fit
         self.other_debt = 0  # of these, those that no pool owes alone
         self.dirty = False  # every pool has to be refitted
+        self.doubts: dict[str, Doubt] = {}  # by node class: why no more nodes of it are counted on
         self._stale: dict[Pool, None] = {}  # these have to be
         self._named: dict[str, Pool] = {}
         # Shares and their holds that were given before, by component, shape, pool and count.
@@ -81,6 +83,9 @@ class Member:
         """Replaces the pools; they have to be refitted."""
         self.pools = pools
         self._named = {pool.name: pool for pool in pools}
+        for name, doubt in self.doubts.items():
+            if (pool := self._named.get(name)) is not None and pool.doubt is not doubt:
+                pool.set_doubt(doubt)
 
     def hold(self, workload: str, held: Holding | None, *, taken: bool) -> Sequence[Pool] | None:
         """Sets what a workload holds here and returns the pools whose room changes by it; None: all.
@@ -115,7 +120,7 @@ class Member:
     def _plain(self, hold: Hold, *, taken: bool) -> Pool | None:
         """Books a hold whose room was taken, or gives one back, where that is an addition or a subtraction."""
         pool = self._named.get(hold.pool)
-        if pool is None or hold.source is not Source.RUNNING:
+        if pool is None or hold.source is not Source.RUNNING or hold.provisioning:
             return None
         shape = hold.part.shape
         if not shape.admitted(pool.identity):
@@ -151,6 +156,17 @@ class Member:
             running += on_nodes
             stock += in_stock
         return (running, stock)
+
+    def room_coming(self, shape: Shape) -> int:
+        """Returns how much of the room in stock is on nodes that somebody needs anyway."""
+        self.settle()
+        if self.debt:
+            return 0
+        return sum(
+            pool.room_coming(shape.fitter(pool.layout))
+            for pool in self.pools
+            if pool.stock.coming and shape.admitted(pool.identity)
+        )
 
     def virtual_nodes(self, part: Part) -> Iterator[VirtualPool]:
         """Yields the virtual nodes that may take a part's pods, by name."""
@@ -224,6 +240,17 @@ class Fleet:
             self.touch(member)
             return
         for pool in pools:
+            self._grid.changed(pool)
+
+    def set_doubt(self, member: Member, node_class: str, doubt: Doubt | None) -> None:
+        """Says whether nodes of a class that could be created count as room."""
+        if doubt is None:
+            member.doubts.pop(node_class, None)
+        else:
+            member.doubts[node_class] = doubt
+        pool = member.pool(node_class)
+        if pool is not None:
+            pool.set_doubt(doubt)
             self._grid.changed(pool)
 
     def stale(self, indexes: Sequence[Indexes], now: float, after: float) -> bool:

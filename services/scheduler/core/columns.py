@@ -26,24 +26,29 @@ _COLUMNS = 512
 
 
 class Column:
-    """Room for one shape by member index: on running nodes, and on nodes that could be created."""
+    """Room for one shape by member index: on running nodes, and on nodes that could be created.
 
-    __slots__ = ("end", "running", "stock")
+    ``coming`` is how much of the latter is on nodes that somebody needs anyway; None: nothing.
+    """
 
-    def __init__(self, end: int, running: Counts, stock: Counts) -> None:
+    __slots__ = ("coming", "end", "running", "stock")
+
+    def __init__(self, end: int, running: Counts, stock: Counts, coming: Counts | None) -> None:
         self.end = end
         self.running = running
         self.stock = stock
+        self.coming = coming
 
 
 class _Rooms:
     """Room for some requests by cell, whatever nodes they select."""
 
-    __slots__ = ("position", "running", "stock")
+    __slots__ = ("coming", "position", "running", "stock")
 
     def __init__(self, size: int) -> None:
         self.running: Counts = np.zeros(size, np.int64)
         self.stock: Counts = np.zeros(size, np.int64)
+        self.coming: Counts | None = None  # as long as there never was any
         self.position = -1
 
 
@@ -97,7 +102,7 @@ class Grid:
         self._masks: dict[int, _Mask] = {}
         self._columns: dict[int, Column] = {}
         self._indebted: set[int] = set()
-        self._elastic = 0  # cells whose pool has stock
+        self._elastic = False  # whether some pool ever had stock
 
     def replaced(self, member: Member) -> None:
         """Notes that a member's pools are others than before."""
@@ -126,11 +131,14 @@ class Grid:
             stock = np.add.reduce((rooms.stock * mask).reshape(across), axis=0)
         else:
             stock = np.zeros(self._width, np.int64)
+        coming = None if rooms.coming is None else np.add.reduce((rooms.coming * mask).reshape(across), axis=0)
         for index in self._indebted:
             running[index] = stock[index] = 0
+            if coming is not None:
+                coming[index] = 0
         if len(self._columns) >= _COLUMNS:
             self._columns.clear()
-        column = self._columns[shape.id] = Column(rooms.position, running, stock)
+        column = self._columns[shape.id] = Column(rooms.position, running, stock, coming)
         return column
 
     def _put(self, member: Member) -> None:
@@ -140,7 +148,7 @@ class Grid:
             pool = member.pools[row] if row < len(member.pools) else None
             if pool is None and before is None:
                 continue
-            self._elastic += _elastic(pool) - _elastic(before)
+            self._elastic = self._elastic or (pool is not None and pool.elastic)
             self._cells[cell] = pool
             if pool is not None:
                 pool.cell = cell
@@ -155,7 +163,7 @@ class Grid:
         self._cells = [None] * (self._width * self._depth)
         self._changed, self._replaced = _Log(), _Log()
         self._rooms, self._masks, self._columns = {}, {}, {}
-        self._elastic = 0
+        self._elastic = False
         self._outgrown = False
         for member in self._members:
             self._put(member)
@@ -175,6 +183,8 @@ class Grid:
             pool = self._cells[cell]
             if pool is None:
                 rooms.running[cell] = rooms.stock[cell] = 0
+                if rooms.coming is not None:
+                    rooms.coming[cell] = 0
                 continue
             member = self._members[cell % self._width]
             if member.unsettled:
@@ -189,6 +199,10 @@ class Grid:
             rooms.running[cell], stock = pool.rooms(fitter)
             if self._elastic:
                 rooms.stock[cell] = stock
+                if rooms.coming is None and pool.stock.coming:
+                    rooms.coming = np.zeros(len(self._cells), np.int64)
+                if rooms.coming is not None:
+                    rooms.coming[cell] = pool.room_coming(fitter)
         # Settling changes nothing that was not logged when it became necessary; the log does not grow meanwhile.
         rooms.position = end
         return rooms
@@ -207,7 +221,3 @@ class Grid:
                 mask.admits[cell] = pool is not None and shape.admitted(pool.identity)
             mask.position = end
         return mask.admits
-
-
-def _elastic(pool: Pool | None) -> int:
-    return int(pool is not None and pool.elastic)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import FreeBlock, Inventory, NodeClass
 from gpufleet.model.resources import resources
-from services.scheduler.core.pool import Blocks, Pool
+from services.scheduler.core.blocks import Blocks
+from services.scheduler.core.pool import Pool
 from services.scheduler.core.trial import give
 from services.scheduler.core.victims import Piece
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from services.scheduler.core import ledger, reconcile, settle, tables
+from services.scheduler.core import doubt, ledger, reconcile, settle, tables
 from services.scheduler.core import turn as turns
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import Event, Started
@@ -41,6 +41,7 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
         return out
     state.futile.clear()
     ledger.expire(state, now)
+    doubt.expire(state, now)
     _due(state, now, out)
     _work(state, now, out)
     out.wake_at = _wake_at(state)
@@ -146,5 +147,10 @@ def _wake_at(state: State) -> float | None:
         if entry is not None and entry.timer == at:
             break
         heapq.heappop(state.timers)
-    times = [state.queue.wake_at(), ledger.next_deadline(state), state.timers[0][0] if state.timers else None]
+    times = [
+        state.queue.wake_at(),
+        ledger.next_deadline(state),
+        doubt.next_end(state),
+        state.timers[0][0] if state.timers else None,
+    ]
     return min((at for at in times if at is not None), default=None)

@@ -7,7 +7,7 @@ Rounding is Webster's method (Sainte-Lague), as upstream Karmada rounds: seats g
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -36,7 +36,10 @@ class Mode(StrEnum):
 
 @dataclass(slots=True)
 class Option:
-    """A candidate cluster: its tier, replicas that it has (``assigned``), and further room."""
+    """A candidate cluster: its tier, replicas that it has (``assigned``), and further room.
+
+    ``coming`` is how much of the stock is on nodes that somebody needs anyway; it goes first.
+    """
 
     cluster: str
     tier: int
@@ -44,6 +47,7 @@ class Option:
     running: int
     stock: int = 0
     weight: int = 0
+    coming: int = 0
 
 
 def fnv1a32(text: str) -> int:
@@ -120,7 +124,7 @@ def webster_column(seats: int, weights: Weights, last_first: bool = False) -> di
 
 
 def pour_columns(
-    tiers: Sequence[tuple[Weights, Weights | None]],
+    tiers: Sequence[tuple[Weights, Weights | None, Weights | None]],
     replicas: int,
     *,
     last_first: bool = False,
@@ -128,26 +132,37 @@ def pour_columns(
 ) -> list[dict[int, int]]:
     """Returns what `pour` gives, by tier and place in it, where nothing is placed yet.
 
-    ``tiers`` are running capacity and stock (None: it does not count) in order of name.
+    ``tiers`` are running capacity, stock (None: it does not count) and how much of that is on nodes that somebody needs
+    anyway (None: nothing), in order of name.
     """
-    running = [int(np.add.reduce(here)) for here, _ in tiers]
-    stock = [0 if more is None else int(np.add.reduce(more)) for _, more in tiers]
+    running = [int(np.add.reduce(here)) for here, _, _ in tiers]
+    stock = [0 if more is None else int(np.add.reduce(more)) for _, more, _ in tiers]
+    coming = [0 if first is None else int(np.add.reduce(first)) for _, _, first in tiers]
     wanted = [0] * len(tiers)
     left = replicas
-    for with_stock in (False, True) if existing_first else (True,):
+    for most in ([0] * len(tiers), coming, stock) if existing_first else (stock,):
         for i in range(len(tiers)):
-            more = min(left, running[i] + (stock[i] if with_stock else 0) - wanted[i])
+            more = min(left, running[i] + most[i] - wanted[i])
             wanted[i] += more
             left -= more
     found = []
-    for i, (here, beside) in enumerate(tiers):
+    for i, (here, beside, on_the_way) in enumerate(tiers):
         first = min(wanted[i], running[i])
         counts = webster_column(first, here, last_first)
-        if beside is not None and wanted[i] > first:
-            for place, count in webster_column(wanted[i] - first, beside, last_first).items():
-                counts[place] = counts.get(place, 0) + count
+        more = wanted[i] - first
+        if beside is not None and more and on_the_way is not None and coming[i]:
+            _add(counts, webster_column(min(more, coming[i]), on_the_way, last_first))
+            more -= min(more, coming[i])
+            beside = beside - on_the_way
+        if beside is not None and more:
+            _add(counts, webster_column(more, beside, last_first))
         found.append(counts)
     return found
+
+
+def _add(counts: dict[int, int], more: Mapping[int, int]) -> None:
+    for place, count in more.items():
+        counts[place] = counts.get(place, 0) + count
 
 
 def pour(
@@ -160,7 +175,8 @@ def pour(
 ) -> dict[str, int]:
     """Returns replicas by cluster: tier after tier as many as fit, running capacity before stock.
 
-    With ``existing_first`` the running capacity of every tier goes before any stock. The sum may be less than
+    With ``existing_first`` the running capacity of every tier goes before any stock, and nodes that are created anyway
+    before further ones. The sum may be less than
     ``replicas`` if there is no more room. ``options`` are ordered by tier.
     """
     tiers = _tiers(options)
@@ -168,10 +184,9 @@ def pour(
     fill = mode is Mode.FILL and sum(placed) <= replicas
     wanted = list(placed) if fill else [0] * len(tiers)
     left = replicas - sum(wanted)
-    # With existing_first a first pass counts running capacity only, and stock comes in a second one.
-    for with_stock in (False, True) if existing_first else (True,):
+    for level in range(len(_LEVELS)) if existing_first else (len(_LEVELS) - 1,):
         for i, tier in enumerate(tiers):
-            more = min(left, max(0, placed[i] + _room(tier, with_stock) - wanted[i]))
+            more = min(left, max(0, placed[i] + _room(tier, level) - wanted[i]))
             wanted[i] += more
             left -= more
     counts: dict[str, int] = {}
@@ -180,8 +195,12 @@ def pour(
     return counts
 
 
-def _room(tier: Iterable[Option], stock: bool) -> int:
-    return sum(o.running + (o.stock if stock else 0) for o in tier)
+# Further room of a cluster in the order in which it is used: nodes that run, that are created anyway, and others.
+_LEVELS: tuple[Callable[[Option], int], ...] = (lambda o: o.running, lambda o: o.coming, lambda o: o.stock - o.coming)
+
+
+def _room(tier: Iterable[Option], level: int) -> int:
+    return sum(sum(room(o) for o in tier) for room in _LEVELS[: level + 1])
 
 
 def _tiers(options: Sequence[Option]) -> list[list[Option]]:
@@ -199,7 +218,8 @@ def _within(tier: Sequence[Option], count: int, last_first: bool) -> dict[str, i
         return {**dict.fromkeys(assigned, 0), **webster(count, assigned, last_first)}
     counts = assigned
     extra = count - total
-    for room in ({o.cluster: o.running for o in tier}, {o.cluster: o.stock for o in tier}):
+    for level in _LEVELS:
+        room = {o.cluster: level(o) for o in tier}
         more = min(extra, sum(room.values()))
         if more > 0:
             for cluster, seats in webster(more, room, last_first).items():
@@ -230,12 +250,11 @@ def aggregated(options: Sequence[Option], replicas: int, mode: Mode, *, last_fir
     if extra <= 0:
         return counts
     holding = mode is not Mode.FRESH
-    for stock in (False, True):
-        ordered = sorted(
-            options, key=lambda o: (not (holding and o.assigned), -(o.running + (o.stock if stock else 0)), o.cluster)
-        )
-        chosen = _prefix(((o.cluster, o.running + (o.stock if stock else 0)) for o in ordered), extra)
-        if sum(chosen.values()) >= extra or stock:
+    for level in range(len(_LEVELS)):
+        room = {o.cluster: _room([o], level) for o in options}
+        ordered = sorted(options, key=lambda o: (not (holding and o.assigned), -room[o.cluster], o.cluster))
+        chosen = _prefix(((o.cluster, room[o.cluster]) for o in ordered), extra)
+        if sum(chosen.values()) >= extra or level == len(_LEVELS) - 1:
             for cluster, seats in webster(min(extra, sum(chosen.values())), chosen, last_first).items():
                 counts[cluster] += seats
             break

@@ -26,20 +26,23 @@ from services.scheduler.core.units import Part, Way
 class TierRoom:
     """Further room of the clusters of a tier, by their place in it; none of them has any replicas yet.
 
-    ``stock`` None: nodes that could be created do not count.
+    ``stock`` None: nodes that could be created do not count. ``coming`` is how much of it is on nodes that somebody
+    needs anyway; None: nothing.
     """
 
     number: int
     members: tuple[Member, ...]
     running: Counts
     stock: Counts | None
+    coming: Counts | None = None
 
     def options(self) -> list[Option]:
         """Returns the options that the columns stand for."""
         stock = self.stock.tolist() if self.stock is not None else [0] * len(self.members)
+        coming = self.coming.tolist() if self.coming is not None else [0] * len(self.members)
         return [
-            Option(member.name, self.number, 0, running, more)
-            for member, running, more in zip(self.members, self.running.tolist(), stock, strict=True)
+            Option(member.name, self.number, 0, running, more, coming=first)
+            for member, running, more, first in zip(self.members, self.running.tolist(), stock, coming, strict=True)
         ]
 
     def total(self) -> Counts:

@@ -11,6 +11,7 @@ from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.resources import Resources
 from gpufleet.model.selectors import untolerated
 from services.scheduler.core.capacity import Member
+from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import is_gpu, selects
 from services.scheduler.core.units import Part
 
@@ -63,9 +64,18 @@ def _nodes(member: Member, part: Part, count: int, stock: bool) -> Reason | None
     free = [dict(zip(pool.layout.names, blocks, strict=True)) for pool in pools for blocks in pool.running]
     text = f"has room for {room} of {count} {part.component} pods" if room else _blocked(part, free)
     elastic = [pool.name for pool in pools if pool.node_class.elastic is not None]
+    doubted = [pool for pool in pools if pool.doubt is not None and shape.fitter(pool.layout).fit(pool.allocatable)]
+    if stock and doubted:
+        nodes = "; ".join(f"{_further(pool)} of {pool.name} {pool.doubt.message}" for pool in doubted if pool.doubt)
+        return Reason(Code.STOCK_NOT_TRUSTED, f"{text}; {nodes}", member.name)
     if stock and elastic and in_stock == 0:
         return Reason(Code.NO_STOCK, f"{text}; no stock left for {', '.join(elastic)}", member.name)
     return Reason(Code.INSUFFICIENT_RESOURCES, text, member.name)
+
+
+def _further(pool: Pool) -> str:
+    nodes = pool.node_class.elastic.nodes if pool.node_class.elastic is not None else 0
+    return f"{nodes} more node{'' if nodes == 1 else 's'}"
 
 
 def _mismatch(member: Member, part: Part) -> str:

@@ -10,6 +10,8 @@ from gpufleet.model.placement import ClusterShare, Slot, Source
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import pour_columns
 from services.scheduler.core.draft import Draft, TierRoom
+from services.scheduler.core.gang import add_up
+from services.scheduler.core.pool import SOURCES
 from services.scheduler.core.reserve import Hold
 from services.scheduler.core.units import Part
 
@@ -20,7 +22,7 @@ _KNOWN = 128
 def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bool) -> dict[str, int]:
     """Returns replicas by cluster, of those that get any, and notes the clusters for `shares`."""
     divided = pour_columns(
-        [(room.running, room.stock) for room in rooms],
+        [(room.running, room.stock, room.coming) for room in rooms],
         replicas,
         last_first=last_first,
         existing_first=draft.policy.existing_capacity_first,
@@ -79,16 +81,15 @@ def _spread(
     """Takes the rest of a share from several pools; what is full already gives nothing."""
     slots = [] if first is None else [first]
     left = count - (0 if first is None else first.count)
-    for source in (Source.RUNNING, Source.ELASTIC) if stock else (Source.RUNNING,):
+    for source, take in SOURCES if stock else SOURCES[:1]:
         for pool in member.pools:
-            take = pool.take_running if source is Source.RUNNING else pool.take_stock
-            taken = take(part.shape, left)
+            taken = take(pool, part.shape, left)
             if taken:
                 slots.append(Slot(part.component, pool.name, taken, source, None))
                 left -= taken
     if left:
         slots.append(Slot(part.component, "", left, Source.RUNNING, None))
-    return _made(member, part, count, slots)
+    return _made(member, part, count, add_up(slots))
 
 
 def _made(member: Member, part: Part, count: int, slots: list[Slot]) -> tuple[ClusterShare, tuple[Hold, ...]]:

@@ -14,9 +14,12 @@ from itertools import islice
 from gpufleet.model.placement import Slot, Source
 from gpufleet.model.workload import Workload
 from services.scheduler.core import fragmentation
+from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.fragmentation import Mix
-from services.scheduler.core.pool import Blocks, Pool, VirtualPool, take
+from services.scheduler.core.pool import Pool, VirtualPool
+from services.scheduler.core.shapes import Fitter
+from services.scheduler.core.stock import Stock
 from services.scheduler.core.units import Part, Way
 
 # How many clusters that fit are packed and compared per tier; the tightest by capacity come first.
@@ -85,13 +88,18 @@ def pack(
     stock: bool,
     more: Mapping[str, int] | None = None,
     mix: Mix | None = None,
+    *,
+    create: bool = True,
 ) -> Packing | None:
-    """Returns how everything fits a cluster, or None; ``more`` pods are packed as far as they fit. Nothing is taken."""
+    """Returns how everything fits a cluster, or None; ``more`` pods are packed as far as they fit. Nothing is taken.
+
+    Without ``create``, of the stock only nodes count that somebody needs anyway.
+    """
     member.settle()
     wanted = wanted_by_size(way, counts)
     if sum(counts.values()) > way.limit or not may_fit(member, wanted, stock):
         return None
-    scratch = _Copies(member, way, stock, mix)
+    scratch = _Copies(member, way, mix, stock=stock, create=create)
     for part, count in wanted:
         if scratch.take(part, count):
             return None
@@ -107,12 +115,16 @@ def pack(
 class _Copies:
     """A cluster's pools to take from without taking from them, and what was taken."""
 
-    def __init__(self, member: Member, way: Way, stock: bool, mix: Mix | None) -> None:
+    def __init__(self, member: Member, way: Way, mix: Mix | None, *, stock: bool, create: bool) -> None:
         self._member, self._way, self._mix = member, way, mix
         self.running: dict[str, Blocks] = {}
-        self._sources: list[tuple[Source, dict[str, Blocks]]] = [(Source.RUNNING, self.running)]
+        self._stock: dict[str, Stock] = {}
+        takes = [(Source.RUNNING, self._take_running)]
         if stock:
-            self._sources.append((Source.ELASTIC, {}))
+            takes.append((Source.ELASTIC, self._take_coming))
+            if create:
+                takes.append((Source.ELASTIC, self._take_stock))
+        self._takes = takes
         self._virtual: dict[str, VirtualPool] = {}
         self.slots: list[Slot] = []
 
@@ -121,18 +133,32 @@ class _Copies:
         way, left = self._way, count
         if part.virtual is not None:
             return left - _take_virtual(self._member, part, left, way, self._virtual, self.slots)
-        for source, copies in self._sources:
+        for source, take_from in self._takes:
             for pool in fragmentation.order(self._mix, self._member, part):
                 if left > 0 and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
-                    blocks = copies.get(pool.name)
-                    if blocks is None:
-                        base = pool.running if source is Source.RUNNING else pool.stock
-                        blocks = copies[pool.name] = dict(base)
-                    taken = take(blocks, part.shape.fitter(pool.layout), left)
+                    taken = take_from(pool, part.shape.fitter(pool.layout), left)
                     if taken:
                         self.slots.append(Slot(part.component, pool.name, taken, source, way.unit, way.variant))
                         left -= taken
         return left
+
+    def _take_running(self, pool: Pool, fitter: Fitter, count: int) -> int:
+        blocks = self.running.get(pool.name)
+        if blocks is None:
+            blocks = self.running[pool.name] = dict(pool.running)
+        return take(blocks, fitter, count)
+
+    def _take_coming(self, pool: Pool, fitter: Fitter, count: int) -> int:
+        return self._copy(pool).take_coming(fitter, count) if pool.counts_stock else 0
+
+    def _take_stock(self, pool: Pool, fitter: Fitter, count: int) -> int:
+        return self._copy(pool).take(fitter, count) if pool.counts_stock else 0
+
+    def _copy(self, pool: Pool) -> Stock:
+        copy = self._stock.get(pool.name)
+        if copy is None:
+            copy = self._stock[pool.name] = pool.stock.copy()
+        return copy
 
     def merged(self) -> tuple[Slot, ...]:
         """Returns the slots, in the order in which they were first taken."""
@@ -205,16 +231,19 @@ def choose(
     room is weighed by.
     """
     sizes = [counts] if needed is None or needed == counts else [counts, needed]
-    passes: list[tuple[Sequence[tuple[Member, Sequence[Way]]], bool]]
-    if existing_first and stock:
-        passes = [(tier, False) for tier in tiers] + [(tier, True) for tier in tiers]
+    # With stock, and then with further nodes than those that are created anyway.
+    reaches = [(False, False), (True, False), (True, True)] if stock else [(False, False)]
+    if existing_first:
+        passes = [(tier, reach) for reach in reaches for tier in tiers]
     else:
-        passes = [(tier, s) for tier in tiers for s in ((False, True) if stock else (False,))]
-    for tier, with_stock in passes:
+        passes = [(tier, reach) for tier in tiers for reach in reaches]
+    for tier, (with_stock, create) in passes:
+        if with_stock and not create and not any(pool.stock.coming for member, _ in tier for pool in member.pools):
+            continue
         for size in sizes:
             more = {name: count - size[name] for name, count in counts.items() if count > size[name]}
             left = tier if more else fragmentation.narrow(mix, fleet, tier, size)
-            found = _packings(fleet, left, size, with_stock, more, mix)
+            found = _packings(fleet, left, size, with_stock, more, mix, create=create)
             packings = list(islice(found, _COMPARED))
             if more:  # the rest may use stock although the gang itself needs none
                 filled = (pack(fleet.members[p.cluster], p.way, size, stock, more, mix) for p in packings)
@@ -231,6 +260,8 @@ def _packings(
     stock: bool,
     more: Mapping[str, int],
     mix: Mix | None,
+    *,
+    create: bool,
 ) -> Iterator[Packing]:
     """Yields packings, tightest clusters first: by room for the largest real part.
 
@@ -261,7 +292,7 @@ def _packings(
     rooms.sort(key=lambda item: (-item[0] if more else item[0], item[1]))
     for _, _, member, ways in rooms:
         for way in ways:
-            packing = pack(member, way, counts, stock, mix=mix)
+            packing = pack(member, way, counts, stock, mix=mix, create=create)
             if packing is not None:
                 yield packing
                 break

@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-from gpufleet.model.cluster import NodeClass, VirtualNode
-from services.scheduler.core.devices import devices_of
-from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Free, Identity, Layout, Shape
+from collections.abc import Callable
+from dataclasses import dataclass
 
-# How many nodes have exactly these free amounts.
-Blocks = dict[Free, int]
+from gpufleet.model.cluster import NodeClass, VirtualNode
+from gpufleet.model.placement import Source
+from services.scheduler.core.blocks import Blocks, room, take
+from services.scheduler.core.devices import devices_of
+from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Identity, Layout, Shape
+from services.scheduler.core.stock import Stock
+
 # For how many kinds of requests a pool remembers its room.
 _KNOWN = 256
 
 
-def tightest(blocks: Blocks, fitter: Fitter) -> tuple[int, Free] | None:
-    """Returns the free amounts of the node that takes the fewest pods, and how many; None if no node takes any.
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why no more nodes of a class are counted on, and until when (epoch seconds).
 
-    Best fit, so that large free blocks stay whole; ties by the free amounts themselves.
+    ``refused``: the cluster said that it has no stock, so that stock which comes back ends it.
     """
-    best: tuple[int, Free] | None = None
-    for free in blocks:
-        fits = fitter.fit(free)
-        if fits and (best is None or (fits, free) < best):
-            best = (fits, free)
-    return best
 
-
-def take(blocks: Blocks, fitter: Fitter, count: int) -> int:
-    """Takes room for up to ``count`` pods out of blocks, tightest node first; returns for how many there was room."""
-    left = count
-    while left > 0:
-        best = tightest(blocks, fitter)
-        if best is None:
-            break
-        fits, free = best
-        pods = min(fits, left)
-        nodes = min(blocks[free], left // pods)
-        _move(blocks, free, fitter.after(free, pods), nodes)
-        left -= nodes * pods
-    return count - left
-
-
-def _move(blocks: Blocks, before: Free, after: Free, nodes: int) -> None:
-    rest = blocks[before] - nodes
-    if rest:
-        blocks[before] = rest
-    else:
-        del blocks[before]
-    blocks[after] = blocks.get(after, 0) + nodes
-
-
-def room(blocks: Blocks, fitter: Fitter) -> int:
-    """Returns for how many pods blocks have room."""
-    return sum(fitter.fit(free) * nodes for free, nodes in blocks.items())
+    until: float
+    message: str
+    refused: bool = False
 
 
 class Pool:
@@ -70,14 +44,14 @@ class Pool:
         "_rooms",
         "_running",
         "_sole",
-        "_stock",
-        "_stock_nodes",
         "_taken",
         "allocatable",
         "booked",
         "cell",
         "costs",
         "debt",
+        "doubt",
+        "elastic",
         "identity",
         "layout",
         "name",
@@ -85,6 +59,7 @@ class Pool:
         "order",
         "ordered",
         "potential_nodes",
+        "stock",
     )
 
     def __init__(self, node_class: NodeClass, catalog: Catalog) -> None:
@@ -99,18 +74,15 @@ class Pool:
                 free = self.layout.block(block)
                 self._base[free] = self._base.get(free, 0) + block.nodes
         elastic = node_class.elastic
-        self._stock_nodes = elastic.nodes if elastic else 0
+        self.elastic = elastic is not None  # whether nodes may be created, if there is stock
+        self.stock = Stock(self.allocatable, elastic.nodes if elastic else 0)
+        self.doubt: Doubt | None = None
         self.potential_nodes = node_class.nodes + (max(0, elastic.max_nodes) if elastic else 0)
         # Nodes with few GPUs first: what needs none, or few, leaves the large ones alone.
         self.order = (self.layout.gpus(self.allocatable), self.name)
         self.cell = -1  # where the fleet's columns have it
         self._base_rooms: dict[Fitter, int] = {}
         self.forget()
-
-    @property
-    def elastic(self) -> bool:
-        """Whether there were nodes that could be created when the inventory was taken."""
-        return self._stock_nodes > 0
 
     def forget(self) -> None:
         """Forgets every reservation, and what is booked."""
@@ -124,7 +96,8 @@ class Pool:
         self._taken = 0
         self._mixed = False
         self._running: Blocks | None = None
-        self._stock: Blocks | None = None
+        if self.elastic:
+            self.stock.reset()
         self._rooms: dict[Fitter, tuple[int, int]] = {}
         self.costs: dict[
             Fitter, tuple[int, tuple[int, int] | None]
@@ -140,12 +113,15 @@ class Pool:
                 take(blocks, self._sole, self._taken)
         return self._running
 
+    def set_doubt(self, doubt: Doubt | None) -> None:
+        """Says whether nodes that could be created count as room; what is placed on them stays there."""
+        self.doubt = doubt
+        self._rooms = {}
+
     @property
-    def stock(self) -> Blocks:
-        """What is left of nodes that could be created."""
-        if self._stock is None:
-            self._stock = {self.allocatable: self._stock_nodes} if self._stock_nodes else {}
-        return self._stock
+    def counts_stock(self) -> bool:
+        """Whether there are nodes, on their way or in stock, that count as room."""
+        return self.elastic and self.doubt is None and bool(self.stock.fresh or self.stock.coming)
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Returns for how many pods there is room: on running nodes, and on nodes that could be created."""
@@ -159,7 +135,7 @@ class Pool:
         if known is None:
             if len(self._rooms) >= _KNOWN:
                 self._rooms.clear()
-            stock = room(self.stock, fitter) if self._stock_nodes else 0
+            stock = self.stock.room(fitter) if self.elastic and self.counts_stock else 0
             if not self._mixed and fitter is self._sole:
                 running = self._base_room(fitter) - (self._taken if fitter.columns else 0)
             else:
@@ -235,20 +211,47 @@ class Pool:
             self.costs = {}
         return taken
 
+    def room_coming(self, fitter: Fitter) -> int:
+        """Returns how much of the room in stock is on nodes that somebody needs anyway."""
+        return self.stock.room_coming(fitter) if self.stock.coming and self.counts_stock else 0
+
+    def take_coming(self, shape: Shape, count: int) -> int:
+        """Takes room on nodes that somebody needs anyway for up to ``count`` pods; returns for how many."""
+        if count <= 0 or not self.stock.coming or not self.counts_stock or not shape.admitted(self.identity):
+            return 0
+        self._rooms = {}
+        return self.stock.take_coming(shape.fitter(self.layout), count)
+
     def take_stock(self, shape: Shape, count: int) -> int:
         """Takes room on nodes that could be created for up to ``count`` pods; returns for how many there was some."""
-        if count <= 0 or not self._stock_nodes or not shape.admitted(self.identity):
+        return self.hold_stock(shape, count) if self.counts_stock else 0
+
+    def hold_stock(self, shape: Shape, count: int) -> int:
+        """Does as `take_stock`, in doubt too: for pods that are placed there already."""
+        if count <= 0 or not self.elastic or not shape.admitted(self.identity):
             return 0
-        taken = take(self.stock, shape.fitter(self.layout), count)
-        if taken:
+        self._rooms = {}
+        return self.stock.take(shape.fitter(self.layout), count)
+
+    def bring(self, shape: Shape, count: int) -> None:
+        """Notes pods that are placed here and whose nodes are being created."""
+        if count > 0 and self.elastic and shape.admitted(self.identity):
             self._rooms = {}
-        return taken
+            self.stock.bring(shape.fitter(self.layout), count)
 
     def potential(self, shape: Shape) -> int:
         """Returns how many pods the class could hold if all of its nodes, now and ever, were empty."""
         if not shape.admitted(self.identity):
             return 0
         return shape.fitter(self.layout).fit(self.allocatable) * self.potential_nodes
+
+
+# Where new pods go in a cluster, in order: nodes that run, nodes that are created anyway, further ones.
+SOURCES: tuple[tuple[Source, Callable[[Pool, Shape, int], int]], ...] = (
+    (Source.RUNNING, Pool.take_running),
+    (Source.ELASTIC, Pool.take_coming),
+    (Source.ELASTIC, Pool.take_stock),
+)
 
 
 class VirtualPool:

@@ -17,7 +17,7 @@ from gpufleet.model.placement import (
 )
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
-from services.scheduler.core import commit, dependencies, ledger
+from services.scheduler.core import commit, dependencies, doubt, ledger
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.state import Entry, State
 
@@ -32,6 +32,7 @@ def start(state: State, epoch: int, log: str, now: float) -> None:
         entry = state.entries[key]
         _recover(state, entry, now)
         ledger.update(state, entry, now)
+        doubt.learn(state, entry, now)
         state.quotas.update(key, entry.current, entry.placement)
         dependencies.update(state, entry)
         state.ask(key, Mode.FILL)

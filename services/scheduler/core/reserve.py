@@ -8,9 +8,10 @@ the order cannot matter (`Pool`) a hold that comes or goes is an addition or a s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpufleet.model.cluster import ComponentPods, WorkloadPods
+from gpufleet.model.cluster import WorkloadPods
 from gpufleet.model.placement import ClusterShare, Slot, Source, Version
 from gpufleet.model.values import value
 from services.scheduler.core.pool import Pool
@@ -38,6 +39,10 @@ class Hold:
     provisioning: int = 0
 
 
+# A hold on nodes to be created, its pods that running nodes have no room for, and its pool; None: any.
+_Late = tuple[Hold, int, Pool | None]
+
+
 @value(frozen=True, slots=True)
 class Holding:
     """What one workload holds in one cluster, in the order in which it was taken."""
@@ -62,14 +67,17 @@ def holding(version: Version, share: ClusterShare, ways: tuple[Way, ...], pods: 
     holds: list[Hold] = []
     for slot in share.slots:
         covered[slot.component] = covered.get(slot.component, 0) + slot.count
-        _add(holds, slot, ways, served, known)
+        _add(holds, slot, ways, served)
     for name, count in share.components:
         if count > covered.get(name, 0):
-            _add(holds, Slot(name, "", count - covered.get(name, 0)), ways, served, known)
+            _add(holds, Slot(name, "", count - covered.get(name, 0)), ways, served)
+    for name, here in known.items():
+        if here.provisioning:
+            _claim(holds, name, here.provisioning)
     return Holding(version, tuple(holds)) if holds else None
 
 
-def _add(holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: Served, known: dict[str, ComponentPods]) -> None:
+def _add(holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: Served) -> None:
     done = 0
     for key in ((slot.component, slot.variant), (slot.component, None)):
         now = min(slot.count - done, served.get(key, 0))
@@ -78,9 +86,18 @@ def _add(holds: list[Hold], slot: Slot, ways: tuple[Way, ...], served: Served, k
             done += now
     part = part_of(slot, ways)
     if slot.count > done and part is not None:
-        pods = known.get(slot.component)
-        waiting = pods.provisioning if pods is not None and slot.source is Source.ELASTIC else 0
-        holds.append(Hold(part, slot.node_class, slot.count - done, slot.source, waiting))
+        holds.append(Hold(part, slot.node_class, slot.count - done, slot.source))
+
+
+def _claim(holds: list[Hold], component: str, provisioning: int) -> None:
+    """Notes pods that wait for nodes which are being created: those that were to have some first."""
+    for elastic in (True, False):
+        for i, hold in enumerate(holds):
+            if hold.part.component == component and hold.pool and (hold.source is Source.ELASTIC) is elastic:
+                count = min(hold.count, provisioning)
+                if count:
+                    holds[i] = replace(hold, provisioning=count)
+                    provisioning -= count
 
 
 def part_of(slot: Slot, ways: tuple[Way, ...]) -> Part | None:
@@ -114,7 +131,7 @@ def enlist(member: Member, hold: Hold, sign: int) -> Pool | None:
         member.loose += sign  # a class that is gone, or that was never named: any class
         return None
     shape = hold.part.shape
-    if hold.source is Source.RUNNING and shape.admitted(pool.identity):
+    if hold.source is Source.RUNNING and not hold.provisioning and shape.admitted(pool.identity):
         pool.book(shape.fitter(pool.layout), sign * hold.count)
     else:
         pool.ordered += sign * hold.count
@@ -149,6 +166,8 @@ def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
         member.other_debt = 0
         for node in member.virtual:
             node.reset()
+    late: list[_Late] = []
+    lent: set[Pool] = set()  # pools in which pods for nodes to be created found room on running ones
     if replayed or member.loose or (virtual and member.on_virtual):
         for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
             for hold in held.holds:
@@ -156,9 +175,21 @@ def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
                     if virtual:
                         member.other_debt += _book_virtual(member, hold)
                 elif (named := replayed.get(hold.pool)) is not None:
-                    named.debt += _book(hold, (named,))
+                    left = _book(hold, (named,))
+                    if hold.source is Source.ELASTIC and left < hold.count:
+                        lent.add(named)
+                    if left and (hold.source is Source.ELASTIC or hold.provisioning or named in lent):
+                        late.append((hold, left, named))
+                    else:
+                        named.debt += left
                 elif member.loose:
-                    member.other_debt += _book(hold, member.pools)
+                    left = _book(hold, member.pools)
+                    if left and hold.source is Source.ELASTIC:
+                        late.append((hold, left, None))
+                    else:
+                        member.other_debt += left
+    if late:
+        _book_late(member, late)
     member.debt = sum(pool.debt for pool in member.pools) + member.other_debt
 
 
@@ -176,14 +207,27 @@ def _book_virtual(member: Member, hold: Hold) -> int:
 
 
 def _book(hold: Hold, pools: Sequence[Pool]) -> int:
-    """Takes a hold out of pools, and returns for how many of its pods there is no room."""
+    """Takes a hold out of the running nodes of pools, and returns for how many of its pods there is no room."""
     left = hold.count
     for pool in pools:
         left -= pool.take_running(hold.part.shape, left)
-    if not hold.pool:
-        return 0
-    if hold.source is Source.ELASTIC:
-        left -= min(left, hold.provisioning)
-        for pool in pools:
-            left -= pool.take_stock(hold.part.shape, left)
-    return left
+    return left if hold.pool else 0
+
+
+def _book_late(member: Member, late: Sequence[_Late]) -> None:
+    """Takes what running nodes have no room for out of nodes that are on their way, then out of stock.
+
+    Which nodes are on their way follows from all pods that wait for one; the others may go beside those. Pods for
+    running nodes are among them where others, for which nodes were to be created, have found room there instead.
+    """
+    for hold, left, named in late:
+        if named is not None:
+            named.bring(hold.part.shape, min(left, hold.provisioning))
+    for hold, count, named in late:
+        left = count - min(count, hold.provisioning)
+        for pool in member.pools if named is None else (named,):
+            left -= pool.hold_stock(hold.part.shape, left)
+        if named is None:
+            member.other_debt += left
+        else:
+            named.debt += left

@@ -69,18 +69,23 @@ def measure(draft: Draft) -> None:
             name = member.name
             before = draft.before.get(name)
             assigned = before.replicas if before is not None else 0
+            coming = 0
             if (guarded or member.stale(draft.now, after)) and not eligible(draft, member):
                 continue
             seen.add(name)
             if column is not None and simple is not None:
                 running = int(column.running[member.index])
                 stock = int(column.stock[member.index]) if stock_counts else 0
+                if stock and column.coming is not None:
+                    coming = int(column.coming[member.index])
             elif mixed:
                 found = unit_fill.room(draft, member, before.slots if before is not None else ())
                 running, stock = found.running, found.stock
             else:
                 way, running, stock = _best(draft, member, before, total)
                 draft.way_of[name] = way
+                if stock and len(way.parts) == 1:
+                    coming = member.room_coming(way.parts[0].shape)
             if member.inventory is not None and member.inventory.quotas:
                 bound = namespace_quota.most(draft, member)
                 running = min(running, bound)
@@ -92,7 +97,7 @@ def measure(draft: Draft) -> None:
             if cap is not None:
                 running = min(running, max(0, cap - assigned))
                 stock = min(stock, max(0, cap - assigned - running))
-            options.append(Option(name, number, assigned, running, stock))
+            options.append(Option(name, number, assigned, running, stock, coming=min(coming, stock)))
     without_pods = not draft.workload.components
     for name, share in draft.before.items():
         # Not eligible for more, but what runs there may stay.
@@ -119,6 +124,7 @@ def _all_at_once(draft: Draft, way: Way) -> bool:
             tier.members,
             column.running[tier.indexes],
             column.stock[tier.indexes] if draft.stock else None,
+            column.coming[tier.indexes] if draft.stock and column.coming is not None else None,
         )
         for number, tier in enumerate(draft.candidates.tiers)
     ]

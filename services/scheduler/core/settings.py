@@ -16,6 +16,7 @@ class Settings:
     explains one by one; the others are counted by reason code. ``blocking``: without quotas, while the first in the
     queue waits nobody behind it is placed. ``overtake_after``: else, how long the first may be overtaken until a
     cluster is kept for it. ``scheduler_name``: policies that name another scheduler are left alone.
+    ``provision_retry``: how long no further nodes of a class are counted on after one did not come; 0: they always are.
     """
 
     stale_after: float = 30.0
@@ -27,3 +28,4 @@ class Settings:
     blocking: bool = False
     overtake_after: float = 300.0
     scheduler_name: str = "default-scheduler"
+    provision_retry: float = 600.0

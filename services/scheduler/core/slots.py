@@ -11,6 +11,7 @@ from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.gang import add_up
+from services.scheduler.core.pool import SOURCES
 from services.scheduler.core.room import room_in, way_in, way_of_share, ways_in
 from services.scheduler.core.units import Part, Way
 
@@ -113,12 +114,11 @@ def _take(member: Member, part: Part, count: int, way: Way, *, stock: bool) -> l
                 slots.append(Slot(part.component, node.name, taken, Source.VIRTUAL, unit, variant))
                 left -= taken
     else:
-        for source in (Source.RUNNING, Source.ELASTIC) if stock else (Source.RUNNING,):
+        for source, take in SOURCES if stock else SOURCES[:1]:
             for pool in member.pools:
                 if not part.takes(pool.node_class):
                     continue
-                take = pool.take_running if source is Source.RUNNING else pool.take_stock
-                taken = take(part.shape, left)
+                taken = take(pool, part.shape, left)
                 if taken:
                     slots.append(Slot(part.component, pool.name, taken, source, unit, variant))
                     left -= taken

@@ -170,6 +170,7 @@ class State:
         self.in_namespace: dict[str, set[str]] = {}
         self.deadlines: list[tuple[float, str]] = []
         self.timers: list[tuple[float, str]] = []
+        self.doubts: dict[tuple[str, str], float] = {}  # until when, by cluster and node class
 
     def entry(self, key: str) -> Entry:
         """Returns the entry of a workload key; a new one if nothing is known."""

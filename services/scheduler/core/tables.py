@@ -9,7 +9,7 @@ from typing import Any
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import ElasticQuotaTree
-from services.scheduler.core import ledger, records
+from services.scheduler.core import doubt, ledger, records
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import (
     AssignmentRead,
@@ -105,6 +105,7 @@ def _inventory_changed(batch: Batch, event: InventoryChanged) -> None:
     member = state.fleet.member(event.inventory.cluster)
     stale = member.stale(batch.now, state.settings.stale_after)
     before = state.fleet.generation
+    doubt.inventory_changed(state, member, event.inventory)
     changed = state.fleet.observed(state.credits.observed(state, event.inventory))
     if state.fleet.generation != before:
         _candidates_changed(state, member.name)
@@ -120,10 +121,12 @@ def _inventory_gone(batch: Batch, event: InventoryGone) -> None:
 def _pods_changed(batch: Batch, event: PodsChanged) -> None:
     state = batch.state
     entry = state.entry(event.pods.workload)
-    if entry.pods.get(event.pods.cluster) == event.pods:
+    before = entry.pods.get(event.pods.cluster)
+    if before == event.pods:
         return
     entry.pods[event.pods.cluster] = event.pods
     ledger.update(state, entry, batch.now)
+    doubt.pods_changed(state, entry, before, event.pods, batch.now)
     state.victims.changed(entry.key)
     state.credits.refresh(state, event.pods.cluster)
 
@@ -292,6 +295,7 @@ def _evicted(batch: Batch, event: Evicted) -> None:
     entry = state.entry(eviction.workload)
     if entry.eviction == eviction:
         return
+    doubt.evicted(state, eviction, entry.eviction, batch.now)
     entry.eviction = eviction
     placement = entry.placement
     if (placement is not None and pending_eviction(placement, eviction)) or eviction.workload in state.queue:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gpufleet.model.placement import Slot, Source
+from services.scheduler.core.blocks import Blocks, room, take
 from services.scheduler.core.capacity import Member
-from services.scheduler.core.pool import Blocks, Pool, room, take
+from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Fitter, Free, Shape, is_gpu
 from services.scheduler.core.units import Part, Way
 

@@ -6,15 +6,17 @@ A unit takes pods up to its bounds and its room; whether the others may go on to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpufleet.model.placement import Slot, Source, UnitWait
 from gpufleet.model.policy import ResourceUnit, UnitResource
 from services.scheduler.core import unit_use
-from services.scheduler.core.pool import Blocks, VirtualPool, take
-from services.scheduler.core.shapes import UNBOUNDED
+from services.scheduler.core.blocks import Blocks, take
+from services.scheduler.core.pool import SOURCES, Pool, VirtualPool
+from services.scheduler.core.shapes import UNBOUNDED, Fitter
+from services.scheduler.core.stock import Stock
 from services.scheduler.core.units import WAIT_LABEL, Part, Way, splits
 
 if TYPE_CHECKING:
@@ -224,11 +226,12 @@ def _take_running(member: Member, part: Part, count: int) -> list[Slot]:
 def _take_stock(member: Member, part: Part, count: int) -> list[Slot]:
     slots: list[Slot] = []
     left = count
-    for pool in member.pools if part.virtual is None else ():
-        taken = pool.take_stock(part.shape, left) if left > 0 and part.takes(pool.node_class) else 0
-        if taken:
-            slots.append(Slot(part.component, pool.name, taken, Source.ELASTIC))
-            left -= taken
+    for source, take_from in SOURCES[1:] if part.virtual is None else ():
+        for pool in member.pools:
+            taken = take_from(pool, part.shape, left) if left > 0 and part.takes(pool.node_class) else 0
+            if taken:
+                slots.append(Slot(part.component, pool.name, taken, source))
+                left -= taken
     return slots
 
 
@@ -237,13 +240,14 @@ class _Scratch:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._blocks: dict[tuple[str, Source], Blocks] = {}
+        self._blocks: dict[str, Blocks] = {}
+        self._stock: dict[str, Stock] = {}
         self._virtual: dict[str, VirtualPool] = {}
 
     def running(self, part: Part, count: int) -> list[Slot]:
         """Takes from nodes and instances that are there."""
         if part.virtual is None:
-            return self._take(part, count, Source.RUNNING)
+            return self._take(part, count, Source.RUNNING, self._take_running)
         slots: list[Slot] = []
         for node in self._member.virtual_nodes(part):
             copy = self._virtual.get(node.name)
@@ -256,21 +260,33 @@ class _Scratch:
 
     def stock(self, part: Part, count: int) -> list[Slot]:
         """Takes from nodes that could be created."""
-        return self._take(part, count, Source.ELASTIC) if part.virtual is None else []
+        return self._take(part, count, Source.ELASTIC, self._take_stock) if part.virtual is None else []
 
-    def _take(self, part: Part, count: int, source: Source) -> list[Slot]:
+    def _take(
+        self, part: Part, count: int, source: Source, take_from: Callable[[Pool, Fitter, int], int]
+    ) -> list[Slot]:
         slots: list[Slot] = []
         for pool in self._member.pools:
             if count <= 0 or not part.takes(pool.node_class) or not part.shape.admitted(pool.identity):
                 continue
-            blocks = self._blocks.get((pool.name, source))
-            if blocks is None:
-                base = pool.running if source is Source.RUNNING else pool.stock
-                blocks = self._blocks[pool.name, source] = dict(base)
-            taken = take(blocks, part.shape.fitter(pool.layout), count)
+            taken = take_from(pool, part.shape.fitter(pool.layout), count)
             slots.append(Slot(part.component, pool.name, taken, source))
             count -= taken
         return slots
+
+    def _take_running(self, pool: Pool, fitter: Fitter, count: int) -> int:
+        blocks = self._blocks.get(pool.name)
+        if blocks is None:
+            blocks = self._blocks[pool.name] = dict(pool.running)
+        return take(blocks, fitter, count)
+
+    def _take_stock(self, pool: Pool, fitter: Fitter, count: int) -> int:
+        if not pool.counts_stock:
+            return 0
+        stock = self._stock.get(pool.name)
+        if stock is None:
+            stock = self._stock[pool.name] = pool.stock.copy()
+        return stock.take(fitter, count)
 
 
 # --- Scaling in ---------------------------------------------------------------------------------------------------
