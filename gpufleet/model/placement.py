@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -72,6 +72,11 @@ class ClusterShare:
         return tuple(sorted(found))
 
 
+def pods_of(shares: Iterable[ClusterShare]) -> int:
+    """Returns the pods of some shares together."""
+    return sum([count for share in shares for _, count in share.components])
+
+
 @value(frozen=True, slots=True)
 class UnitWait:
     """Pods wait for room in a unit of a ResourcePolicy (``unit``: its id) since a time (epoch seconds)."""
@@ -119,7 +124,7 @@ class Placement:
     @property
     def placed(self) -> int:
         """Pods that have a cluster."""
-        return sum([share.replicas for share in self.shares])
+        return pods_of(self.shares)
 
     @property
     def unplaced(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -414,4 +415,10 @@ def compact(value: dict[str, Any]) -> dict[str, Any]:
 
 def time_or_none(seconds: float | None) -> str | None:
     """Returns RFC 3339, or None for a time that is not known (None or 0)."""
-    return render_time(seconds) if seconds else None
+    return _rendered(seconds) if seconds else None
+
+
+@lru_cache(maxsize=16)
+def _rendered(seconds: float) -> str:
+    """As `render_time`: the records of one decision all say when it was made."""
+    return render_time(seconds)

@@ -6,6 +6,7 @@ again in placements. A test holds the bytes to those of the plain way, `encode(a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
@@ -28,47 +29,60 @@ V = TypeVar("V")
 class _Fragments(Generic[V]):
     """JSON of values that come again, by identity; the values are kept, so an identity means one value."""
 
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[V, bytes]] = {}
+    def __init__(self, render: Callable[[V], bytes]) -> None:
+        self._render = render
+        self._known: dict[int, tuple[bytes, V]] = {}
 
-    def get(self, value: V) -> bytes | None:
+    def of(self, value: V) -> bytes:
         known = self._known.get(id(value))
-        return None if known is None else known[1]
+        return self._put(value) if known is None else known[0]
 
-    def put(self, value: V, text: bytes) -> bytes:
+    def of_all(self, values: Iterable[V]) -> list[bytes]:
+        known = self._known
+        try:
+            return [known[id(value)][0] for value in values]
+        except KeyError:
+            return [self.of(value) for value in values]
+
+    def _put(self, value: V) -> bytes:
         if len(self._known) >= _KNOWN:
             self._known.clear()
-        self._known[id(value)] = (value, text)
+        text = self._render(value)
+        self._known[id(value)] = (text, value)
         return text
 
 
-_SHARES: Final[_Fragments[ClusterShare]] = _Fragments()
-_COMPONENTS: Final[_Fragments[tuple[tuple[str, int], ...]]] = _Fragments()
-_TEXTS: Final[_Fragments[str]] = _Fragments()
+_SHARES: Final[_Fragments[ClusterShare]] = _Fragments(lambda share: encode(share_object(share)))
+# Members of an object, each after a comma; nothing where the value is empty.
+_COMPONENTS: Final[_Fragments[tuple[tuple[str, int], ...]]] = _Fragments(
+    lambda components: b',"components":%b' % encode(dict(components)) if components else b""
+)
+_INCARNATIONS: Final[_Fragments[str]] = _Fragments(
+    lambda text: b',"incarnation":%b' % msgspec.json.encode(text) if text else b""
+)
+_CLUSTERS: Final[_Fragments[str]] = _Fragments(lambda text: b'{"cluster":%b' % msgspec.json.encode(text))
 
 
 def placement_bytes(placement: Placement) -> bytes:
     """Returns the value of a placement."""
     value = placement_object(placement, shares=False)
     if placement.shares:
-        value["shares"] = msgspec.Raw(b"[%b]" % b",".join([_share(share) for share in placement.shares]))
+        value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_SHARES.of_all(placement.shares)))
     return encode(value)
-
-
-def _share(share: ClusterShare) -> bytes:
-    return _SHARES.get(share) or _SHARES.put(share, encode(share_object(share)))
 
 
 def assignments_bytes(columns: AssignmentColumns) -> list[bytes]:
     """Returns the values of assignments that are columns, in the order of these."""
     before, after = _around_incarnation(assignment_object(columns.common))
-    found = []
-    for cluster, components, incarnation in zip(
-        columns.clusters, columns.components, columns.incarnations, strict=True
-    ):
-        counts = _COMPONENTS.get(components) or _put_components(components)
-        within = b',"incarnation":%b' % _text(incarnation) if incarnation else b""
-        found.append(b'{"cluster":%b%b%b%b%b}' % (_text(cluster), counts, before, within, after))
+    found = [
+        b"%b%b%b%b%b}" % (cluster, components, before, incarnation, after)
+        for cluster, components, incarnation in zip(
+            _CLUSTERS.of_all(columns.clusters),
+            _COMPONENTS.of_all(columns.components),
+            _INCARNATIONS.of_all(columns.incarnations),
+            strict=True,
+        )
+    ]
     check_size(max(map(len, found), default=0), MAX_DERIVED_BYTES)
     return found
 
@@ -106,15 +120,15 @@ _SIBLINGS: Final = _Siblings()
 def assignment_bytes(assignment: Assignment) -> bytes:
     """Returns the value of an assignment."""
     before, after = _SIBLINGS.parts(assignment)
-    components = _COMPONENTS.get(assignment.components) or _put_components(assignment.components)
-    incarnation = b',"incarnation":%b' % _text(assignment.incarnation) if assignment.incarnation else b""
-    data = b'{"cluster":%b%b%b%b%b}' % (_text(assignment.cluster), components, before, incarnation, after)
+    data = b"%b%b%b%b%b}" % (
+        _CLUSTERS.of(assignment.cluster),
+        _COMPONENTS.of(assignment.components),
+        before,
+        _INCARNATIONS.of(assignment.incarnation),
+        after,
+    )
     check_size(len(data), MAX_DERIVED_BYTES)
     return data
-
-
-def _put_components(components: tuple[tuple[str, int], ...]) -> bytes:
-    return _COMPONENTS.put(components, b',"components":%b' % encode(dict(components)) if components else b"")
 
 
 def _around_incarnation(value: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -124,10 +138,6 @@ def _around_incarnation(value: dict[str, Any]) -> tuple[bytes, bytes]:
         _members({name: item for name, item in common.items() if name < "incarnation"}),
         _members({name: item for name, item in common.items() if name > "incarnation"}),
     )
-
-
-def _text(text: str) -> bytes:
-    return _TEXTS.get(text) or _TEXTS.put(text, msgspec.json.encode(text))
 
 
 def _members(value: dict[str, Any]) -> bytes:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.placement import Source
 from services.scheduler.core.decide import decide
-from services.scheduler.core.divide import Mode, Option, aggregated, pour, pour_columns, webster, webster_column
+from services.scheduler.core.divide import (
+    Mode,
+    Option,
+    aggregated,
+    descending,
+    pour,
+    pour_columns,
+    webster,
+    webster_column,
+)
 from services.scheduler.core.events import (
     ClusterRegistered,
     Event,
@@ -35,6 +44,18 @@ def one_by_one(seats: int, weights: dict[str, int], last_first: bool) -> dict[st
         best = min(names, key=lambda n: (-Fraction(weights[n], 2 * given[n] + 1), given[n], names.index(n)))
         given[best] += 1
     return given
+
+
+def fnv1a32(text: str) -> int:
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return value
+
+
+@given(st.text(min_size=1))
+def test_ties_go_to_the_last_name_where_the_hash_of_the_uid_is_odd(uid: str) -> None:
+    assert descending(uid) is (fnv1a32(uid) % 2 == 1)
 
 
 @given(st.integers(0, 60), WEIGHTS, st.booleans())

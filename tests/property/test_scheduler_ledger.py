@@ -13,6 +13,7 @@ from gpufleet.model.cluster import Inventory, ModelStock, NodeClass, VirtualNode
 from gpufleet.model.placement import Source, Version
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape
+from services.scheduler.core import booking
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.pool import Doubt, Pool
@@ -39,6 +40,15 @@ class Put:
     workload: str
     holds: tuple[tuple[int, str, int, Source, int], ...]
     forward: bool
+
+
+@dataclass(frozen=True)
+class Decide:
+    """A workload takes room in some clusters at once, as a decision does; none: gives back what it has everywhere."""
+
+    workload: str
+    shape: int
+    counts: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -216,14 +226,39 @@ class _Nodes:
         return count
 
 
+def _decide(fleet: Fleet, step: Decide, version: Version) -> None:
+    """Does what a decision does with the room of a workload, where no cluster has to give it from several pools."""
+    holding = sorted(name for name, member in fleet.members.items() if step.workload in member.held)
+    if holding:
+        booking.release(fleet, step.workload, holding)
+    shape = fleet.catalog.shape(SHAPES[step.shape])
+    made = list[booking.Made]()
+    for cluster, count in step.counts:
+        member = fleet.member(cluster)
+        pool = booking.take(member, shape, count)
+        if pool is not None:
+            made.append((member, (Hold(Part("main", shape), pool.name, count, Source.RUNNING),), pool))
+    fleet.moved(shape, [pool for _, _, pool in made if pool is not None], [holds[0].count for _, holds, _ in made])
+    booking.reserve(fleet, step.workload, version, made)
+
+
+DECIDE = st.builds(
+    Decide,
+    st.sampled_from(["w1", "w2", "w3", "w4", "w5"]),
+    st.sampled_from([0, 0, 0, 1, 2]),
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 4)), unique_by=lambda item: item[0]).map(tuple),
+)
+Step = Observe | Put | Decide | Mistrust | None
 MISTRUST = st.builds(
     Mistrust, st.sampled_from(["a", "b"]), st.sampled_from(NAMES[:2]), st.sampled_from([None, Doubt(1.0, "")])
 )
 
 
-@given(st.lists(st.one_of(_observe(), _put(), _put(), _put(), MISTRUST, st.just(None)), max_size=25))
+@given(st.lists(st.one_of(_observe(), _put(), _put(), DECIDE, DECIDE, MISTRUST, st.just(None)), max_size=25))
 @settings(deadline=None)
-def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Observe | Put | Mistrust | None]) -> None:
+def test_incremental_caches_equal_a_recomputation_from_scratch(
+    steps: list[Observe | Put | Decide | Mistrust | None],
+) -> None:
     fleet = Fleet()
     for name in ("a", "b"):
         fleet.observed(inventory(name, node_class("big", nodes=3, node_labels={"gpu": "big"})))
@@ -233,6 +268,8 @@ def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Obser
                 _check(fleet)
             case Observe():
                 fleet.observed(step.inventory)
+            case Decide():
+                _decide(fleet, step, Version(1, number))
             case Mistrust():
                 fleet.set_doubt(fleet.member(step.cluster), step.name, step.doubt)
             case Put():
@@ -242,4 +279,18 @@ def test_incremental_caches_equal_a_recomputation_from_scratch(steps: list[Obser
                 held = Holding(Version(1, number), holds) if holds else None
                 if held is not None or step.workload in member.held:
                     fleet.hold(member, step.workload, held, taken=forward)
+    _check(fleet)
+
+
+@given(st.lists(DECIDE, max_size=8))
+@settings(deadline=None)
+def test_decisions_correct_the_columns_as_a_recomputation_would(steps: list[Decide]) -> None:
+    """Columns that are read after every decision, so that each corrects them."""
+    fleet = Fleet()
+    for name in ("a", "b"):
+        classes = (node_class("big", nodes=2, node_labels={"gpu": "big"}), node_class("small", nodes=1))
+        fleet.observed(inventory(name, *classes))
+    for number, step in enumerate(steps):
+        _check(fleet)
+        _decide(fleet, step, Version(1, number))
     _check(fleet)

@@ -116,3 +116,21 @@ def test_a_pod_costs_least_where_nothing_else_would_have_fitted() -> None:
     assert mix.cost(pool(8_000), small) == (1, 2)  # only its own place is lost; the block was worth 2
     assert mix.cost(pool(20_000), small) == (1, 3)
     assert mix.cost(pool(16_000), small) == (2, 3)  # a place of the large one, too
+
+
+def test_what_a_pod_costs_is_forgotten_when_room_is_taken_and_given_back() -> None:
+    catalog = Catalog()
+    mix = Mix(catalog)
+    mix.replace(None, _submission("large", 1, amounts(gpu=1, cpu=16_000)))
+    mix.replace(None, _submission("small", 1, amounts(gpu=1, cpu=4_000)))
+    small = catalog.shape(PodShape(resources(amounts(gpu=1, cpu=4_000))))
+    mix.shapes()
+    free = resources({"cpu": 20_000, "memory": 2**38, "pods": 110, GPU: 2})
+    pool = Pool(NodeClass("c", free, 1, free=(FreeBlock(1, free),)), catalog)
+    empty = mix.cost(pool, small)
+    fitter = small.fitter(pool.layout)
+    assert pool.take_whole(fitter, 1) == 1
+    pool.book_whole(1)
+    assert mix.cost(pool, small) != empty
+    assert pool.give_back(fitter, 1)
+    assert mix.cost(pool, small) == empty

@@ -12,8 +12,15 @@ from gpufleet.model.placement import ClusterShare, Source
 from services.scheduler.core.columns import Column, Grid, Indexes
 from services.scheduler.core.pool import Doubt, Pool, VirtualPool
 from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
-from services.scheduler.core.shapes import UNBOUNDED, Catalog, Shape, selects
+from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Shape, selects
 from services.scheduler.core.units import REGION, Part
+
+# For how many shapes a cluster remembers which pools admit them.
+_KNOWN = 64
+# Of a share that is taken from one pool: component, shape, pool and count.
+ShareKey = tuple[str, int, str, int]
+# A share and its holds.
+Given = tuple[ClusterShare, tuple[Hold, ...]]
 
 
 class Member:
@@ -22,6 +29,7 @@ class Member:
     __slots__ = (
         "_named",
         "_stale",
+        "_takers",
         "debt",
         "dirty",
         "doubts",
@@ -56,8 +64,8 @@ class Member:
         self.doubts: dict[str, Doubt] = {}  # by node class: why no more nodes of it are counted on
         self._stale: dict[Pool, None] = {}  # these have to be
         self._named: dict[str, Pool] = {}
-        # Shares and their holds that were given before, by component, shape, pool and count.
-        self.shares: dict[tuple[str, int, str, int], tuple[ClusterShare, tuple[Hold, ...]]] = {}
+        self._takers: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
+        self.shares: dict[ShareKey, Given] = {}  # that were given before
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""
@@ -86,6 +94,17 @@ class Member:
         for name, doubt in self.doubts.items():
             if (pool := self._named.get(name)) is not None and pool.doubt is not doubt:
                 pool.set_doubt(doubt)
+        self._takers = {}
+
+    def takers(self, shape: Shape) -> tuple[tuple[Pool, Fitter], ...]:
+        """Returns the pools that admit a shape, in order, and how it fits them."""
+        found = self._takers.get(shape.id)
+        if found is None:
+            if len(self._takers) >= _KNOWN:
+                self._takers.clear()
+            admitting = (pool for pool in self.pools if shape.admitted(pool.identity))
+            found = self._takers[shape.id] = tuple((pool, shape.fitter(pool.layout)) for pool in admitting)
+        return found
 
     def hold(self, workload: str, held: Holding | None, *, taken: bool) -> Sequence[Pool] | None:
         """Sets what a workload holds here and returns the pools whose room changes by it; None: all.
@@ -97,13 +116,10 @@ class Member:
             self.held[workload] = held
         if self.dirty:
             return None
-        if (before is None and taken and held is not None) or held is None:
-            # By far the most: one hold comes, or goes.
-            only = held or before
-            if only is not None and len(only.holds) == 1 and not self.loose:
-                pool = self._plain(only.holds[0], taken=held is not None)
-                if pool is not None:
-                    return (pool,)
+        if held is None and before is not None and len(before.holds) == 1:
+            only = self.give_back(before.holds[0])
+            if only is not None:
+                return (only,)
         whole = self.loose > 0
         pools: list[Pool] = []
         for holding, sign in ((before, -1), (held, 1)):
@@ -117,19 +133,16 @@ class Member:
                     self._stale[pool] = None
         return None if whole else pools
 
-    def _plain(self, hold: Hold, *, taken: bool) -> Pool | None:
-        """Books a hold whose room was taken, or gives one back, where that is an addition or a subtraction."""
+    def give_back(self, hold: Hold) -> Pool | None:
+        """Gives back the room of a hold and returns its pool, if that is a subtraction; else does nothing."""
         pool = self._named.get(hold.pool)
-        if pool is None or hold.source is not Source.RUNNING or hold.provisioning:
+        if pool is None or self.loose or pool in self._stale or hold.source is not Source.RUNNING or hold.provisioning:
             return None
         shape = hold.part.shape
-        if not shape.admitted(pool.identity):
-            return None
         fitter = shape.fitter(pool.layout)
-        if taken:
-            pool.book(fitter, hold.count)
-            return pool
-        return pool if pool not in self._stale and pool.give_back(fitter, hold.count) else None
+        if not fitter.columns or not shape.admitted(pool.identity):
+            return None
+        return pool if pool.give_back(fitter, hold.count) else None
 
     def stale(self, now: float, after: float) -> bool:
         """Returns whether the inventory is too old for new replicas."""
@@ -151,8 +164,8 @@ class Member:
         if self.debt:
             return (0, 0)
         running = stock = 0
-        for pool in self.pools:
-            on_nodes, in_stock = pool.counts(shape)
+        for pool, fitter in self.takers(shape):
+            on_nodes, in_stock = pool.rooms(fitter)
             running += on_nodes
             stock += in_stock
         return (running, stock)
@@ -162,11 +175,7 @@ class Member:
         self.settle()
         if self.debt:
             return 0
-        return sum(
-            pool.room_coming(shape.fitter(pool.layout))
-            for pool in self.pools
-            if pool.stock.coming and shape.admitted(pool.identity)
-        )
+        return sum(pool.room_coming(fitter) for pool, fitter in self.takers(shape))
 
     def virtual_nodes(self, part: Part) -> Iterator[VirtualPool]:
         """Yields the virtual nodes that may take a part's pods, by name."""
@@ -212,6 +221,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.generation = 0
+        self.alike: dict[ShareKey, Given] = {}  # what shares of different clusters have in common
         self.seen: npt.NDArray[np.float64] = np.full(16, -np.inf)  # by member index: when its inventory was taken
         self._oldest: dict[int, tuple[Indexes, float]] = {}  # of groups of members, until an inventory comes
         self._grid = Grid(self.by_index)
@@ -241,6 +251,10 @@ class Fleet:
             return
         for pool in pools:
             self._grid.changed(pool)
+
+    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int]) -> None:
+        """Notes that each of some pools has room for so many pods of a shape less (negative: more)."""
+        self._grid.moved(shape, pools, counts)
 
     def set_doubt(self, member: Member, node_class: str, doubt: Doubt | None) -> None:
         """Says whether nodes of a class that could be created count as room."""

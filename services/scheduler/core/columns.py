@@ -82,6 +82,12 @@ class _Log:
             del self._cells[:drop]
             self._start += drop
 
+    def extend(self, cells: Sequence[int], size: int) -> None:
+        """Adds several cells."""
+        self._cells += cells[1:]
+        if cells:
+            self.add(cells[0], size)
+
     def since(self, position: int) -> list[int] | None:
         """Returns what has changed since a position, or None if that is too long ago."""
         return None if position < self._start else self._cells[position - self._start :]
@@ -115,6 +121,21 @@ class Grid:
         """Notes that the room of a pool may be another than before."""
         if not self._outgrown:
             self._changed.add(pool.cell, len(self._cells))
+
+    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int]) -> None:
+        """Notes that each of some pools has room for so many pods of a shape less (negative: more).
+
+        Room for equal requests is corrected if it is known; any other is looked at again when it is asked for.
+        """
+        if self._outgrown or not pools:
+            return
+        cells = [pool.cell for pool in pools]
+        rooms = self._rooms.get(shape.need)
+        known = rooms is not None and rooms.position == self._changed.end
+        self._changed.extend(cells, len(self._cells))
+        if rooms is not None and known:
+            rooms.running[cells] -= counts
+            rooms.position = self._changed.end
 
     def column(self, shape: Shape) -> Column:
         """Returns room for a shape by member index, up to date. The arrays are not to be changed."""

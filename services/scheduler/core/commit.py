@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from gpufleet.model.placement import ClusterShare, Placement, Version
+from gpufleet.model.placement import ClusterShare, Placement
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import activation, assign, dependencies, explain, ledger
@@ -15,8 +14,6 @@ from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying
-
-_UNRECORDED = Version()
 
 
 def record(
@@ -50,7 +47,7 @@ def record(
         inputs = with_overrides(state, entry.current, shares, inputs)
     placement = Placement(
         workload=entry.key,
-        version=_UNRECORDED if before is not None and not force else state.next_version(),
+        version=state.following_version(),
         verdict=verdict,
         replicas=replicas,
         shares=shares,
@@ -78,8 +75,7 @@ def record(
             out.place(PlacementWrite(entry.key, before.version, before))
             out.count("rewritten")
     else:
-        if placement.version is _UNRECORDED:
-            placement = replace(placement, version=state.next_version())
+        state.next_version()
         put(state, entry, placement, now, draft=draft)
         out.place(PlacementWrite(entry.key, placement.version, placement))
         entry.rewrite = False
@@ -119,11 +115,13 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
             _discard(state.by_policy, before.policy, entry.key)
     entry.placement = placement
     if placement is not None:
+        key, on_cluster = entry.key, state.on_cluster
         for share in placement.shares if not same else ():
-            keys = state.on_cluster.get(share.cluster)
+            keys = on_cluster.get(share.cluster)
             if keys is None:
-                keys = state.on_cluster[share.cluster] = set()
-            keys.add(entry.key)
+                on_cluster[share.cluster] = {key}
+            else:
+                keys.add(key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
     state.victims.changed(entry.key)
     if state.quotas.root is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from services.scheduler.core import doubt, ledger, reconcile, settle, tables
 from services.scheduler.core import turn as turns
 from services.scheduler.core.divide import Mode
-from services.scheduler.core.events import Event, Started
+from services.scheduler.core.events import Event
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.state import State
 
@@ -24,14 +24,9 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
     """
     out = Outputs()
     batch = tables.Batch(state, now, out)
-    started = None
-    for event in events:
-        if isinstance(event, Started):
-            started = event
-        else:
-            tables.apply(batch, event)
-    if started is not None:
-        reconcile.start(state, started.epoch, started.log, now)
+    tables.apply(batch, events)
+    if batch.started is not None:
+        reconcile.start(state, batch.started.epoch, batch.started.log, now)
     if not state.active:
         state.pending.clear()
         state.grown.clear()

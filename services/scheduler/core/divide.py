@@ -50,17 +50,13 @@ class Option:
     coming: int = 0
 
 
-def fnv1a32(text: str) -> int:
-    """Returns the 32-bit FNV-1a hash of a text's UTF-8 bytes."""
-    value = 0x811C9DC5
-    for byte in text.encode():
-        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
-    return value
-
-
 def descending(uid: str) -> bool:
-    """Returns whether ties go to the last name instead of the first, for a workload's UID (empty: the first)."""
-    return bool(uid) and fnv1a32(uid) % 2 == 1
+    """Returns whether ties go to the last name instead of the first, for a workload's UID (empty: the first).
+
+    They do if its 32-bit FNV-1a hash is odd: the hash begins odd, is multiplied by an odd number only, and so turns
+    with every odd byte.
+    """
+    return bool(uid) and sum(uid.encode()) % 2 == 0
 
 
 def webster(seats: int, weights: Mapping[Name, int], last_first: bool = False) -> dict[Name, int]:

@@ -10,13 +10,13 @@ from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
+from services.scheduler.core.booking import Made
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.columns import Counts
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.gang import least
 from services.scheduler.core.quota import Node
-from services.scheduler.core.reserve import Hold
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Usage
 from services.scheduler.core.units import Part, Way
@@ -103,7 +103,7 @@ class Draft:
     usage: Usage | None = None
     divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
     unnamed: dict[Code, int] = field(default_factory=dict)  # clusters that have no reason of their own, by code
-    made: list[tuple[Member, tuple[Hold, ...]]] = field(default_factory=list)  # holds of shares that are all new
+    made: list[Made] = field(default_factory=list)  # holds of shares that are all new
 
     @property
     def options(self) -> list[Option]:

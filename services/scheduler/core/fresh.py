@@ -7,16 +7,18 @@ cluster gives the same one to every workload that gets as many pods on the same 
 from __future__ import annotations
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
-from services.scheduler.core.capacity import Member
+from services.scheduler.core.booking import take
+from services.scheduler.core.capacity import Fleet, Given, Member
 from services.scheduler.core.divide import pour_columns
 from services.scheduler.core.draft import Draft, TierRoom
 from services.scheduler.core.gang import add_up
-from services.scheduler.core.pool import SOURCES
+from services.scheduler.core.pool import SOURCES, Pool
 from services.scheduler.core.reserve import Hold
 from services.scheduler.core.units import Part
 
-# How many shares a cluster remembers.
+# How many shares a cluster remembers, and the fleet of those that differ in more than the cluster.
 _KNOWN = 128
+_ALIKE = 4096
 
 
 def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bool) -> dict[str, int]:
@@ -44,46 +46,49 @@ def _name(item: tuple[Member, int]) -> str:
 
 def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShare, ...]:
     """Returns the shares, and takes their slots out of the pools for good."""
-    part = draft.ways[0].parts[0]
-    made = []
+    part, fleet = draft.ways[0].parts[0], draft.state.fleet
+    made: list[ClusterShare] = []
+    pools: list[Pool] = []
+    counts: list[int] = []
     for member, count in divided:
-        share, holds = _share(member, part, count, stock=draft.stock)
+        pool = take(member, part.shape, count)
+        if pool is None:
+            share, holds = _spread(member, part, count, stock=draft.stock)
+        else:
+            share, holds = _known(fleet, member, part, pool, count)
+            pools.append(pool)
+            counts.append(count)
         made.append(share)
-        draft.taken.add(member.name)
-        draft.made.append((member, holds))
+        draft.made.append((member, holds, pool))
+    draft.taken.update([member.name for member, _ in divided])
+    fleet.moved(part.shape, pools, counts)
     return tuple(made)
 
 
-def _share(member: Member, part: Part, count: int, *, stock: bool) -> tuple[ClusterShare, tuple[Hold, ...]]:
-    member.settle()
-    shape = part.shape
-    for pool in member.pools:
-        taken = pool.take_running(shape, count)
-        if not taken:
-            continue
-        if taken == count:
-            key = (part.component, shape.id, pool.name, count)
-            known = member.shares.get(key)
-            if known is None:
-                if len(member.shares) >= _KNOWN:
-                    member.shares.clear()
-                known = member.shares[key] = _made(
-                    member, part, count, [Slot(part.component, pool.name, count, Source.RUNNING, None)]
-                )
-            return known
-        return _spread(member, part, count, Slot(part.component, pool.name, taken, Source.RUNNING, None), stock=stock)
-    return _spread(member, part, count, None, stock=stock)
+def _known(fleet: Fleet, member: Member, part: Part, pool: Pool, count: int) -> Given:
+    """Returns a share and its holds; clusters share what is the same in them."""
+    key = (part.component, part.shape.id, pool.name, count)
+    known = member.shares.get(key)
+    if known is None:
+        if len(member.shares) >= _KNOWN:
+            member.shares.clear()
+        if len(fleet.alike) >= _ALIKE:
+            fleet.alike.clear()
+        if key not in fleet.alike:
+            slots = [Slot(part.component, pool.name, count, Source.RUNNING, None)]
+            fleet.alike[key] = _made(member, part, count, slots)
+        share, holds = fleet.alike[key]
+        known = member.shares[key] = (ClusterShare(member.name, share.components, share.slots), holds)
+    return known
 
 
-def _spread(
-    member: Member, part: Part, count: int, first: Slot | None, *, stock: bool
-) -> tuple[ClusterShare, tuple[Hold, ...]]:
-    """Takes the rest of a share from several pools; what is full already gives nothing."""
-    slots = [] if first is None else [first]
-    left = count - (0 if first is None else first.count)
-    for source, take in SOURCES if stock else SOURCES[:1]:
+def _spread(member: Member, part: Part, count: int, *, stock: bool) -> Given:
+    """Takes a share from pools, one after another."""
+    slots: list[Slot] = []
+    left = count
+    for source, take_from in SOURCES if stock else SOURCES[:1]:
         for pool in member.pools:
-            taken = take(pool, part.shape, left)
+            taken = take_from(pool, part.shape, left)
             if taken:
                 slots.append(Slot(part.component, pool.name, taken, source, None))
                 left -= taken
@@ -92,6 +97,6 @@ def _spread(
     return _made(member, part, count, add_up(slots))
 
 
-def _made(member: Member, part: Part, count: int, slots: list[Slot]) -> tuple[ClusterShare, tuple[Hold, ...]]:
+def _made(member: Member, part: Part, count: int, slots: list[Slot]) -> Given:
     share = ClusterShare(member.name, ((part.component, count),), tuple(slots))
     return share, tuple(Hold(part, slot.node_class, slot.count, slot.source) for slot in slots)

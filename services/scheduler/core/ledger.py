@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from gpufleet.model.placement import ClusterShare, Placement
-from services.scheduler.core.capacity import Member
-from services.scheduler.core.reserve import Hold, Holding, holding
+from services.scheduler.core import booking
+from services.scheduler.core.booking import Made
+from services.scheduler.core.reserve import Holding, holding
 from services.scheduler.core.state import RELEASED, Entry, State
 from services.scheduler.core.units import Way, applying, ways
 
@@ -31,8 +33,8 @@ def update(
     entry: Entry,
     now: float,
     *,
-    taken: Collection[str] = (),
-    made: Sequence[tuple[Member, tuple[Hold, ...]]] = (),
+    taken: AbstractSet[str] = frozenset(),
+    made: Sequence[Made] = (),
 ) -> None:
     """Brings the holds of an entry up to date everywhere.
 
@@ -43,19 +45,20 @@ def update(
     _expire(state, entry, placement, now)
     live = placement if placement is not None and placement.verdict not in RELEASED and not entry.expired else None
     if live is None or entry.workload is None:
-        for cluster in sorted(entry.held_in):
-            _set(state, entry, cluster, None, direct=False)
+        if entry.held_in:
+            given_back = sorted(entry.held_in)
+            entry.held_in.clear()
+            booking.release(state.fleet, entry.key, given_back)
+            state.grown.update(dict.fromkeys(given_back))
         held = False
     elif made and not entry.held_in and not entry.pods:
-        for member, holds in made:
-            state.fleet.hold(member, entry.key, Holding(live.version, holds), taken=True)
-            entry.held_in.add(member.name)
+        booking.reserve(state.fleet, entry.key, live.version, made)
+        entry.held_in.update([member.name for member, _, _ in made])
         held = True
     else:
         held = _renew(state, entry, live, taken)
-    for cluster in taken:
-        if cluster not in entry.held_in:
-            state.fleet.touch(state.fleet.member(cluster))
+    for cluster in sorted(taken - entry.held_in) if taken else ():
+        state.fleet.touch(state.fleet.member(cluster))
     if held and placement is not None:
         deadline = max(placement.decided_at, state.thawed_at) + state.settings.hold_timeout
         if entry.deadline != deadline:
@@ -67,7 +70,7 @@ def update(
         rebuild_deadlines(state)
 
 
-def _renew(state: State, entry: Entry, live: Placement, taken: Collection[str]) -> bool:
+def _renew(state: State, entry: Entry, live: Placement, taken: AbstractSet[str]) -> bool:
     """Sets what every share holds, and returns whether any does."""
     wanted: dict[str, Holding] = {}
     known = ways_of(state, entry)

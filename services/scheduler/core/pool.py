@@ -131,17 +131,23 @@ class Pool:
 
     def rooms(self, fitter: Fitter) -> tuple[int, int]:
         """Returns room for pods of some requests, on running nodes and in stock, whatever nodes they select."""
+        sole = fitter is self._sole and not self._mixed
+        if sole and not self.elastic:
+            return (self._left(fitter), 0)
         known = self._rooms.get(fitter)
         if known is None:
             if len(self._rooms) >= _KNOWN:
                 self._rooms.clear()
             stock = self.stock.room(fitter) if self.elastic and self.counts_stock else 0
-            if not self._mixed and fitter is self._sole:
-                running = self._base_room(fitter) - (self._taken if fitter.columns else 0)
-            else:
-                running = room(self.running, fitter)
-            known = self._rooms[fitter] = (running, stock)
+            known = self._rooms[fitter] = (self._left(fitter) if sole else room(self.running, fitter), stock)
         return known
+
+    def _left(self, fitter: Fitter) -> int:
+        """Returns room on running nodes for the only kind of requests that has taken any."""
+        known = self._base_rooms.get(fitter)
+        if known is None:
+            known = self._base_room(fitter)
+        return known - self._taken if fitter.columns else known
 
     def _base_room(self, fitter: Fitter) -> int:
         known = self._base_rooms.get(fitter)
@@ -182,12 +188,36 @@ class Pool:
         else:
             self.booked, self._sole = {}, None
         self._taken -= count
-        self._running = None
-        known = self._rooms.get(fitter)
-        self._rooms = {}
-        if known is not None:
-            self._rooms[fitter] = (known[0] + count if fitter.columns else known[0], known[1])
+        self._changed()
         return True
+
+    def _changed(self) -> None:
+        """Forgets what was known of the room as it was."""
+        self._running = None
+        if self._rooms:
+            self._rooms = {}
+        if self.costs:
+            self.costs = {}
+
+    def take_whole(self, fitter: Fitter, count: int) -> int:
+        """Takes room on running nodes for all of ``count`` pods, if that leaves room for so many less.
+
+        Returns ``count``; 0, if there is no room at all; -1, if it is not that simple, and nothing was taken.
+        """
+        if self._mixed or (self._sole is not fitter and self._sole is not None) or not fitter.columns:
+            return -1
+        left = self._left(fitter)
+        if left < count:
+            return -1 if left else 0
+        self._sole = fitter
+        self._taken += count
+        self._changed()
+        return count
+
+    def book_whole(self, count: int) -> None:
+        """Notes pods that `take_whole` has taken room for, last of all."""
+        assert self._sole is not None
+        self.booked[self._sole] = self.booked.get(self._sole, 0) + count
 
     def take_running(self, shape: Shape, count: int) -> int:
         """Takes room on running nodes for up to ``count`` pods; returns for how many there was some."""
@@ -195,14 +225,11 @@ class Pool:
             return 0
         fitter = shape.fitter(self.layout)
         if not self._mixed and (self._sole is None or self._sole is fitter):
-            running, stock = self.rooms(fitter)
-            taken = min(count, running)
+            taken = min(count, self._left(fitter))
             if taken:
                 self._sole = fitter
                 self._taken += taken
-                self._running = None
-                self._rooms = {fitter: (running - taken if fitter.columns else running, stock)}
-                self.costs = {}
+                self._changed()
             return taken
         taken = take(self.running, fitter, count)
         if taken:

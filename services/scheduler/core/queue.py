@@ -36,6 +36,8 @@ def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
         return named.value
     if workload.priority is not None:
         return workload.priority
+    if not classes:
+        return 0
     if not workload.priority_class:
         for component in workload.components:
             known = classes.get(component.priority_class)
@@ -232,7 +234,7 @@ class Queue:
     def woken(self, fleet: Fleet, clusters: Iterable[str]) -> list[str]:
         """Returns the heads of the classes that one of some clusters, which may have gained room, could help."""
         found: dict[str, None] = {}
-        for cluster in clusters:
+        for cluster in clusters if self._by_cluster else ():
             for key in self._by_cluster.get(cluster, ()):
                 known = self._classes[key]
                 if _helps(fleet, cluster, known) and (head := self.head(key)) is not None:

@@ -14,6 +14,7 @@ from gpufleet.model.placement import (
     ObservedPhase,
     Placement,
     Version,
+    pods_of,
 )
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
@@ -58,7 +59,7 @@ def _recover(state: State, entry: Entry, now: float) -> None:
         workload=entry.key,
         version=max(highest, seen),
         verdict=Verdict.DELETING if removed_all else Verdict.SCHEDULED if shares else Verdict.UNSCHEDULABLE,
-        replicas=sum(share.replicas for share in shares),
+        replicas=pods_of(shares),
         shares=shares,
         policy=entry.placement.policy if entry.placement is not None else "",
         uid=uid,

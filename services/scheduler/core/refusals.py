@@ -25,9 +25,9 @@ def add_refusals(draft: Draft) -> None:
     if draft.blocked or draft.unmet or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
         return  # capacity was not looked at
     used = {cluster for cluster, count in counts.items() if count}
-    last = max((draft.tier_of(cluster) or 0 for cluster in used), default=-1)
     if missing <= 0 and (len(draft.candidates.tiers) == 1 or not used):
         return
+    last = max((draft.tier_of(cluster) or 0 for cluster in used), default=-1)
     spoken = {reason.cluster for reason in draft.reasons}
     if missing <= 0:
         # Room in a higher group that nothing is moved back to needs no excuse.

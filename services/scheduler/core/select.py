@@ -38,20 +38,23 @@ def selects(selector: ResourceSelector, workload: Workload) -> int:
 
 def matches(policy: PropagationPolicy, workload: Workload) -> int:
     """Returns the best specificity of a policy's selectors, 0 if it does not select the workload."""
-    return max((specificity(s, policy.namespace, workload) for s in policy.selectors), default=0)
+    best = 0
+    for selector in policy.selectors:
+        best = max(best, specificity(selector, policy.namespace, workload))
+    return best
 
 
 def select(
     policies: Iterable[PropagationPolicy], workload: Workload, claimed_by: str = ""
 ) -> tuple[PropagationPolicy | None, tuple[PropagationPolicy, ...]]:
     """Returns the policy that counts, or None, and the others that match too (ignored), best first."""
-    ranked = sorted(
-        ((policy, found) for policy in policies if (found := matches(policy, workload))),
-        key=lambda item: (not item[0].namespace, -item[0].priority, -item[1], item[0].name),
-    )
-    matching = [policy for policy, _ in ranked]
-    if not matching:
+    ranked = [(policy, found) for policy in policies if (found := matches(policy, workload))]
+    if not ranked:
         return None, ()
+    if len(ranked) == 1:
+        return ranked[0][0], ()
+    ranked.sort(key=lambda item: (not item[0].namespace, -item[0].priority, -item[1], item[0].name))
+    matching = [policy for policy, _ in ranked]
     chosen = next((policy for policy in matching if policy.key == claimed_by), matching[0])
     if chosen is not matching[0] and (best := _preempting(matching, chosen)) is not None:
         chosen = best

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
@@ -191,7 +191,7 @@ def _decide(
     )
     if verdict is Verdict.GIVEN_UP:
         state.queue.remove(entry.key)
-    elif draft.blocked == turn.BEHIND and sum(share.replicas for share in draft.shares) < draft.replicas:
+    elif draft.blocked == turn.BEHIND and pods_of(draft.shares) < draft.replicas:
         state.queue.add(order, (turn.BEHIND, line), (), (), draft.stock, now, line=line, blocks=False)
     elif (waits or draft.quota is not None) and not draft.blocked:
         waiting.wait(state, draft, line)
@@ -221,7 +221,7 @@ def _placed(draft: Draft, out: Outputs) -> Draft:
             made=[],
         )
         place(first)
-        if sum(share.replicas for share in first.shares) >= first.replicas or takeover.attempt(first, out):
+        if pods_of(first.shares) >= first.replicas or takeover.attempt(first, out):
             return first
         for cluster in sorted(first.taken):
             draft.state.fleet.touch(draft.member(cluster))

@@ -191,16 +191,20 @@ class Catalog:
 
     def __init__(self) -> None:
         self._shapes: dict[PodShape, Shape] = {}
+        self._last: tuple[PodShape, Shape] | None = None  # asked for several times in a row
         self._needs: dict[Resources, int] = {}
         self._layouts: dict[tuple[tuple[str, ...], Devices | None], Layout] = {}
         self._identities: dict[tuple[Labels, tuple[Taint, ...]], Identity] = {}
 
     def shape(self, pod: PodShape) -> Shape:
         """Returns the interned shape."""
+        if self._last is not None and self._last[0] is pod:
+            return self._last[1]
         shape = self._shapes.get(pod)
         if shape is None:
             need = self._needs.setdefault(pod.requests, len(self._needs))
             shape = self._shapes[pod] = Shape(len(self._shapes), pod, need)
+        self._last = (pod, shape)
         return shape
 
     def layout(self, names: Iterable[str], shared: Devices | None = None) -> Layout:

@@ -220,6 +220,10 @@ class State:
         self.counter += 1
         return Version(self.epoch, self.counter)
 
+    def following_version(self) -> Version:
+        """Returns what `next_version` will return."""
+        return Version(self.epoch, self.counter + 1)
+
     def order(self, entry: Entry) -> Order:
         """Returns an entry's place in the queue."""
         workload = entry.current
@@ -231,7 +235,9 @@ class State:
 
     def ask(self, key: str, mode: Mode) -> None:
         """Notes that a workload has to be decided; Fresh goes over Steady over Fill."""
-        if _STRENGTH[mode] > _STRENGTH.get(self.pending.get(key), -1):
+        if mode is Mode.FILL:
+            self.pending.setdefault(key, mode)
+        elif _STRENGTH[mode] > _STRENGTH.get(self.pending.get(key), -1):
             self.pending[key] = mode
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from services.scheduler.core.events import (
     PolicyRemoved,
     RescheduleRequested,
     Scaled,
+    Started,
     Stopped,
     Tick,
     WorkloadDeleted,
@@ -43,21 +44,28 @@ from services.scheduler.core.state import State
 from services.scheduler.core.taints import since_seen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
-    """What handlers work on. ``out`` is only for what a lower epoch has overwritten."""
+    """What handlers work on. ``out`` is only for what a lower epoch has overwritten; ``started`` was among the events,
+    if so."""
 
     state: State
     now: float
     out: Outputs
+    started: Started | None = None
 
 
-def apply(batch: Batch, event: object) -> None:
-    """Applies an event."""
-    handler = _HANDLERS.get(type(event))
-    if handler is None:
-        raise TypeError(f"{type(event).__name__} is no event of the scheduler")
-    handler(batch, event)
+def apply(batch: Batch, events: Iterable[object]) -> None:
+    """Applies events in their order, except `Started`, which is noted."""
+    for event in events:
+        handler = _HANDLERS.get(type(event))
+        if handler is None:
+            raise TypeError(f"{type(event).__name__} is no event of the scheduler")
+        handler(batch, event)
+
+
+def _started(batch: Batch, event: Started) -> None:
+    batch.started = event
 
 
 def _nothing(_: Batch, __: Tick) -> None:
@@ -315,11 +323,9 @@ def _eviction_gone(batch: Batch, event: EvictionGone) -> None:
 def _observed(batch: Batch, event: Observed) -> None:
     state = batch.state
     observation = event.observation
-    entry = state.entry(observation.workload)
+    entry = state.entries.get(observation.workload) or state.entry(observation.workload)
     known = entry.observations.get(observation.cluster)
-    if known is not None and observation.version < known.version:
-        return
-    if known == observation:
+    if known is not None and (observation.version < known.version or known == observation):
         return
     entry.observations[observation.cluster] = observation
     if (
@@ -360,6 +366,7 @@ def _assignment_read(batch: Batch, event: AssignmentRead) -> None:
 
 
 _HANDLERS: dict[type, Callable[[Batch, Any], None]] = {
+    Started: _started,
     Stopped: _stopped,
     ClusterRegistered: _cluster_registered,
     ClusterRemoved: _cluster_removed,

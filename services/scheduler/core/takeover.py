@@ -6,7 +6,7 @@ reservation holds the room from then on. If it could not run after all, nobody i
 
 from __future__ import annotations
 
-from gpufleet.model.placement import ClusterShare, Placement
+from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
 from services.scheduler.core import commit
@@ -41,7 +41,7 @@ _NAMED = 5
 def attempt(draft: Draft, out: Outputs) -> bool:
     """Makes room for what a draft could not place, if it may and can; returns whether it did."""
     state, workload = draft.state, draft.workload
-    placed = sum(share.replicas for share in draft.shares)
+    placed = pods_of(draft.shares)
     missing = draft.replicas - placed
     if missing <= 0 or draft.blocked or draft.unmet or draft.quota is Code.NO_QUOTA:
         return False
@@ -221,7 +221,7 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     draft.taken.discard(found.cluster)
     draft.made.clear()
     draft.state.fleet.touch(draft.member(found.cluster))
-    if sum(share.replicas for share in draft.shares) >= draft.replicas:
+    if pods_of(draft.shares) >= draft.replicas:
         draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]
         draft.unnamed = {code: count for code, count in draft.unnamed.items() if code not in _SHORTAGES}
         draft.quota = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from gpufleet.model.placement import pods_of
 from gpufleet.model.reasons import Verdict
 from services.scheduler.core.draft import Draft
 
 
 def verdict_of(draft: Draft) -> Verdict:
     """Returns the verdict on a draft that was placed, by its shares and by what blocks it."""
-    placed = sum(share.replicas for share in draft.shares)
+    placed = pods_of(draft.shares)
     if draft.blocked == "given up":
         return Verdict.GIVEN_UP
     if placed >= draft.replicas and (draft.shares or not draft.replicas) and draft.workload.components:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
@@ -39,7 +39,7 @@ def wait(state: State, draft: Draft, line: str) -> None:
             kept,
         )
     blocks = turn.queued(draft)
-    placed = sum(share.replicas for share in draft.shares)
+    placed = pods_of(draft.shares)
     if draft.quota is not None and draft.limit is not None and placed >= draft.limit:
         # No cluster helps as long as the quota does not.
         need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None

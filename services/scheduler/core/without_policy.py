@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpufleet.model.placement import Placement
+from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.reasons import Reason, Verdict
 from gpufleet.model.workload import Workload
 from services.scheduler.core import commit, dependencies
@@ -45,7 +45,7 @@ def leave_alone(
 ) -> None:
     """Without a policy, or with another scheduler's, nothing is placed anew, and what is placed stays."""
     shares = placement.shares if placement is not None else ()
-    placed = sum(share.replicas for share in shares)
+    placed = pods_of(shares)
     replicas = max(placed, workload.replicas)
     verdict = (
         Verdict.UNSCHEDULABLE if not shares else Verdict.PARTIALLY_SCHEDULED if placed < replicas else Verdict.SCHEDULED
