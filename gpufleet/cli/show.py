@@ -302,8 +302,8 @@ def explain_documents(paths: Sequence[str], name: str, format_: Format, namespac
     """Says why `plan` would put a workload of the documents where it does."""
     from sim.plan import plan
 
-    documents = [document for path in paths for document in files.load_documents(path)]
-    parsed = files.read(paths, namespace=namespace)
+    documents = files.load(paths)
+    parsed = files.parse(documents, namespace=namespace)
     placement = next((p for p in plan(parsed) if p.workload == name), None)
     if placement is None:
         raise CliError(f"no workload {name} in {', '.join(paths)}; `gpufleet plan -o name` lists what is there")

@@ -38,6 +38,7 @@ async def apply(
 ) -> None:
     """Submits documents and waits for the decision about each workload; with ``wait`` until its pods are ready."""
     parsed = await _read(kafka, paths, namespace)
+    _refuse_others(parsed)
     # Clusters and policies first, so that no workload is decided without them.
     records = sorted(
         (record_of(item) for item in parsed.objects if not isinstance(item.value, Ignored)),
@@ -58,17 +59,27 @@ async def apply(
             await _follow(view, _submissions(parsed, offsets), wait=wait, timeout=timeout)
 
 
+def _refuse_others(parsed: Parsed) -> None:
+    """Raises CliError where a document would be left behind that its author wants in the clusters."""
+    for item in parsed.objects:
+        if isinstance(item.value, Ignored) and item.value.outside:
+            what = f"{item.value.kind} {item.value.name} is neither placed nor read by gpufleet"
+            raise CliError(
+                f"{item.document.source}, document {item.document.index}: {what}; "
+                "take it out of what is applied here, and apply it to the clusters by other means"
+            )
+
+
 async def _read(kafka: KafkaSettings, paths: Sequence[str], namespace: str) -> Parsed:
     """Returns what the documents say; kinds that they do not know may be declared on the fleet."""
+    documents = files.load(paths)
     try:
-        return files.read(paths, namespace=namespace)
-    except CliError as error:
-        if "is not a known kind" not in str(error) or "-" in paths:
-            raise
+        return files.parse(documents, namespace=namespace)
+    except files.UnknownKinds as error:
         unknown = error
     try:
         async with tables(kafka, ("policies",)):
-            return files.read(paths, namespace=namespace)
+            return files.parse(documents, namespace=namespace)
     except CliError as error:
         if error.code is not Exit.UNREACHABLE:
             raise

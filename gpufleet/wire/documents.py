@@ -34,6 +34,7 @@ from gpufleet.wire import documents_scenario as scenarios
 from gpufleet.wire.documents_cluster import ClusterDocument
 from gpufleet.wire.documents_cluster import dump as dump_cluster
 from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, DocumentWarning, Note
+from gpufleet.wire.documents_ignored import Ignored, outside, read_later, read_outside
 from gpufleet.wire.documents_lint import lint_policies, lint_workload
 from gpufleet.wire.documents_placement import PlacementDocument
 from gpufleet.wire.documents_placement import dump as dump_placement
@@ -66,16 +67,6 @@ __all__ = [
 ]
 
 Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | Freeze | Declaration
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """A document of a kind that is known, but not supported yet."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
 
 
 Value = ClusterDocument | Policy | PlacementDocument | scenarios.Scenario | Workload | Ignored
@@ -147,6 +138,7 @@ def _declarations(documents: Iterable[Document]) -> list[Declaration]:
 def _parse(documents: Iterable[Document], namespace: str) -> Parsed:
     parsed = Parsed()
     errors: list[DocumentError] = []
+    unknown_kinds = False
     seen: dict[tuple[str, str], Document] = {}
     for document in documents:
         errors.extend(document.errors)
@@ -155,6 +147,7 @@ def _parse(documents: Iterable[Document], namespace: str) -> Parsed:
         for item in _items(document, errors):
             findings = Findings(namespace)
             value = _read(item.manifest, findings, len(parsed.objects))
+            unknown_kinds |= findings.unknown_kind
             errors.extend(sorted((item.error(*problem) for problem in findings.errors), key=_line))
             parsed.warnings.extend(sorted((item.warning(*problem) for problem in findings.warnings), key=_line))
             if value is None or findings.errors:
@@ -171,7 +164,7 @@ def _parse(documents: Iterable[Document], namespace: str) -> Parsed:
             known = next(iter(parsed.quota_trees))
             errors.append(second.error("metadata.name", f"{known} is already there", "a fleet has one tree"))
     if errors:
-        raise DocumentErrors(errors, parsed.warnings)
+        raise DocumentErrors(errors, parsed.warnings, unknown_kinds=unknown_kinds)
     return parsed
 
 
@@ -185,7 +178,9 @@ def read_policy(manifest: Mapping[str, Any], version: int = 0) -> tuple[Policy |
     value: Value | None = None
     if entry is not None and not isinstance(entry, kinds.KindSpec):
         value = entry.read(manifest, findings, version)
-        if not isinstance(value, Policy | Ignored | None):
+        if isinstance(value, Ignored) and value.outside:
+            findings.error("kind", f"{manifest.get('kind')} is not a policy", "it is neither placed nor read here")
+        elif not isinstance(value, Policy | Ignored | None):
             findings.error("kind", f"{manifest.get('kind')} is not a policy", "it belongs on another topic")
     elif entry is not None:
         findings.error("kind", f"{entry.kind} is not a policy", "workloads belong on the topic gpufleet.workloads")
@@ -210,16 +205,6 @@ def _without_version(read: Callable[[Mapping[str, Any], Findings], Value | None]
     return lambda manifest, findings, _: read(manifest, findings)
 
 
-def _read_ignored(manifest: Mapping[str, Any], findings: Findings, _: int) -> Ignored:
-    metadata = manifest.get("metadata")
-    metadata = metadata if isinstance(metadata, Mapping) else {}
-    kind = str(manifest.get("kind"))
-    findings.warn("kind", f"{kind} is not supported yet; the document is ignored")
-    return Ignored(
-        str(manifest.get("apiVersion")), kind, str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
-    )
-
-
 _ENTRIES = {
     entry.kind: entry
     for entry in (
@@ -240,7 +225,7 @@ _ENTRIES = {
         _Entry(
             "FederatedHPA",
             ("autoscaling.one.alibabacloud.com/v1alpha1", "autoscaling.karmada.io/v1alpha1"),
-            _read_ignored,
+            read_later,
         ),
     )
 }
@@ -258,6 +243,8 @@ def _entry(manifest: Mapping[str, Any], findings: Findings) -> _Entry | kinds.Ki
     entry = _ENTRIES.get(kind)
     if entry is not None and api_version in entry.api_versions:
         return entry
+    if outside(api_version, kind):
+        return _Entry(kind, (api_version,), read_outside)
     known = {spec.kind: spec.api_versions for spec in kinds.known()} | {
         e.kind: e.api_versions for e in _ENTRIES.values()
     }
@@ -267,6 +254,7 @@ def _entry(manifest: Mapping[str, Any], findings: Findings) -> _Entry | kinds.Ki
     near = nearest(kind, known)
     hint = f"did you mean {near} ({known[near][0]})?" if near else f"known are {', '.join(sorted(known))}"
     findings.error("kind", f"{kind} ({api_version}) is not a known kind", hint)
+    findings.unknown_kind = True
     return None
 
 

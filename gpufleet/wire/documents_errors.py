@@ -46,9 +46,19 @@ class DocumentError(Note):
 
 
 class DocumentErrors(ValueError):
-    """Every problem of the documents that were read, in their order, and what else was odd about them."""
+    """Every problem of the documents that were read, in their order, and what else was odd about them.
 
-    def __init__(self, errors: Iterable[DocumentError], warnings: Iterable[DocumentWarning] = ()) -> None:
+    ``unknown_kinds``: some are of kinds that are not known here, and may be known where more kinds are declared.
+    """
+
+    def __init__(
+        self,
+        errors: Iterable[DocumentError],
+        warnings: Iterable[DocumentWarning] = (),
+        *,
+        unknown_kinds: bool = False,
+    ) -> None:
         self.errors = tuple(errors)
         self.warnings = tuple(warnings)
+        self.unknown_kinds = unknown_kinds
         super().__init__("\n".join(str(error) for error in self.errors))

@@ -34,6 +34,7 @@ from gpufleet.wire.documents_spellings import RIGHT_PATH, normalise, original
 LEGACY = "one.alibabacloud.com/v1alpha1"
 API_VERSIONS = ("policy.one.alibabacloud.com/v1alpha1", "policy.karmada.io/v1alpha1", LEGACY)
 _LATER = ("failover", "schedulePriority", "dependentOverrides")
+_LATER_IN_PLACEMENT = ("workloadAffinity",)
 
 
 class SelectorDoc(Doc):
@@ -114,6 +115,7 @@ class PlacementDoc(Doc):
     spread_constraints: list[SpreadDoc] = Field(default_factory=list)
     replica_scheduling: ReplicaSchedulingDoc | None = None
     custom_scheduling_type: Literal["Gang"] | None = None
+    workload_affinity: Any = None
 
 
 class AutoScalingDoc(Doc):
@@ -159,6 +161,7 @@ class SpecDoc(Doc):
     dependent_overrides: Any = None
     failover: Any = None
     schedule_priority: Any = None
+    association: Any = None
 
 
 class PolicyDoc(ObjectDoc):
@@ -196,9 +199,15 @@ def _policy(
 ) -> PropagationPolicy:
     namespace, name = name_of(doc.metadata, findings, namespaced=namespaced)
     spec = doc.spec
-    for field in _LATER:
-        if field in manifest.get("spec", {}):
-            findings.warn(f"spec.{field}", "is not supported yet and is ignored")
+    given = manifest.get("spec", {})
+    placement = given.get("placement")
+    later = [f"spec.{field}" for field in _LATER if field in given]
+    if isinstance(placement, Mapping):
+        later += [f"spec.placement.{field}" for field in _LATER_IN_PLACEMENT if field in placement]
+    for path in later:
+        findings.warn(path, "is not supported yet and is ignored")
+    if "association" in given:
+        findings.warn("spec.association", "does nothing, in Karmada neither", "write propagateDeps")
     if not spec.resource_selectors:
         findings.error("spec.resourceSelectors", "is empty", "name at least one kind; empty never means everything")
     suspension = spec.suspension

@@ -49,6 +49,7 @@ class Findings:
     warnings: list[Problem] = field(default_factory=list)
     # Maps from which a wrong field was left out: its default may not go with its neighbours.
     incomplete: set[str] = field(default_factory=set)
+    unknown_kind: bool = False
 
     def error(self, path: str, message: str, hint: str = "") -> None:
         """Notes an error."""

@@ -534,8 +534,10 @@ def test_a_policy_from_its_record() -> None:
         documents.read_policy({"apiVersion": "apps/v1", "kind": "Deployment"})
     with pytest.raises(KindError, match="Cluster is not a policy"):
         documents.read_policy({"apiVersion": "gpufleet.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "c"}})
-    with pytest.raises(KindError, match="is not a known kind"):
+    with pytest.raises(KindError, match="Service is not a policy"):
         documents.read_policy({"apiVersion": "v1", "kind": "Service"})
+    with pytest.raises(KindError, match="is not a known kind"):
+        documents.read_policy({"apiVersion": "v1", "kind": "Nothing"})
 
 
 # --- Lint of ResourcePolicies -------------------------------------------------------------------------------------
