@@ -20,19 +20,7 @@ from gpufleet.model.overrides import (
 from gpufleet.model.policy import ClusterAffinity, ResourceSelector
 from gpufleet.wire import documents, yaml
 from gpufleet.wire.documents import DocumentErrors
-
-
-def manifest(
-    overriders: dict[str, Any] | None = None,
-    /,
-    *,
-    kind: str = "OverridePolicy",
-    api_version: str = "policy.karmada.io/v1alpha1",
-    **spec: Any,
-) -> dict[str, Any]:
-    metadata = {"name": "o"} if kind.startswith("Cluster") else {"name": "o", "namespace": "test"}
-    rules = {} if overriders is None else {"overrideRules": [{"overriders": overriders}]}
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": {**rules, **spec}}
+from tests.support.plans import overriding
 
 
 def read(document: dict[str, Any]) -> OverridePolicy:
@@ -48,7 +36,7 @@ def errors(document: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_every_field() -> None:
     found = read(
-        manifest(
+        overriding(
             resourceSelectors=[{"apiVersion": "apps/v1", "kind": "Deployment", "name": "llm"}],
             overrideRules=[
                 {
@@ -101,7 +89,7 @@ def test_every_field() -> None:
 
 def test_the_older_form_is_one_rule() -> None:
     plain = [{"path": "/spec/paused", "operator": "add", "value": True}]
-    found = read(manifest(targetCluster={"clusterNames": ["a"]}, overriders={"plaintext": plain}))
+    found = read(overriding(targetCluster={"clusterNames": ["a"]}, overriders={"plaintext": plain}))
     assert found.rules == (
         OverrideRule(
             target=ClusterAffinity(cluster_names=("a",)),
@@ -119,9 +107,9 @@ def test_the_older_form_is_one_rule() -> None:
     ],
 )
 def test_kinds_and_groups(api_version: str, kind: str, key: str) -> None:
-    found = read(manifest({}, kind=kind, api_version=api_version))
+    found = read(overriding({}, kind=kind, api_version=api_version))
     assert (found.key, found.selectors, len(found.digest)) == (key, (), 64)
-    assert found == documents.read_policy(manifest({}, kind=kind, api_version=api_version))[0]
+    assert found == documents.read_policy(overriding({}, kind=kind, api_version=api_version))[0]
 
 
 RULE = "spec.overrideRules[0].overriders"
@@ -179,7 +167,7 @@ RULE = "spec.overrideRules[0].overriders"
     ],
 )
 def test_what_is_wrong_is_named(overriders: dict[str, Any], path: str, message: str) -> None:
-    ((where, what),) = errors(manifest(overriders))
+    ((where, what),) = errors(overriding(overriders))
     assert where == f"{RULE}.{path}"
     assert message in what
 
@@ -187,18 +175,18 @@ def test_what_is_wrong_is_named(overriders: dict[str, Any], path: str, message: 
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        (manifest(), ("spec.overrideRules", "is empty")),
-        (manifest({}, targetCluster={}), ("spec.targetCluster", "cannot stand beside overrideRules")),
-        (manifest({}, overriders={}), ("spec.overriders", "cannot stand beside overrideRules")),
+        (overriding(), ("spec.overrideRules", "is empty")),
+        (overriding({}, targetCluster={}), ("spec.targetCluster", "cannot stand beside overrideRules")),
+        (overriding({}, overriders={}), ("spec.overriders", "cannot stand beside overrideRules")),
         (
-            manifest({}, resourceSelectors=[{"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "other"}]),
+            overriding({}, resourceSelectors=[{"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "other"}]),
             (
                 "spec.resourceSelectors[0].namespace",
                 "is 'other', but the policy can only select in its own namespace 'test'",
             ),
         ),
         (
-            manifest(
+            overriding(
                 overrideRules=[
                     {
                         "targetCluster": {
@@ -218,7 +206,7 @@ def test_what_is_wrong_with_a_rule_is_named(document: dict[str, Any], expected: 
 
 def test_replicas_that_nobody_counts_are_warned_about() -> None:
     plain = [{"path": "/spec/replicas", "operator": "replace", "value": 3}]
-    parsed = documents.parse_text(yaml.dump([manifest({"plaintext": plain})]), "o.yaml")
+    parsed = documents.parse_text(yaml.dump([overriding({"plaintext": plain})]), "o.yaml")
     assert [(w.path, w.message) for w in parsed.warnings] == [
         (f"{RULE}.plaintext[0].path", "sets replicas that no decision counts")
     ]

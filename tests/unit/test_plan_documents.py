@@ -2,74 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
-from gpufleet.model.placement import Placement
 from gpufleet.wire.documents import dump_placement, parse_text
 from gpufleet.wire.yaml import dump
 from sim.plan import plan
+from tests.support.plans import Json, cluster, codes, deployment, planned, policy, shares
 
 LLM = "test/Deployment/llm"
-DYNAMIC = {
-    "replicaSchedulingType": "Divided",
-    "replicaDivisionPreference": "Weighted",
-    "weightPreference": {"dynamicWeight": "AvailableReplicas"},
-}
-Json = Mapping[str, Any]
-
-
-def cluster(name: str, *free: int, health: str = "Ready", full: int = 0, **status: Any) -> Json:
-    """One node of 8 GPUs for each number of free ones, and so many full nodes."""
-    node_class = {
-        "name": "gpu",
-        "allocatable": {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "8"},
-        "nodes": len(free) + full,
-        "free": [{"nodes": 1, "nvidia.com/gpu": str(count)} for count in free],
-    }
-    return {
-        "apiVersion": "gpufleet.io/v1alpha1",
-        "kind": "Cluster",
-        "metadata": {"name": name},
-        "status": {"health": health, "nodeClasses": [node_class], **status},
-    }
-
-
-def policy(*groups: Iterable[str], division: Json | None = None, **spec: Any) -> Json:
-    affinities = [{"affinityName": f"group{i}", "clusterNames": list(names)} for i, names in enumerate(groups)]
-    placement: dict[str, Any] = {"clusterAffinities": affinities} if affinities else {}
-    if division != {}:
-        placement["replicaScheduling"] = division or DYNAMIC
-    return {
-        "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
-        "kind": "PropagationPolicy",
-        "metadata": {"name": "all", "namespace": "test"},
-        "spec": {
-            "resourceSelectors": [
-                {"apiVersion": "apps/v1", "kind": "Deployment"},
-                {"apiVersion": "apps/v1", "kind": "StatefulSet"},
-                {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"},
-            ],
-            "placement": placement,
-            **spec,
-        },
-    }
-
-
-def deployment(replicas: int, name: str = "llm", gpu: int = 1, kind: str = "Deployment", uid: str = "") -> Json:
-    container = {"name": "main", "image": "x", "resources": {"limits": {"nvidia.com/gpu": str(gpu)}}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": kind,
-        "metadata": {"name": name, "namespace": "test", "uid": uid},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
-        },
-    }
 
 
 def placement(replicas: int, verdict: str = "Scheduled", workload: str = LLM, **assignments: Any) -> Json:
@@ -86,18 +28,6 @@ def placement(replicas: int, verdict: str = "Scheduled", workload: str = LLM, **
         "replicas": replicas,
         "assignments": parts,
     }
-
-
-def planned(*documents: Json) -> dict[str, Placement]:
-    return {found.workload: found for found in plan(parse_text(dump(documents)))}
-
-
-def shares(found: Placement) -> dict[str, int]:
-    return {share.cluster: share.replicas for share in found.shares}
-
-
-def codes(found: Placement) -> set[str]:
-    return {reason.code.value for reason in found.reasons}
 
 
 def test_groups_overflow_in_their_order() -> None:

@@ -2,84 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
 from gpufleet.wire.documents import parse_text
 from gpufleet.wire.yaml import dump
 from sim.remedy import remedies
+from tests.support.plans import DYNAMIC, GPU, Json, cluster, deployment, job, policy
 
-GPU = "nvidia.com/gpu"
 LLM = "test/Deployment/llm"
 JOB = "test/PyTorchJob/train"
-Json = Mapping[str, Any]
-DYNAMIC = {
-    "replicaSchedulingType": "Divided",
-    "replicaDivisionPreference": "Weighted",
-    "weightPreference": {"dynamicWeight": "AvailableReplicas"},
-}
-
-
-def cluster(name: str, *free: int, full: int = 0, elastic: int | None = None, **status: Any) -> Json:
-    """One node of 8 GPUs for each number of free ones, so many full nodes, and perhaps nodes in stock."""
-    node_class: dict[str, Any] = {
-        "name": "gpu",
-        "allocatable": {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "8"},
-        "nodes": len(free) + full,
-        "free": [{"nodes": 1, "cpu": "64", "memory": "512Gi", "nvidia.com/gpu": str(count)} for count in free],
-    }
-    if elastic is not None:
-        node_class["elastic"] = {"maxNodes": 100, "stock": elastic}
-    taints = status.pop("taints", [])
-    return {
-        "apiVersion": "gpufleet.io/v1alpha1",
-        "kind": "Cluster",
-        "metadata": {"name": name},
-        "spec": {"taints": taints},
-        "status": {"health": "Ready", "nodeClasses": [node_class], **status},
-    }
-
-
-def policy(**spec: Any) -> Json:
-    return {
-        "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
-        "kind": "PropagationPolicy",
-        "metadata": {"name": "all", "namespace": "test"},
-        "spec": {
-            "resourceSelectors": [
-                {"apiVersion": "apps/v1", "kind": "Deployment"},
-                {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"},
-            ],
-            "placement": {"replicaScheduling": DYNAMIC},
-            **spec,
-        },
-    }
-
-
-def template(gpu: int) -> Json:
-    container = {"name": "main", "image": "x", "resources": {"limits": {"cpu": "1", "nvidia.com/gpu": str(gpu)}}}
-    return {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [container]}}
-
-
-def deployment(replicas: int, name: str = "llm", gpu: int = 1) -> Json:
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": "test"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "x"}}, "template": template(gpu)},
-    }
-
-
-def job(workers: int, gpu: int = 8) -> Json:
-    specs = {"Worker": {"replicas": workers, "template": template(gpu)}}
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "train", "namespace": "test"},
-        "spec": {"pytorchReplicaSpecs": specs},
-    }
 
 
 def found(workload: str, *documents: Json) -> list[str]:
@@ -115,7 +46,7 @@ def test_stock_that_the_policy_does_not_use() -> None:
 
 def test_a_taint_a_namespace_and_a_suspension() -> None:
     taint = {"key": "team", "value": "a", "effect": "NoSchedule"}
-    assert found(LLM, cluster("c1", 8, taints=[taint]), policy(), deployment(3)) == [
+    assert found(LLM, cluster("c1", 8, spec={"taints": [taint]}), policy(), deployment(3)) == [
         "a toleration of team=a:NoSchedule in PropagationPolicy test/all"
     ]
     assert found(LLM, cluster("c1", 8, namespaces=["default"]), policy(), deployment(3)) == [
@@ -170,7 +101,7 @@ def test_gpus_of_a_serverless_region() -> None:
         "kind": "ResourcePolicy",
         "metadata": {"name": "units", "namespace": "test"},
         "spec": {
-            "selector": {"app": "x"},
+            "selector": {"app": "llm"},
             "units": [{"resource": "acs", "podLabels": {"alibabacloud.com/gpu-model-series": "T4"}}],
         },
     }
