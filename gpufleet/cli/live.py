@@ -37,6 +37,7 @@ from gpufleet.wire.records import (
     policy_manifest,
     take_kind,
 )
+from gpufleet.wire.records_keys import policy_key
 
 T = TypeVar("T")
 
@@ -130,6 +131,11 @@ class Tables:
     def propagation_policies(self) -> dict[str, PropagationPolicy]:
         """Returns the policies that place workloads, by key."""
         return {p.key: p for p in self._parsed("policies", parse_policy) if isinstance(p, PropagationPolicy)}
+
+    def priority_classes(self) -> set[str]:
+        """Returns the names of the fleet's PriorityClasses."""
+        prefix = policy_key("PriorityClass", "", "")
+        return {key.removeprefix(prefix) for key in self.records.get("policies", {}) if key.startswith(prefix)}
 
     def workloads(self) -> Iterator[dict[str, Any]]:
         """Returns manifests in order of key, with the uid and the replicas that count."""

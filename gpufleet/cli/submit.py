@@ -88,11 +88,11 @@ async def _read(kafka: KafkaSettings, paths: Sequence[str], namespace: str) -> P
 
 
 def _lint(view: Tables, parsed: Parsed) -> None:
-    """Warns of workloads that several policies match: those of the fleet, and of the documents in their place."""
+    """Warns of what the policies of the fleet, and of the documents in their place, make of the workloads."""
     from services.scheduler.core.select import select
 
     policies = view.propagation_policies() | parsed.policies
-    for warning in lint_policies(parsed, lambda workload: select(policies.values(), workload)):
+    for warning in lint_policies(parsed, lambda workload: select(policies.values(), workload), view.priority_classes()):
         note(f"warning: {warning}")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from gpufleet.model.names import REWRITTEN_LABELS
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.workload import Division, Workload
 from gpufleet.wire.documents_errors import DocumentWarning
-from gpufleet.wire.documents_schema import Findings
+from gpufleet.wire.documents_lint_pods import lint_pods
+from gpufleet.wire.documents_schema import Findings, path_of
 
 if TYPE_CHECKING:
     from gpufleet.wire.documents import Parsed
+
+_SYSTEM = "system-"  # classes that every cluster has
 
 # The policy that counts for a workload, or None, and the others that match too.
 Select = Callable[[Workload], tuple[PropagationPolicy | None, tuple[PropagationPolicy, ...]]]
@@ -30,6 +33,7 @@ def lint_workload(workload: Workload, findings: Findings) -> None:
                     "is a label that schedulers rewrite, so the controller would create pods without end",
                     "leave it out of the selector",
                 )
+    lint_pods(workload, findings)
 
 
 def _selected(selector: object) -> list[tuple[str, str]]:
@@ -46,8 +50,12 @@ def _selected(selector: object) -> list[tuple[str, str]]:
     return found
 
 
-def lint_policies(parsed: Parsed, select: Select) -> list[DocumentWarning]:
-    """Returns a warning for each workload that several policies of the documents match."""
+def lint_policies(parsed: Parsed, select: Select, classes: Container[str] = ()) -> list[DocumentWarning]:
+    """Returns what is odd about the workloads of the documents together with the policies.
+
+    A workload that several policies match, or that names a PriorityClass which is neither among the documents nor in
+    ``classes``.
+    """
     warnings = []
     for key, workload in sorted(parsed.workloads.items()):
         chosen, others = select(workload)
@@ -62,7 +70,36 @@ def lint_policies(parsed: Parsed, select: Select) -> list[DocumentWarning]:
                 )
             )
         warnings += _lint_units(parsed, key, workload)
+        warnings += _lint_priority(parsed, key, workload, classes)
     return warnings
+
+
+def _lint_priority(parsed: Parsed, key: str, workload: Workload, classes: Container[str]) -> list[DocumentWarning]:
+    document = parsed.document_of(key)
+    if document is None:
+        return []
+    return [
+        document.warning(
+            path,
+            f"there is no PriorityClass {name!r}, so it says nothing",
+            "add the PriorityClass, or name another",
+        )
+        for path, name in _classes(workload.manifest, ())
+        if name and name not in parsed.priority_classes and name not in classes and not name.startswith(_SYSTEM)
+    ]
+
+
+def _classes(value: object, parts: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+    """Yields the PriorityClasses that a manifest names, each with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == "priorityClassName" and isinstance(item, str):
+                yield path_of((*parts, key)), item
+            else:
+                yield from _classes(item, (*parts, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _classes(item, (*parts, index))
 
 
 def _lint_units(parsed: Parsed, key: str, workload: Workload) -> list[DocumentWarning]:

@@ -13,6 +13,7 @@ from gpufleet.model.names import API_VERSION, FREEZE_NAME, REWRITTEN_LABELS
 from gpufleet.model.policy import PriorityClass, ResourcePolicy, ResourceUnit, UnitResource
 from gpufleet.model.resources import labels
 from gpufleet.model.selectors import LabelSelector
+from gpufleet.wire.documents_lint_pods import lint_labels
 from gpufleet.wire.documents_parts import (
     ObjectDoc,
     RequirementDoc,
@@ -123,6 +124,8 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
     for index, unit in enumerate(spec.units):
         if spec.preempt_policy == "BeforeNextUnit" and unit.resource == "acs":
             findings.warn("spec.preemptPolicy", f"BeforeNextUnit does nothing in units[{index}], which is acs")
+        if next_units.timeout is not None and unit.resource == "acs":
+            findings.warn("spec.whenTryNextUnits.timeout", f"does nothing in units[{index}], which is acs")
     for key in sorted(REWRITTEN_LABELS.intersection(spec.selector)):
         findings.warn(
             f"spec.selector[{key}]",
@@ -169,6 +172,7 @@ def _unit(doc: UnitDoc, path: str, findings: Findings) -> ResourceUnit:
     for field, value in (("spotInstance", doc.spot_instance), ("scaleInWeight", doc.scale_in_weight)):
         if value is not None:
             findings.warn(f"{path}.{field}", "is not supported yet and is ignored")
+    lint_labels(doc.pod_labels, f"{path}.podLabels", findings)
     view = findings.view(doc.max_resources, f"{path}.maxResources")
     limits = {name: view.quantity(name) for name in doc.max_resources}
     return ResourceUnit(

@@ -138,7 +138,7 @@ def spark(spec: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spec", "driver", "executor"),
     [
-        pytest.param({"type": "Java"}, (1000, 1408), (1000, 1408), id="defaults: 1g Java is 1408 MiB"),
+        pytest.param({"type": "Java"}, (1000, 1408), (1000, 1408), id="defaults: 1g Java is 1408 MiB (T27)"),
         pytest.param({"type": "Python"}, (1000, 1433), (1000, 1433), id="other languages take 40 percent"),
         pytest.param(
             {
@@ -227,3 +227,197 @@ def workflow(annotations: dict[str, str] | None = None) -> dict[str, Any]:
         "metadata": {"name": "w", "annotations": annotations or {}},
         "spec": {"entrypoint": "main", "parallelism": 4, "templates": [{"name": "main", "container": {"image": "x"}}]},
     }
+
+
+# --- The table of specification 11.2: count and request per component, and what ranks the job (14) ------------------
+
+GPU = "nvidia.com/gpu"
+Row = tuple[int, int, int, int]  # pods, millicores, MiB and GPUs of each
+
+
+def pods(
+    cpu: Any, memory: str = "1Gi", gpu: int = 0, *, initial: Any = None, rank: str = "", **spec: Any
+) -> dict[str, Any]:
+    """A template whose GPUs are limits only, with perhaps a larger init container."""
+    limits = {GPU: str(gpu)} if gpu else {}
+    first = [container({"cpu": initial})] if initial is not None else []
+    ranked = {"priorityClassName": rank} if rank else {}
+    return {
+        "metadata": {"labels": {"app": "x"}},
+        "spec": {
+            "initContainers": first,
+            "containers": [container({"cpu": cpu, "memory": memory}, limits)],
+            **ranked,
+            **spec,
+        },
+    }
+
+
+def of(api_version: str, kind: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "x", "namespace": "n", **metadata},
+        "spec": spec,
+    }
+
+
+def serving(kind: str, api_version: str = "apps/v1", **spec: Any) -> dict[str, Any]:
+    selector = {"matchLabels": {"app": "x"}}
+    return of(api_version, kind, {"selector": selector, "template": pods("500m", gpu=1, rank="online"), **spec})
+
+
+RAY = {
+    "headGroupSpec": {"rayStartParams": {}, "template": pods(2, "4Gi", rank="head")},
+    "workerGroupSpecs": [
+        {"groupName": "small", "replicas": 1, "minReplicas": 2, "maxReplicas": 9, "template": pods(4, gpu=1)},
+        {"groupName": "hosts", "replicas": 2, "numOfHosts": 4, "template": pods(8, "8Gi", 8, rank="hosts")},
+    ],
+}
+RAY_ROWS = {"head": (1, 2000, 4096, 0), "small": (2, 4000, 1024, 1), "hosts": (8, 8000, 8192, 8)}
+SPARK = {
+    "type": "Java",
+    "mode": "cluster",
+    "batchSchedulerOptions": {"priorityClassName": "offline"},
+    "driver": {"coreRequest": "200m", "cores": 1, "memory": "1g"},
+    "executor": {"cores": 2, "memory": "1g", "instances": 3, "gpu": {"name": GPU, "quantity": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "rows", "rank"),
+    [
+        pytest.param(
+            of(
+                "kubeflow.org/v1",
+                "PyTorchJob",
+                {
+                    "pytorchReplicaSpecs": {
+                        "Master": {"template": pods(1, gpu=1, rank="high")},
+                        "Worker": {"replicas": 3, "template": pods(2, "2Gi", 8, initial=4, rank="low")},
+                    }
+                },
+            ),
+            {"Master": (1, 1000, 1024, 1), "Worker": (3, 4000, 2048, 8)},
+            "low",
+            id="PyTorchJob (T26)",
+        ),
+        pytest.param(
+            of(
+                "kubeflow.org/v1",
+                "TFJob",
+                {
+                    "tfReplicaSpecs": {
+                        "Chief": {"template": pods(1)},
+                        "Evaluator": {"template": pods(2)},
+                        "PS": {"replicas": 2, "template": pods(3)},
+                        "Worker": {"replicas": 4, "template": pods(4, gpu=1, rank="train")},
+                    }
+                },
+            ),
+            {
+                "PS": (2, 3000, 1024, 0),
+                "Worker": (4, 4000, 1024, 1),
+                "Chief": (1, 1000, 1024, 0),
+                "Evaluator": (1, 2000, 1024, 0),
+            },
+            "",
+            id="TFJob",
+        ),
+        pytest.param(
+            of(
+                "kubeflow.org/v2beta1",
+                "MPIJob",
+                {
+                    "slotsPerWorker": 8,
+                    "mpiReplicaSpecs": {
+                        "Launcher": {"replicas": 1, "template": pods("500m", rank="mpi")},
+                        "Worker": {"replicas": 2, "template": pods(16, "64Gi", 8)},
+                    },
+                },
+            ),
+            {"Launcher": (1, 500, 1024, 0), "Worker": (2, 16000, 65536, 8)},
+            "mpi",
+            id="MPIJob",
+        ),
+        pytest.param(
+            spark(SPARK),
+            {"driver": (1, 200, 1408, 0), "executor": (3, 2000, 1408, 1)},
+            "offline",
+            id="SparkApplication (T27)",
+        ),
+        pytest.param(
+            spark({**SPARK, "dynamicAllocation": {"enabled": True, "initialExecutors": 5, "minExecutors": 4}}),
+            {"driver": (1, 200, 1408, 0), "executor": (5, 2000, 1408, 1)},
+            "offline",
+            id="SparkApplication with dynamic allocation",
+        ),
+        pytest.param(
+            of(
+                "argoproj.io/v1alpha1",
+                "Workflow",
+                {
+                    "entrypoint": "a",
+                    "parallelism": 4,
+                    "templates": [{"name": "a", "priorityClassName": "flow", "container": {"image": "x"}}],
+                },
+                annotations={"kube-queue/min-resources": f"cpu: 5\nmemory: 5Gi\n{GPU}: 2\n"},
+            ),
+            {"main": (1, 5000, 5120, 2)},
+            "flow",
+            id="Workflow",
+        ),
+        pytest.param(
+            of("batch/v1", "Job", {"parallelism": 4, "completions": 3, "template": pods(1, gpu=1, rank="batch")}),
+            {"main": (3, 1000, 1024, 1)},
+            "batch",
+            id="Job",
+        ),
+        pytest.param(
+            of(
+                "batch/v1",
+                "CronJob",
+                {
+                    "schedule": "0 3 * * *",
+                    "jobTemplate": {"spec": {"parallelism": 2, "template": pods(1, rank="nightly")}},
+                },
+            ),
+            {"main": (2, 1000, 1024, 0)},
+            "nightly",
+            id="CronJob",
+        ),
+        pytest.param(of("ray.io/v1", "RayCluster", RAY), RAY_ROWS, "head", id="RayCluster"),
+        pytest.param(
+            of("ray.io/v1", "RayJob", {"entrypoint": "python x.py", "rayClusterSpec": RAY}),
+            RAY_ROWS,
+            "head",
+            id="RayJob",
+        ),
+        pytest.param(serving("Deployment"), {"main": (1, 500, 1024, 1)}, "online", id="Deployment"),
+        pytest.param(serving("StatefulSet", replicas=3), {"main": (3, 500, 1024, 1)}, "online", id="StatefulSet"),
+        pytest.param(
+            serving("CloneSet", "apps.kruise.io/v1alpha1", replicas=2),
+            {"main": (2, 500, 1024, 1)},
+            "online",
+            id="CloneSet",
+        ),
+        pytest.param(
+            {**of("v1", "Pod", {}), **pods(1, "2Gi", 2, rank="one"), "metadata": {"name": "x"}},
+            {"main": (1, 1000, 2048, 2)},
+            "one",
+            id="Pod",
+        ),
+    ],
+)
+def test_the_table_of_kinds(manifest: dict[str, Any], rows: dict[str, Row], rank: str) -> None:
+    workload = kinds.interpret(manifest)
+    found = {}
+    for component in workload.components:
+        requests = dict(component.shape.requests)
+        assert requests.pop("pods") == 1
+        row = (requests.pop("cpu"), requests.pop("memory") // MIB, requests.pop(GPU, 0))
+        found[component.name] = (component.replicas, *row)
+        assert not requests
+    assert found == rows
+    assert workload.priority_class == rank
+    assert workload.replicas == sum(count for count, *_ in rows.values())

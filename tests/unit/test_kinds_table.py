@@ -99,7 +99,7 @@ def workflow_with(entry: dict[str, Any], **spec: Any) -> dict[str, Any]:
         pytest.param(
             pytorch_with(Master={"priorityClassName": "low"}, Worker={"priorityClassName": "high"}),
             ("high", None),
-            id="the first role that is not Master",
+            id="the first role that is not Master (T26)",
         ),
         pytest.param(
             pytorch_with(Master={"priority": 1}, Worker={"priorityClassName": "high", "priority": 5}),

@@ -1,4 +1,4 @@
-"""Decisions end to end in the core: the worked examples and rows T1-T5, T9, T18, T19 of the specification."""
+"""Decisions end to end in the core: the worked examples, and rows of the specification's table of tests (19)."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def tiers() -> World:
     return world
 
 
-# T1: table 2.5.
+# T1: table 2.5 of the specification.
 
 
-def test_worked_example_of_priority_groups() -> None:
+def test_t1_worked_example_of_priority_groups() -> None:
     world = tiers()
     world.submit(deployment(replicas=3))
     assert world.assigned(LLM) == {"a1": 2, "a2": 1}
@@ -78,7 +78,7 @@ def test_worked_example_of_priority_groups() -> None:
         assert world.placement(LLM).verdict is Verdict.SCHEDULED
 
 
-def test_outage_of_the_lower_group_leaves_its_replicas_unplaced() -> None:
+def test_t1_outage_of_the_lower_group_leaves_its_replicas_unplaced() -> None:
     world = World(Settings(lost_when_unreachable=True))
     world.clusters(a1=4, a2=2, b1=10)
     world.submit(deployment(replicas=9), policy(["a1", "a2"], ["b1"]))
@@ -111,11 +111,11 @@ def test_recovery_of_a_higher_group_moves_nothing_until_the_replicas_change() ->
     assert world.assigned(LLM) == {"a1": 8, "a2": 2}
 
 
-# T2, T3.
+# Weights.
 
 
 @pytest.mark.parametrize("weights, expected", [((1, 2), {"a": 3, "b": 6}), ((1, 3), {"a": 2, "b": 7})])
-def test_static_weights(weights: tuple[int, int], expected: dict[str, int]) -> None:
+def test_t2_static_weights(weights: tuple[int, int], expected: dict[str, int]) -> None:
     world = World()
     world.clusters(a=1, b=1, c=99)
     rules = tuple(
@@ -126,7 +126,7 @@ def test_static_weights(weights: tuple[int, int], expected: dict[str, int]) -> N
     assert world.placement(LLM).verdict is Verdict.SCHEDULED
 
 
-def test_dynamic_weights() -> None:
+def test_t3_dynamic_weights() -> None:
     world = World()
     world.clusters(a=6, b=12, c=18)
     world.submit(deployment(replicas=12), policy())
@@ -143,10 +143,10 @@ def test_equal_clusters_are_told_apart_by_the_uid() -> None:
     assert found == {"x", "y"}
 
 
-# T4, T5 and the ecsProvision example.
+# Stock.
 
 
-def test_without_ecs_provision_stock_does_not_count() -> None:
+def test_t4_without_ecs_provision_stock_does_not_count() -> None:
     world = World()
     world.clusters(idc=2, cloud=node_class(nodes=0, stock=5))
     world.submit(deployment(replicas=4, gpu=8), policy(["idc"], ["cloud"]))
@@ -155,7 +155,7 @@ def test_without_ecs_provision_stock_does_not_count() -> None:
     assert world.codes(LLM)["cloud"] == "InsufficientResources"
 
 
-def test_with_ecs_provision_the_cloud_creates_nodes_for_what_does_not_fit() -> None:
+def test_t5_with_ecs_provision_the_cloud_creates_nodes_for_what_does_not_fit() -> None:
     world = World()
     world.clusters(idc=gpus_free(8, 8), cloud=node_class(nodes=0, stock=5))
     world.submit(deployment(replicas=4, gpu=8), policy(["idc"], ["cloud"], ecs_provision=True))
@@ -258,7 +258,7 @@ def test_components_are_packed_together_not_one_by_one() -> None:
     assert world.assigned(TRAIN) == {"a": 5}
 
 
-def test_a_gang_larger_than_every_cluster_but_smaller_than_the_sum_waits() -> None:
+def test_t9_a_gang_larger_than_every_cluster_but_smaller_than_the_sum_waits() -> None:
     world = World()
     world.clusters(a=gpus_free(8, 8), b=gpus_free(8, 8))
     world.submit(job(components={"Worker": (3, 8)}), policy())
@@ -477,7 +477,7 @@ def test_suspension() -> None:
     assert world.codes(LLM) == {"a": "Suspended"}
 
 
-# ResourcePolicy and serverless regions (15): T18, T19.
+# ResourcePolicy and serverless regions (15).
 
 SELECTOR = {"app": "nginx"}
 
@@ -522,7 +522,7 @@ def serverless(replicas: int = 1) -> Workload:
     return deployment(replicas=replicas, pod_labels=SELECTOR, manifest=manifest)
 
 
-def test_the_second_region_takes_what_the_first_has_no_stock_for() -> None:
+def test_t18_the_second_region_takes_what_the_first_has_no_stock_for() -> None:
     world = World()
     world.virtual("reg", region("r1", 0), region("r2", 4))
     world.feed(PolicyChanged(units()))
@@ -537,7 +537,7 @@ def test_the_second_region_takes_what_the_first_has_no_stock_for() -> None:
     assert patched[f"{spec}/tolerations"] == [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}]
 
 
-def test_all_regions_empty_waits_and_then_takes_the_first_that_has_stock() -> None:
+def test_t19_all_regions_empty_waits_and_then_takes_the_first_that_has_stock() -> None:
     world = World()
     world.virtual("reg", region("r1", 0), region("r2", 0))
     world.feed(PolicyChanged(units()))
@@ -559,7 +559,7 @@ def test_serverless_stock_is_shared_between_workloads() -> None:
     assert world.placement("test/Deployment/two").shares[0].slots[0].node_class == "vk-r2"
 
 
-def test_an_edited_resource_policy_leaves_placed_pods_alone() -> None:
+def test_t22_an_edited_resource_policy_leaves_placed_pods_alone() -> None:
     world = World()
     world.virtual("reg", region("r1", 4), region("r2", 4))
     world.feed(PolicyChanged(units()))

@@ -42,7 +42,7 @@ def placed(w: World) -> dict[str, int]:
     return {key.rpartition("/")[2]: p.placed for key, (_, p) in sorted(w.placements.items()) if p is not None}
 
 
-def test_a_deployment_loses_only_as_many_replicas_as_are_needed() -> None:
+def test_t28_a_deployment_loses_only_as_many_replicas_as_are_needed() -> None:
     w = world(a=gpus_free(8))
     w.submit(dep("victim", 8, arrival=1))
     w.submit(train("wanted", 3, "high", arrival=2))
@@ -59,7 +59,7 @@ def test_a_deployment_loses_only_as_many_replicas_as_are_needed() -> None:
     assert dict(w.assignment("test/Deployment/victim", "a").components) == {"main": 5}
 
 
-def test_a_gang_goes_whole_and_waits_at_its_old_place() -> None:
+def test_t28_a_gang_goes_whole_and_waits_at_its_old_place() -> None:
     w = world(a=gpus_free(8))
     w.submit(train("first", 4, "low", arrival=1))
     w.submit(train("second", 4, "low", arrival=2))
@@ -72,7 +72,7 @@ def test_a_gang_goes_whole_and_waits_at_its_old_place() -> None:
 
 
 @pytest.mark.parametrize("rank", ["mid", "high"])
-def test_nobody_of_equal_or_higher_priority_is_touched(rank: str) -> None:
+def test_t28_nobody_of_equal_or_higher_priority_is_touched(rank: str) -> None:
     w = world(a=gpus_free(4))
     w.submit(dep("there", 4, rank, arrival=1))
     w.submit(train("wanted", 4, "mid", arrival=2))
@@ -112,7 +112,7 @@ def test_stock_goes_last_if_the_policy_says_so() -> None:
     assert placed(w)["equal"] == 4
 
 
-def test_the_lowest_priority_goes_first_and_of_equals_the_last_to_come() -> None:
+def test_t28_the_lowest_priority_goes_first_and_of_equals_the_last_to_come() -> None:
     w = world(a=gpus_free(8))
     w.submit(dep("mid", 2, "mid", arrival=1))
     w.submit(dep("old", 2, "low", arrival=2))
@@ -140,7 +140,7 @@ def test_one_large_gang_goes_rather_than_two_small_ones() -> None:
     assert placed(w) == {"large": 0, "one": 2, "two": 2, "wanted": 4}
 
 
-def test_tiers_are_tried_in_order() -> None:
+def test_t28_tiers_are_tried_in_order() -> None:
     w = world(policy(["a"], ["b"]), a=gpus_free(4), b=gpus_free(4))
     w.submit(train("mid", 4, "mid", arrival=1))
     w.submit(train("low", 4, "low", arrival=2))
@@ -223,7 +223,7 @@ def test_workloads_that_come_and_go_leave_nothing_behind() -> None:
 # Quotas.
 
 
-def test_the_documented_walk_through() -> None:
+def test_t11_the_documented_walk_through() -> None:
     """Specification 13.2: four quotas of min 10 and max 20 share 40; pods of 5 CPU, five wanted by each."""
     node = {"cpu": 40_000, "memory": 2**40, "pods": 110}
     w = World()

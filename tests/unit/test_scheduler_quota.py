@@ -101,7 +101,7 @@ def test_a_quota_above_bounds_too() -> None:
     assert "in quota org" in w.message(LLM)
 
 
-def test_non_preemptible_use_is_bounded_by_min_though_max_is_free() -> None:
+def test_t12_non_preemptible_use_is_bounded_by_min_though_max_is_free() -> None:
     w = world(quota("team", 2, 9, "test"))
     w.submit(labelled(job(components={"Worker": (3, 1)}), preemptible="false"))
     assert w.placement(TRAIN).verdict is Verdict.QUEUED
@@ -110,7 +110,7 @@ def test_non_preemptible_use_is_bounded_by_min_though_max_is_free() -> None:
     )
 
 
-def test_max_jobs() -> None:
+def test_t13_max_jobs() -> None:
     w = world(quota("team", 2, {GPU: 9, MAX_JOBS: 1}, "test"))
     w.submit(job("one", {"Worker": (1, 1)}, arrival=1))
     w.submit(job("two", {"Worker": (1, 1)}, arrival=2))
@@ -193,13 +193,18 @@ def test_what_is_not_divided_by_capacity_keeps_to_its_quota_too(division: Divisi
     assert "QuotaExceeded" in w.codes(LLM).values()
 
 
-def test_a_suspended_job_starts_when_its_quota_lets_it() -> None:
+def test_t10_a_suspended_job_starts_when_its_quota_lets_it() -> None:
     w = world(quota("team", 2, 2, "test"), policies=(policy(suspend_scheduling=True),))
     w.submit(job("one", {"Worker": (2, 1)}, arrival=1))
     w.submit(job("two", {"Worker": (2, 1)}, arrival=2))
     assert w.placement("test/PyTorchJob/one").verdict is Verdict.SCHEDULED
     assert w.placement("test/PyTorchJob/two").verdict is Verdict.QUEUED
     assert "Insufficient quota" in w.message("test/PyTorchJob/two")
+    # A gang of another kind waits for all of it, too.
+    w = world(quota("team", 2, 2, "test"), policies=(policy(suspend_scheduling=True, gang=True),))
+    w.submit(deployment(replicas=3))
+    assert (w.placement(LLM).verdict, w.assignments) == (Verdict.QUEUED, {})
+    assert w.message(LLM) == "Insufficient quota(nvidia.com/gpu) in quota team: needs 3, 0 of max 2 is used"
 
 
 def test_usage_is_the_same_after_a_restart() -> None:

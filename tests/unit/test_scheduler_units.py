@@ -299,12 +299,12 @@ def test_pods_from_before_the_policy_count_unless_ignored() -> None:
 @pytest.mark.parametrize(
     ("keys", "second", "expected"),
     [
-        (("pod-template-hash",), {}, {0: 2, 1: 1}),  # T21: per revision
+        (("pod-template-hash",), {}, {0: 2, 1: 1}),  # per revision
         (("team",), {"team": "b"}, {0: 2, 1: 1}),
         (("team",), {"team": "a"}, {1: 3}),
     ],
 )
-def test_match_label_keys_count_each_combination(
+def test_t21_match_label_keys_count_each_combination(
     keys: tuple[str, ...], second: dict[str, str], expected: dict[int | None, int]
 ) -> None:
     found = world(nodes("idc", 8), nodes("ecs", 8))

@@ -145,7 +145,7 @@ def test_the_pool_that_wastes_least_is_chosen() -> None:
     assert (shown(sim, "big")["stock"], shown(sim, "small")["stock"]) == (3, 2)
 
 
-def test_empty_nodes_go_and_their_instances_come_back() -> None:
+def test_t5_empty_nodes_go_and_their_instances_come_back() -> None:
     sim = elastic(pool(), nodes=(node("n-0", gpu="8"),), idle_seconds=60)
     sim.create(deployment("llm", 3, pod_template(gpu=8)))
     sim.wait(181)
