@@ -124,8 +124,8 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
     for index, unit in enumerate(spec.units):
         if spec.preempt_policy == "BeforeNextUnit" and unit.resource == "acs":
             findings.warn("spec.preemptPolicy", f"BeforeNextUnit does nothing in units[{index}], which is acs")
-        if next_units.timeout is not None and unit.resource == "acs":
-            findings.warn("spec.whenTryNextUnits.timeout", f"does nothing in units[{index}], which is acs")
+    if next_units.timeout is not None and spec.units and all(unit.resource == "acs" for unit in spec.units):
+        findings.warn("spec.whenTryNextUnits.timeout", "does nothing, because every unit is acs")
     for key in sorted(REWRITTEN_LABELS.intersection(spec.selector)):
         findings.warn(
             f"spec.selector[{key}]",

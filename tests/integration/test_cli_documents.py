@@ -91,6 +91,18 @@ def test_a_manifest_above_the_limit_is_refused_before_anything_is_sent(tmp_path:
     assert f"{file}, document 1" in done.err and "has 513 KiB, more than the 512 KiB" in done.err
 
 
+def test_what_would_be_left_behind_is_not_applied(tmp_path: Path) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "test"}}
+    file = tmp_path / "web.yaml"
+    file.write_text(yaml.safe_dump_all([cluster("alpha"), PLACES, WEB, service]), encoding="utf-8")
+    done = gpufleet("apply", "-f", file, "--kafka", NOWHERE)
+    assert (done.code, done.out) == (2, "")
+    assert f"{file}, document 4: Service web is neither placed nor read by gpufleet" in done.err
+    planned = gpufleet("plan", "-f", file, "-o", "name")
+    assert (planned.code, planned.out) == (0, "test/Deployment/web\n")
+    assert "document 4, line" in planned.err and "the document is ignored" in planned.err
+
+
 def test_the_program_itself(tmp_path: Path) -> None:
     """The same as above through the installed console script, once."""
     file = tmp_path / "bad.yaml"

@@ -243,7 +243,7 @@ def test_what_units_write_to_pods() -> None:
     }
     assert warnings(document) == [
         ("spec.units[0].podLabels[alibabacloud.com/compute-class]", "is 'tpu'"),
-        ("spec.whenTryNextUnits.timeout", "does nothing in units[0], which is acs"),
+        ("spec.whenTryNextUnits.timeout", "does nothing, because every unit is acs"),
     ]
 
 

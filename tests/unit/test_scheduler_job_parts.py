@@ -8,14 +8,14 @@ import pytest
 
 from gpufleet.model import kinds
 from gpufleet.model.placement import FailureClass, ObservedPhase, WorkloadHealth
-from gpufleet.model.policy import ClusterAffinity, DivisionType, PropagationPolicy, StaticWeight
+from gpufleet.model.policy import ClusterAffinity, DivisionType, PriorityClass, PropagationPolicy, StaticWeight
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
 from services.dispatcher.core.render import render
-from services.scheduler.core.events import ClusterRemoved, RescheduleRequested, Scaled, WorkloadDeleted
+from services.scheduler.core.events import ClusterRemoved, PolicyChanged, RescheduleRequested, Scaled, WorkloadDeleted
 from services.scheduler.core.settings import Settings
 from tests.support import manifests
-from tests.support.scheduling import World, policy
+from tests.support.scheduling import World, deployment, policy
 
 X = "test/Job/x"
 
@@ -164,6 +164,39 @@ def test_a_lost_part_is_placed_anew_and_the_others_run_on() -> None:
     assert parts(world) == {"b": (4, 40)}
     world.clusters(d=9)
     assert parts(world) == {"b": (4, 40), "d": (4, 20)}
+
+
+def test_a_part_that_is_lost_while_parallelism_is_below_the_parts_is_placed_anew() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.submit(batch(1))
+    assert parts(world) == {"a": (1, 20), "b": (1, 40)}
+    assert (world.placement(X).replicas, world.placement(X).verdict) == (2, Verdict.SCHEDULED)
+    world.feed(ClusterRemoved("a"))
+    assert parts(world) == {"b": (1, 40)}
+    assert world.placement(X).verdict is Verdict.PARTIALLY_SCHEDULED
+    world.clusters(c=2)
+    assert parts(world) == {"b": (1, 40), "c": (1, 20)}
+
+
+def test_a_lost_part_goes_to_another_group_where_its_own_has_no_cluster_left() -> None:
+    rule = jobs(["a", "b"], ["c"], division=DivisionType.AGGREGATED)
+    world = running(batch(), rule, a=3, b=3, c=4)
+    assert parts(world) == {"a": (3, 30), "b": (3, 30)}
+    world.feed(ClusterRemoved("a"))
+    assert parts(world) == {"b": (3, 30), "c": (3, 30)}
+    world.clusters(c=9)
+    world.submit(batch(8))
+    assert parts(world) == {"b": (3, 30), "c": (5, 30)}
+
+
+def test_a_divided_job_takes_nobodys_place_where_it_has_no_part() -> None:
+    world = running(batch(), jobs(), a=4, b=8)
+    world.feed(PolicyChanged(PriorityClass("low", -5)))
+    world.clusters(c=9)
+    world.submit(deployment("victim", 9, priority_class="low"), policy(["c"], name="low"))
+    world.submit(batch(20))
+    assert parts(world) == {"a": (2, 20), "b": (4, 40)}
+    assert world.assigned("test/Deployment/victim") == {"c": 9}
 
 
 def test_a_lost_part_waits_for_its_copy_to_be_gone() -> None:

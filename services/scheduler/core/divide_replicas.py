@@ -10,7 +10,7 @@ from services.scheduler.core import fresh, spread
 from services.scheduler.core.divide import Mode, Option, descending, pour, static
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.filter import static_weights
-from services.scheduler.core.job_parts import settled
+from services.scheduler.core.job_parts import grows_in_place, kept, settled
 from services.scheduler.core.overflow import aggregated_tiers
 from services.scheduler.core.room import measure
 
@@ -19,17 +19,20 @@ def divide(draft: Draft, total: int, granted: int) -> None:
     """Decides replicas by cluster; of ``total`` wanted, the quota has room for ``granted``."""
     placement = draft.policy.placement
     measure(draft)
-    if placement.exclusive:
-        _first_group(draft, total)
-    elif placement.spread and not draft.blocked:
-        _keep_to_spread(draft)
-    if draft.blocked or draft.unmet:
+    if draft.blocked:
         keep(draft)
         return
-    parts = settled(draft)
-    total, granted = total - sum(parts.values()), granted - sum(parts.values())
-    if parts and total <= 0:
+    parts, rest = settled(draft, total)
+    if parts and not rest:
         draft.counts = parts
+        return
+    total, granted = rest, max(0, rest - (total - granted))
+    if placement.exclusive and not grows_in_place(draft):
+        _first_group(draft, total)
+    elif placement.spread:
+        _keep_to_spread(draft)
+    if draft.unmet:
+        keep(draft)
         return
     last_first = descending(draft.uid)
     match placement.division:
@@ -98,6 +101,10 @@ def partial(draft: Draft) -> bool:
 
 def keep(draft: Draft) -> None:
     """What does not fit keeps what it has, and no more than is wanted."""
+    parts = kept(draft, draft.workload.replicas)
+    if parts is not None:
+        draft.counts = parts
+        return
     options = [Option(c, 0, share.replicas, 0) for c, share in sorted(draft.before.items())]
     total = draft.workload.replicas
     if draft.policy.placement.division is DivisionType.DUPLICATED:

@@ -31,22 +31,47 @@ def may_divide(workload: Workload, division: DivisionType, *, is_gang: bool) -> 
     return workload.division is Division.PARALLELISM and division is not DivisionType.DUPLICATED and not is_gang
 
 
-def settled(draft: Draft) -> dict[str, int]:
-    """Returns the parts of a divided Job that are settled, by cluster; the options become those for the rest of it."""
+def settled(draft: Draft, total: int) -> tuple[dict[str, int], int]:
+    """Returns the parts of a divided Job that are settled, by cluster, and how many pods the options are for.
+
+    Of other workloads, and of parts that are divided anew, nothing is settled. ``total`` pods are wanted in all; a Job
+    with more parts than that has one for each.
+    """
     if draft.workload.division is not Division.PARALLELISM or not draft.before:
-        return {}
+        return {}, total
     parts = {cluster: share.replicas for cluster, share in draft.before.items()}
     if draft.mode is Mode.FRESH:
         _stay(draft, parts)
-    missing = draft.workload.replicas - sum(parts.values())
-    total = _completions(draft.workload)
-    if missing and total is None:
-        return {}
-    if missing < 0:
-        return _fewer(draft, parts)
-    if missing and total is not None and not _spare(draft, total):
-        return _more(draft, parts, missing)
-    draft.options = [option for option in draft.options if option.cluster not in parts]
+    missing = total - sum(parts.values())
+    completions = _completions(draft.workload)
+    if completions is None:
+        return ({}, total) if missing else (parts, 0)
+    if _spare(draft, completions):
+        draft.options = [option for option in draft.options if option.cluster not in parts]
+        parts = _fewer(draft, parts, total - 1)
+        missing = max(1, missing)
+        draft.replicas = sum(parts.values()) + missing
+        return parts, missing
+    if missing > 0:
+        return _more(draft, parts, total)
+    parts = _fewer(draft, parts, total)
+    draft.replicas = sum(parts.values())
+    return parts, 0
+
+
+def grows_in_place(draft: Draft) -> bool:
+    """Returns whether what is left to divide is for the parts that are there, in whichever group they are."""
+    if draft.workload.division is not Division.PARALLELISM or _completions(draft.workload) is None:
+        return False
+    return bool(draft.before) and all(option.cluster in draft.before for option in draft.options)
+
+
+def kept(draft: Draft, total: int) -> dict[str, int] | None:
+    """Returns the parts of a divided Job while nothing new is placed; None for other workloads."""
+    if draft.workload.division is not Division.PARALLELISM or _completions(draft.workload) is None:
+        return None
+    parts = _fewer(draft, {cluster: share.replicas for cluster, share in draft.before.items()}, total)
+    draft.replicas = max(draft.replicas, sum(parts.values()))
     return parts
 
 
@@ -58,11 +83,13 @@ def _stay(draft: Draft, parts: Mapping[str, int]) -> None:
         option.running = max(0, option.running - option.assigned)
 
 
-def _fewer(draft: Draft, parts: Mapping[str, int]) -> dict[str, int]:
-    """Returns the parts of a Job that has to shrink: the lowest group first, but every part keeps a pod."""
+def _fewer(draft: Draft, parts: dict[str, int], total: int) -> dict[str, int]:
+    """Returns parts that add up to no more than ``total``: the lowest group shrinks first, but each keeps a pod."""
+    if sum(parts.values()) <= total:
+        return parts
     options = [Option(cluster, draft.tier_of(cluster) or 0, count, 0) for cluster, count in sorted(parts.items())]
     options.sort(key=lambda option: option.tier)
-    counts = pour(options, draft.workload.replicas, Mode.STEADY, last_first=descending(draft.uid))
+    counts = pour(options, max(0, total), Mode.STEADY, last_first=descending(draft.uid))
     for cluster in [cluster for cluster, count in counts.items() if not count]:
         counts[cluster] = 1
         largest = max(counts, key=lambda name: (counts[name], name))
@@ -70,7 +97,7 @@ def _fewer(draft: Draft, parts: Mapping[str, int]) -> dict[str, int]:
     return counts
 
 
-def _more(draft: Draft, parts: Mapping[str, int], missing: int) -> dict[str, int]:
+def _more(draft: Draft, parts: Mapping[str, int], total: int) -> tuple[dict[str, int], int]:
     """Lets the parts of a Job grow where they are, because a further part would have nothing to complete."""
     for option in draft.options:
         if option.cluster not in parts:
@@ -78,12 +105,12 @@ def _more(draft: Draft, parts: Mapping[str, int], missing: int) -> dict[str, int
             reason = draft.refused.setdefault(option.cluster, Reason(Code.JOB_DIVIDED, message, option.cluster))
             draft.reasons.append(reason)
     draft.options = [option for option in draft.options if option.cluster in parts]
-    if draft.policy.placement.division is DivisionType.STATIC:
-        static_weights(draft.policy, draft.state.fleet, draft.options)
-        added = static(draft.options, missing, last_first=descending(draft.uid))
-        return {cluster: count + added.get(cluster, 0) for cluster, count in parts.items()}
     draft.mode = Mode.FILL  # nothing is pulled from one part to another
-    return {}
+    if draft.policy.placement.division is not DivisionType.STATIC:
+        return {}, total
+    static_weights(draft.policy, draft.state.fleet, draft.options)
+    added = static(draft.options, total - sum(parts.values()), last_first=descending(draft.uid))
+    return {cluster: count + added.get(cluster, 0) for cluster, count in parts.items()}, 0
 
 
 def _spare(draft: Draft, total: int) -> bool:
@@ -109,16 +136,15 @@ def completions(entry: Entry, placement: Placement, workload: Workload) -> dict[
     if workload.division is not Division.PARALLELISM:
         return {}
     total = _completions(workload)
-    if total is None or (len(placement.shares) == 1 and placement.shares[0].replicas >= workload.replicas):
-        return {}
-    if any(_whole(entry.assignments.get(share.cluster)) for share in placement.shares):
+    if total is None or any(_whole(entry.assignments.get(share.cluster)) for share in placement.shares):
         return {}
     known = {share.cluster: _known(entry.assignments.get(share.cluster)) for share in placement.shares}
     found = {cluster: count for cluster, count in known.items() if count is not None}
     new = {share.cluster: share.replicas for share in placement.shares if known[share.cluster] is None}
-    lost = workload.replicas - placement.placed
+    if not found and len(new) == 1 and not placement.unplaced:
+        return {}  # all in one cluster
     # What is not placed yet keeps its part of the completions, under a name that no cluster can have.
-    weights = {**new, "": lost} if lost > 0 else new
+    weights = {**new, "": placement.unplaced} if placement.unplaced else new
     rest = webster(max(0, total - sum(found.values())), weights, descending(workload.uid))
     return {**found, **{cluster: rest.get(cluster, 0) for cluster in new}}
 
