@@ -19,6 +19,7 @@ from sim.api.store import Store
 from sim.model.api import Controller, Create, Json, Write
 from sim.model.autoscaler import Pool, pools_writes
 from sim.model.cluster import Behaviour, simulated
+from sim.model.controllers.quota import quota_object
 from sim.model.drive import Drive
 from sim.model.names import (
     CLASS_LABEL,
@@ -94,7 +95,8 @@ def build_cluster(
     Devices that are shared (`gpuFree`) are not simulated: a block's whole GPUs are.
     """
     store = Store(spec.name, now=now, seed=seed)
-    for namespace in sorted({*namespaces, *(inventory.namespaces or ())}):
+    bounded = {quota.namespace for quota in inventory.quotas} if inventory.namespaces is None else set()
+    for namespace in sorted({*namespaces, *(inventory.namespaces or ()), *bounded}):
         if store.find(NAMESPACES, "", namespace) is None:
             document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             store.create(NAMESPACES, document, now=now)
@@ -119,7 +121,18 @@ def cluster_writes(inventory: Inventory) -> list[Write]:
             writes.append(Create(class_node(node_class, name)))
             writes += [Create(pod) for pod in fillers(name, node_class.allocatable, block)]
     writes += [Create(virtual_node(node)) for node in inventory.virtual_nodes]
+    writes += [Create(quota) for quota in quotas_of(inventory)]
     return writes
+
+
+def quotas_of(inventory: Inventory) -> list[Json]:
+    """The ResourceQuotas of the namespaces that there are."""
+    there = inventory.namespaces
+    return [
+        quota_object(quota, f"quota-{index}")
+        for index, quota in enumerate(inventory.quotas)
+        if there is None or quota.namespace in there
+    ]
 
 
 def _is_served(crd: Json, apis: frozenset[str] | None) -> bool:

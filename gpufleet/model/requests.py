@@ -53,3 +53,17 @@ def one_pod(amounts: Amounts) -> Resources:
 
 def _most(one: Amounts, other: Amounts) -> dict[str, int]:
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
+
+
+def bounded_by(key: str) -> str:
+    """Returns which resource of pods' requests a key of a ResourceQuota bounds; empty if none.
+
+    ``requests.cpu`` and ``cpu`` are the same; what bounds limits, or counts other objects than pods, is not meant.
+    """
+    if key in ("pods", "count/pods"):
+        return "pods"
+    if key.startswith(("limits.", "count/")) or ".storageclass." in key:
+        return ""
+    name = key.removeprefix("requests.")
+    known = name in ("cpu", "memory", "ephemeral-storage") or "/" in name or name.startswith("hugepages-")
+    return name if known else ""

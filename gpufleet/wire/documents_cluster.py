@@ -23,6 +23,7 @@ from gpufleet.model.cluster import (
 from gpufleet.model.kinds.reading import join
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.names import API_VERSION
+from gpufleet.model.requests import bounded_by
 from gpufleet.model.resources import Resources, render_resources, resources
 from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
 from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
@@ -192,7 +193,7 @@ def _inventory(cluster: str, doc: StatusDoc, findings: Findings) -> Inventory:
 
 def _namespace_quota(doc: NamespaceQuotaDoc, path: str, findings: Findings) -> NamespaceQuota:
     """Returns a quota on what pods request; what bounds limits or counts objects is left to the cluster."""
-    named = {key: name for key in doc.hard if (name := _requested(key))}
+    named = {key: name for key in doc.hard if (name := bounded_by(key))}
     for key in doc.used:
         if key not in doc.hard:
             findings.error(f"{path}.used[{key}]", "is not in hard")
@@ -204,17 +205,6 @@ def _namespace_quota(doc: NamespaceQuotaDoc, path: str, findings: Findings) -> N
         resources(hard),
         resources(_amounts(used, f"{path}.used", findings)),
     )
-
-
-def _requested(key: str) -> str:
-    """Returns what a quota's resource is called in requests: ``requests.cpu`` and ``cpu`` are the same."""
-    if key in ("pods", "count/pods"):
-        return "pods"
-    if key.startswith(("limits.", "count/")) or ".storageclass." in key:
-        return ""
-    name = key.removeprefix("requests.")
-    known = name in ("cpu", "memory", "ephemeral-storage") or "/" in name or name.startswith("hugepages-")
-    return name if known else ""
 
 
 def _unique(names: list[str], path: str, findings: Findings) -> None:

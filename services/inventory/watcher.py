@@ -22,10 +22,12 @@ from services.inventory.core.objects import (
     Node,
     Pod,
     Provisioning,
+    Quota,
     node_from,
     pod_from,
     pools_from,
     provisioning_from,
+    quota_from,
 )
 from services.inventory.core.snapshot import ClusterInventory, Publication
 from services.inventory.settings import InventorySettings
@@ -67,6 +69,7 @@ class ClusterWatcher:
         self._clock = clock
         self._woken = asyncio.Event()
         self._namespaces: set[str] = set()
+        self._quotas: dict[tuple[str, str], Quota] = {}
         self._asked_for_kinds = 0.0
 
     async def run(self) -> None:
@@ -124,11 +127,19 @@ class ClusterWatcher:
             reflect("Namespace", self._take_namespaces, decode_json),
             reflect("ConfigMap", self._stock, decode_json, namespace=namespace, field_selector=f"metadata.name={name}"),
             reflect("Event", self._events, _claim, field_selector=f"source={self._settings.autoscaler}"),
+            reflect("ResourceQuota", self._take_quotas, _quota),
         ]
 
     async def _announce_whole(self) -> None:
-        for reflector in self.reflectors:
+        *needed, quotas = self.reflectors
+        for reflector in needed:
             await reflector.synced.wait()
+        try:
+            # An account that may not read them, as older roles have it, does without.
+            async with asyncio.timeout(self._settings.request_timeout):
+                await quotas.synced.wait()
+        except TimeoutError:
+            log.warning("quotas.unknown", cluster=self.inventory.cluster, error=str(quotas.last_error))
         self.inventory.whole = True
         self.inventory.changed = True
         self._woken.set()
@@ -250,6 +261,23 @@ class ClusterWatcher:
         if self.inventory.namespaces != namespaces:
             self.inventory.namespaces = namespaces
             self.inventory.changed = True
+
+    def _take_quotas(self, change: Change[Quota]) -> None:
+        match change:
+            case Replaced(items):
+                self._quotas = {(item.namespace, item.name): item for item in items}
+            case Changed(item):
+                self._quotas[item.namespace, item.name] = item
+            case Removed(item):
+                self._quotas.pop((item.namespace, item.name), None)
+        quotas = tuple(quota.bounds for _, quota in sorted(self._quotas.items()) if quota.bounds is not None)
+        if self.inventory.quotas != quotas:
+            self.inventory.quotas = quotas
+            self.inventory.changed = True
+
+
+def _quota(raw: msgspec.Raw) -> Quota:
+    return quota_from(decode_json(raw))
 
 
 def _claim(raw: msgspec.Raw) -> tuple[Provisioning, ...]:

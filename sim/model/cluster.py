@@ -14,6 +14,7 @@ from sim.model.controllers.declared import DeclaredController
 from sim.model.controllers.deployment import DeploymentController
 from sim.model.controllers.job import JobController
 from sim.model.controllers.kubeflow import JOB_KINDS, TrainingJobController
+from sim.model.controllers.quota import QuotaController
 from sim.model.controllers.replicaset import ReplicaSetController
 from sim.model.controllers.spark import SparkController
 from sim.model.controllers.statefulset import StatefulSetController
@@ -59,6 +60,7 @@ def simulated(behaviour: Behaviour | None = None) -> list[Controller]:
         ReplicaSetController(),
         StatefulSetController(),
         JobController(),
+        QuotaController(),
         *operators(),
         Scheduler(pack=how.pack),
         Kubelet(ready_after=how.ready_after, stop_seconds=how.stop_seconds),

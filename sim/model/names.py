@@ -8,6 +8,8 @@ On pods (or pod templates), all optional:
 - `sim.gpufleet.io/image-pull-error`: a message; the image cannot be pulled and the pod never starts
 - `sim.gpufleet.io/stop-seconds`: seconds that a deleted pod takes to stop (default: the kubelet's)
 
+On ResourceQuotas: `sim.gpufleet.io/used-besides`: what is used besides pods, such as `{"nvidia.com/gpu": "1"}`.
+
 On nodes: `sim.gpufleet.io/down: "true"` makes the node fail, as if its machine lost power.
 
 ConfigMap `kube-system/sim-faults`, key `faults.json`: what happens to pods of a workload, those to come included; a
@@ -35,6 +37,8 @@ RUN_SECONDS = "sim.gpufleet.io/run-seconds"
 EXIT_CODE = "sim.gpufleet.io/exit-code"
 IMAGE_PULL_ERROR = "sim.gpufleet.io/image-pull-error"
 STOP_SECONDS = "sim.gpufleet.io/stop-seconds"
+
+USED_BESIDES = "sim.gpufleet.io/used-besides"
 
 NODE_DOWN = "sim.gpufleet.io/down"
 # On nodes that the autoscaler has created: the pool. An annotation, so that they stay alike to the others of the class.

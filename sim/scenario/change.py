@@ -23,10 +23,12 @@ from sim.fleet import (
     fillers,
     node_taints,
     pool_of,
+    quotas_of,
     virtual_node,
 )
 from sim.model.api import Create, Delete, Json, Patch, Ref, View, Write, ref_of
 from sim.model.autoscaler import Pool, pools_writes, read_pools
+from sim.model.controllers.quota import RESOURCE_QUOTA
 from sim.model.names import CLASS_LABEL, NODE_POOL, SERVERLESS_STOCK, SERVERLESS_TOTAL
 from sim.model.objects import NODE, annotations_of, deleting, finished, labels_of
 from sim.model.scheduler.needs import needs_of
@@ -71,6 +73,7 @@ class Shaped:
         if pools is not None:
             drive.apply(pools_writes(self.view, pools), now)
         drive.apply(self._virtual(before.virtual_nodes, after.virtual_nodes), now)
+        drive.apply(self._quotas(before, after), now)
 
     # -- what the API serves -------------------------------------------------------------------------------------
 
@@ -94,6 +97,17 @@ class Shaped:
         if after.namespaces is not None and before.namespaces is not None:
             writes += [Delete(Ref("v1", "Namespace", "", name)) for name in sorted(before.namespaces - wanted)]
         return writes
+
+    def _quotas(self, before: Inventory, after: Inventory) -> list[Write]:
+        if (before.quotas, before.namespaces) == (after.quotas, after.namespaces):
+            return []
+        names = {quota.namespace for quota in after.quotas} if after.namespaces is None else set()
+        missing = [name for name in sorted(names) if self.cluster.store.find(NAMESPACES, "", name) is None]
+        return [
+            *(Create(namespace(name)) for name in missing),
+            *(Delete(ref_of(quota)) for quota in self.view.list(*RESOURCE_QUOTA)),
+            *(Create(quota) for quota in quotas_of(after)),
+        ]
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 

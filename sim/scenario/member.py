@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet.model import names
-from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory, NamespaceQuota
+from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory
 from gpufleet.model.placement import Assignment, Observation
-from gpufleet.model.resources import add, resources
 from gpufleet.model.staging import Closed, Staging
 from services.dispatcher.core.steps import Facts, observation
 from services.dispatcher.core.table import ClusterTable
@@ -19,6 +18,7 @@ from services.inventory.core.objects import (
     pod_from,
     pools_from,
     provisioning_from,
+    quota_from,
 )
 from services.inventory.core.snapshot import ClusterInventory
 from sim.api.changelog import Change, Feed
@@ -27,6 +27,7 @@ from sim.fleet import build_cluster
 from sim.model.api import Controller, Json
 from sim.model.autoscaler import Autoscaler
 from sim.model.cluster import Behaviour, simulated
+from sim.model.controllers.quota import RESOURCE_QUOTA
 from sim.model.drive import Drive
 from sim.model.scheduler import Scheduler
 from sim.scenario.bound import Seating, Wanted
@@ -81,7 +82,6 @@ class Member:
                 self._take(change)
         if not inventory.due(now):
             return None
-        inventory.quotas = tuple(self._quota(quota) for quota in self.shaped.inventory.quotas)
         publication = inventory.publish(now)
         if self.silent:
             closing = publication.closing
@@ -90,12 +90,6 @@ class Member:
         for part in publication.parts:
             closed = self._staging.take(part)
         return closed
-
-    def _quota(self, quota: NamespaceQuota) -> NamespaceQuota:
-        """A quota of the document; the pods of the namespace count besides what it says is used."""
-        pods = [pod_from(pod) for pod in self.shaped.view.list("v1", "Pod", quota.namespace)]
-        asked = dict(add(quota.used, *(p.requests for p in pods if p.phase not in ("Succeeded", "Failed"))))
-        return replace(quota, used=resources({name: asked.get(name, 0) for name in quota.bounds}))
 
     def wake_at(self, now: float) -> float | None:
         """When inventory has something to say although nothing changes; heartbeats are sent along with other news."""
@@ -115,6 +109,8 @@ class Member:
             case "namespaces":
                 self.read_namespaces()
                 self.look_at_all()
+            case "resourcequotas":
+                self.read_quotas()
             case "configmaps" if change.key == STOCK_CONFIGMAP:
                 cache.replace_pools(() if gone else pools_from(obj))
             case "events" if not gone and (obj.get("source") or {}).get("component") == _AUTOSCALER:
@@ -130,6 +126,7 @@ class Member:
         cache.replace_pods(map(pod_from, view.list("v1", "Pod")))
         cache.replace_pools(pools_from(view.get("v1", "ConfigMap", *STOCK_CONFIGMAP)))
         self.read_namespaces()
+        self.read_quotas()
         self.inventory.whole = self.inventory.changed = True
 
     def read_namespaces(self) -> None:
@@ -141,6 +138,14 @@ class Member:
             found = frozenset(n["metadata"]["name"] for n in listed if not n["metadata"].get("deletionTimestamp"))
         if self.inventory.namespaces != found:
             self.inventory.namespaces = found
+            self.inventory.changed = True
+
+    def read_quotas(self) -> None:
+        """Takes over what the namespaces may use and do use."""
+        read = map(quota_from, self.shaped.view.list(*RESOURCE_QUOTA))
+        found = tuple(quota.bounds for quota in read if quota.bounds is not None)
+        if self.inventory.quotas != found:
+            self.inventory.quotas = found
             self.inventory.changed = True
 
     # -- the start -----------------------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ async def test_inventory_sees_everything_with_its_account(member: Cluster, tmp_p
         await eventually(
             lambda: any(sum(c.node_class.nodes for c in seen.classes) == 4 for seen in published), "all four nodes"
         )
+        await eventually(lambda: all(r.synced.is_set() for r in watcher.reflectors), "every list, of quotas too")
         await eventually(lambda: inventory.apis, "the served kinds")
         assert {"apps/v1/Deployment", "kubeflow.org/v1/PyTorchJob"} <= (inventory.apis or frozenset())
     finally:

@@ -204,6 +204,7 @@ def test_inventory_reads_what_it_watches_and_writes_nothing() -> None:
         ("", "", "pods"): READ,
         ("", "", "namespaces"): READ,
         ("", "", "events"): READ,
+        ("", "", "resourcequotas"): READ,
         (namespace, "", f"configmaps/{name}"): READ,
     }
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpufleet.kube import structs
-from gpufleet.model import names, requests
-from gpufleet.model.cluster import ElasticStock, ModelStock
+from gpufleet.model import names, quantity, requests
+from gpufleet.model.cluster import ElasticStock, ModelStock, NamespaceQuota
 from gpufleet.model.kinds.failures import TAKEN_AWAY
 from gpufleet.model.quantity import QuantityError
 from gpufleet.model.resources import Labels, Resources, labels, parse_resources, resources
@@ -104,6 +104,15 @@ class Pool:
     taints: tuple[Taint, ...]
     allocatable: Resources
     elastic: ElasticStock
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A ResourceQuota by name; ``bounds`` None where it bounds nothing that all pods of its namespace ask for."""
+
+    namespace: str
+    name: str
+    bounds: NamespaceQuota | None
 
 
 def epoch_seconds(text: str | None) -> float | None:
@@ -252,3 +261,35 @@ def pools_from(configmap: Mapping[str, Any] | None) -> tuple[Pool, ...]:
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return tuple(found)
+
+
+def quota_from(obj: Mapping[str, Any]) -> Quota:
+    """Returns a ResourceQuota from its Kubernetes object.
+
+    One that counts only some pods (scopes), or only limits and other objects, is left to the cluster. Until the
+    cluster has counted what is used nothing is.
+    """
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    namespace = str(meta["namespace"])
+    listed = status.get("hard") or spec.get("hard") or {}
+    used = status.get("used") or {}
+    named = {key: name for key in sorted(listed) if (name := requests.bounded_by(key))}
+    if not named or spec.get("scopes") or spec.get("scopeSelector"):
+        return Quota(namespace, str(meta["name"]), None)
+    hard: dict[str, int] = {}
+    taken: dict[str, int] = {}
+    for key, name in named.items():
+        amount = _quantity(listed[key], name)
+        if amount is not None:
+            # Of two keys that mean the same, as pods and count/pods do, the tighter one counts.
+            hard[name] = min(amount, hard.get(name, amount))
+            taken[name] = max(_quantity(used.get(key, 0), name) or 0, taken.get(name, 0))
+    bounds = NamespaceQuota(namespace, tuple(sorted(hard)), resources(hard), resources(taken))
+    return Quota(namespace, str(meta["name"]), bounds if hard else None)
+
+
+def _quantity(text: Any, resource: str) -> int | None:
+    try:
+        return quantity.parse(text, resource)
+    except QuantityError:
+        return None
