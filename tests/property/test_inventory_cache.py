@@ -11,13 +11,16 @@ from services.inventory.core.cache import ClusterCache
 from services.inventory.core.objects import CLASS_LABEL, Node, Pod
 from tests.support.examples import examples
 
+# The second class shares its GPUs.
+SHAPES = {
+    "a": (("gpu", 4), ("pods", 3)),
+    "b": (("aliyun.com/gpu-count", 2), ("aliyun.com/gpu-mem", 20), ("gpu", 4), ("pods", 3)),
+}
 NODES = st.builds(
-    Node,
-    name=st.sampled_from(["n1", "n2", "n3"]),
-    labels=st.sampled_from([((CLASS_LABEL, "a"),), ((CLASS_LABEL, "b"),)]),
-    taints=st.just(()),
-    allocatable=st.just((("gpu", 4), ("pods", 3))),
-    usable=st.booleans(),
+    lambda name, shape, usable: Node(name, ((CLASS_LABEL, shape),), (), SHAPES[shape], usable),
+    st.sampled_from(["n1", "n2", "n3"]),
+    st.sampled_from(sorted(SHAPES)),
+    st.booleans(),
 )
 PODS = st.builds(
     Pod,
@@ -25,7 +28,10 @@ PODS = st.builds(
     namespace=st.just("t"),
     name=st.just("p"),
     node=st.sampled_from(["", "n1", "n2", "n3"]),
-    requests=st.sampled_from([(("gpu", 1), ("pods", 1)), (("gpu", 2), ("pods", 1))]),
+    requests=st.sampled_from(
+        [(("gpu", 1), ("pods", 1)), (("gpu", 2), ("pods", 1)), (("aliyun.com/gpu-mem", 3), ("gpu", 1), ("pods", 1))]
+    ),
+    allocation=st.sampled_from([(), (), ((0, "aliyun.com/gpu-mem", 3),), ((1, "aliyun.com/gpu-mem", 3),)]),
     phase=st.sampled_from(["Pending", "Running", "Succeeded"]),
     created=st.just(0.0),
     workload=st.sampled_from(["", "t/Deployment/a", "t/Deployment/b"]),
@@ -42,12 +48,12 @@ CHANGES = st.lists(
 )
 
 
-def blocks(cache: ClusterCache) -> dict[str, tuple[int, Counter[tuple[tuple[str, int], ...]]]]:
-    found = {}
+def blocks(cache: ClusterCache) -> dict[str, tuple[int, Counter[object]]]:
+    found: dict[str, tuple[int, Counter[object]]] = {}
     for name in cache.class_names():
         known = cache.node_class(name)
         assert known is not None
-        found[name] = (known.nodes, Counter({b.free: b.nodes for b in known.free}))
+        found[name] = (known.nodes, Counter({(b.free, b.gpu_free): b.nodes for b in known.free}))
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gpufleet.model import devices
 from gpufleet.model.cluster import FreeBlock, NodeClass
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import Component, Division, PodShape, Workload
-from services.scheduler.core import devices
 from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.fragmentation import Mix
 from services.scheduler.core.pool import Pool
@@ -70,7 +70,7 @@ def test_taking_one_pod_leaves_room_for_one_less() -> None:
 
 def test_a_memory_share_is_a_share_of_its_device() -> None:
     told = devices.Devices(2, (("aliyun.com/gpu-mem", 30),))
-    assert devices.share((("aliyun.com/gpu-mem", 5),), told) == devices.Share(1, 334)
+    assert devices.share((("aliyun.com/gpu-mem", 5),), told) == devices.Share(1, 334, 5, 15)
 
 
 def _submission(name: str, replicas: int, requests: dict[str, int]) -> Workload:

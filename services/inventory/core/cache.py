@@ -10,12 +10,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, UnitPods, VirtualNode
+from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, VirtualNode
+from gpufleet.model.devices import Devices
 from gpufleet.model.resources import Labels, Resources, resources
 from gpufleet.model.selectors import Taint
 from services.inventory.core.objects import CLASS_LABEL, Node, Pod, Pool, Provisioning
+from services.inventory.core.podcounts import summary
+from services.inventory.core.sharing import devices_of, free_gpus, uses_gpus
 
 _ClassKey = tuple[Labels, tuple[Taint, ...], Resources]
+_Block = tuple[Resources, tuple[int, ...]]  # what is free, in all and of each shared GPU
 _NAME_LABELS = ("nvidia.com/gpu.product", "node.kubernetes.io/instance-type")
 
 
@@ -25,7 +29,7 @@ class _Class:
 
     name: str
     nodes: set[str] = field(default_factory=set)
-    free: Counter[Resources] = field(default_factory=Counter)
+    free: Counter[_Block] = field(default_factory=Counter)
     pool: Pool | None = None
 
 
@@ -36,7 +40,8 @@ class _Held:
     node: Node
     key: _ClassKey
     used: dict[str, int] = field(default_factory=dict)
-    block: Resources | None = None
+    block: _Block | None = None
+    devices: Devices | None = None
 
 
 class ClusterCache:
@@ -50,6 +55,7 @@ class ClusterCache:
         self._names: dict[str, _ClassKey] = {}
         self._pods: dict[str, Pod] = {}
         self._waiting_used: dict[str, dict[str, int]] = {}  # pods that were seen before their node
+        self._on_gpus: dict[str, dict[str, Pod]] = {}  # pods that use GPUs, by node and uid
         self._workloads: dict[str, dict[str, Pod]] = {}
         self._claims: dict[str, Provisioning] = {}
         self._pools: dict[_ClassKey, Pool] = {}
@@ -76,7 +82,7 @@ class ClusterCache:
         if held is not None:
             self._leave(held)
         key = (node.labels, node.taints, node.allocatable)
-        held = _Held(node, key, used)
+        held = _Held(node, key, used, devices=devices_of(node))
         self._nodes[node.name] = held
         if node.virtual:
             self._dirty_virtual = True
@@ -109,13 +115,13 @@ class ClusterCache:
         if old == pod:
             return
         self._pods[pod.uid] = pod
-        before = (old.node, old.requests) if old is not None and old.holds_room else None
-        after = (pod.node, pod.requests) if pod.holds_room else None
-        if before != after:
+        before = old if old is not None and old.holds_room else None
+        after = pod if pod.holds_room else None
+        if before is None or after is None or _room(before) != _room(after):
             if before is not None:
-                self._take(*before, sign=-1)
+                self._take(before, sign=-1)
             if after is not None:
-                self._take(*after, sign=1)
+                self._take(after, sign=1)
         if old is not None and old.workload and old.workload != pod.workload:
             self._forget(old)
         if pod.workload:
@@ -129,7 +135,7 @@ class ClusterCache:
         if pod is None:
             return
         if pod.holds_room:
-            self._take(pod.node, pod.requests, sign=-1)
+            self._take(pod, sign=-1)
         if pod.workload:
             self._forget(pod)
 
@@ -188,7 +194,8 @@ class ClusterCache:
             return None
         known = self._classes[key]
         marks, taints, allocatable = key
-        free = tuple(FreeBlock(count, block) for block, count in sorted(known.free.items(), reverse=True) if count)
+        blocks = sorted(known.free.items(), reverse=True)
+        free = tuple(FreeBlock(count, block, gpus) for (block, gpus), count in blocks if count)
         elastic = known.pool.elastic if known.pool else None
         return NodeClass(name, allocatable, len(known.nodes), marks, taints, free, elastic)
 
@@ -202,7 +209,10 @@ class ClusterCache:
         by_component: dict[str, list[Pod]] = {}
         for pod in self._workloads.get(workload, {}).values():
             by_component.setdefault(pod.component, []).append(pod)
-        return tuple((name, self._summary(pods, now)) for name, pods in sorted(by_component.items()))
+        return tuple(
+            (name, summary(pods, self._claims, now - self._provision_timeout))
+            for name, pods in sorted(by_component.items())
+        )
 
     def next_expiry(self, now: float) -> float | None:
         """Returns when the next provisioning claim stops being believed, or None."""
@@ -222,54 +232,6 @@ class ClusterCache:
                     self._dirty_workloads.add(pod.workload)
 
     # -- inside --------------------------------------------------------------------------------------------
-
-    def _summary(self, pods: list[Pod], now: float) -> ComponentPods:
-        # Pods of another unit come from another object, whose revisions bear other hashes.
-        newest = {p.unit: p.revision for p in sorted(pods, key=lambda p: (p.created, p.uid))}
-        units: dict[str, list[int]] = {}
-        bound = ready = finished = failed = evicted = timed_out = 0
-        unschedulable: list[float] = []
-        provisioning: list[float] = []
-        no_stock = False
-        message = ""
-        for pod in pods:
-            unit = units.setdefault(pod.unit, [0, 0, 0])
-            if pod.terminating:
-                unit[2] += 1
-                continue
-            if pod.phase == "Succeeded":
-                finished += 1
-                unit[1] += 1
-            elif pod.phase == "Failed":
-                evicted += pod.infrastructure_failure
-                failed += not pod.infrastructure_failure
-            elif pod.node:
-                bound += 1
-                unit[0] += 1
-                ready += pod.ready
-            elif pod.unschedulable_since is not None and pod.revision == newest[pod.unit]:
-                claim = self._claims.get(pod.uid)
-                if claim is not None and not claim.no_stock and now < claim.at + self._provision_timeout:
-                    provisioning.append(claim.at)
-                else:
-                    unschedulable.append(pod.unschedulable_since)
-                    message = max(message, pod.message)
-                    timed_out += claim is not None and not claim.no_stock
-                no_stock = no_stock or (claim is not None and claim.no_stock)
-        return ComponentPods(
-            bound=bound,
-            ready=ready,
-            finished=finished,
-            failed=failed,
-            evicted=evicted,
-            unschedulable=tuple(sorted(unschedulable)),
-            provisioning=len(provisioning),
-            provisioning_since=min(provisioning, default=None),
-            no_stock=no_stock,
-            message=message,
-            units=_units(units),
-            timed_out=timed_out,
-        )
 
     def _class(self, key: _ClassKey) -> _Class:
         known = self._classes.get(key)
@@ -318,7 +280,10 @@ class ClusterCache:
         left = {name: amount - held.used.get(name, 0) for name, amount in held.node.allocatable}
         if left.get("pods", 1) <= 0:
             return
-        held.block = resources({name: max(0, amount) for name, amount in left.items()})
+        gpus: tuple[int, ...] = ()
+        if held.devices is not None:
+            gpus = free_gpus(held.devices, self._on_gpus.get(held.node.name, {}).values())
+        held.block = resources({name: max(0, amount) for name, amount in left.items()}), gpus
         known.free[held.block] += 1
 
     def _uncount(self, known: _Class, held: _Held) -> None:
@@ -328,10 +293,19 @@ class ClusterCache:
             del known.free[held.block]
         held.block = None
 
-    def _take(self, node: str, asked: Resources, *, sign: int) -> None:
+    def _take(self, pod: Pod, *, sign: int) -> None:
+        node = pod.node
         held = self._nodes.get(node)
+        if uses_gpus(pod):
+            here = self._on_gpus.setdefault(node, {})
+            if sign > 0:
+                here[pod.uid] = pod
+            else:
+                here.pop(pod.uid, None)
+                if not here:
+                    del self._on_gpus[node]
         used = held.used if held is not None else self._waiting_used.setdefault(node, {})
-        for name, amount in asked:
+        for name, amount in pod.requests:
             used[name] = used.get(name, 0) + sign * amount
             if not used[name]:
                 del used[name]
@@ -349,8 +323,5 @@ class ClusterCache:
         self._dirty_workloads.add(pod.workload)
 
 
-def _units(counts: dict[str, list[int]]) -> tuple[UnitPods, ...]:
-    """Returns pods by unit where that says more than their sum: some bear a unit's mark, or are being deleted."""
-    if not any(unit or terminating for unit, (_, _, terminating) in counts.items()):
-        return ()
-    return tuple(UnitPods(unit, *numbers) for unit, numbers in sorted(counts.items()))
+def _room(pod: Pod) -> tuple[object, ...]:
+    return pod.node, pod.requests, pod.allocation

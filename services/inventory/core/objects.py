@@ -19,6 +19,7 @@ from gpufleet.model.kinds.failures import TAKEN_AWAY
 from gpufleet.model.quantity import QuantityError
 from gpufleet.model.resources import Labels, Resources, labels, parse_resources, resources
 from gpufleet.model.selectors import Taint
+from services.inventory.core.sharing import Allocation, allocation_from
 
 VIRTUAL_LABEL = ("type", "virtual-kubelet")
 STOCK_CONFIGMAP = ("kube-system", "gpufleet-elastic-stock")
@@ -57,7 +58,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod. ``revision`` is its pod-template-hash, ``unit`` its ResourcePolicy unit; times are epoch seconds."""
+    """A pod. ``revision`` is its pod-template-hash, ``unit`` its ResourcePolicy unit; times are epoch seconds.
+
+    ``allocation`` says on which shared GPUs it lies.
+    """
 
     uid: str
     namespace: str
@@ -75,6 +79,7 @@ class Pod:
     component: str = ""
     revision: str = ""
     unit: str = ""
+    allocation: Allocation = ()
 
     @property
     def holds_room(self) -> bool:
@@ -225,6 +230,7 @@ def pod_from(source: structs.Source) -> Pod:
         component=marks.get(names.COMPONENT_LABEL, ""),
         revision=marks.get("pod-template-hash") or marks.get("controller-revision-hash") or "",
         unit=marks.get(names.UNIT_LABEL) or "",
+        allocation=allocation_from(meta.annotations) if meta.annotations else (),
     )
 
 

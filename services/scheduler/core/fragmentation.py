@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from gpufleet.model.devices import SHARED
 from gpufleet.model.workload import Workload
 from services.scheduler.core.blocks import Blocks, tightest
 from services.scheduler.core.capacity import Fleet, Member
-from services.scheduler.core.devices import SHARED
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Catalog, Fitter, Free, Shape
 from services.scheduler.core.units import Part, Way

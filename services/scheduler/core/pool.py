@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpufleet.model.cluster import NodeClass, VirtualNode
+from gpufleet.model.devices import devices_of
 from gpufleet.model.placement import Source
 from services.scheduler.core.blocks import Blocks, room, take
-from services.scheduler.core.devices import devices_of
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Identity, Layout, Shape
 from services.scheduler.core.stock import Stock
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gpufleet.model import devices
 from gpufleet.model.cluster import FreeBlock
+from gpufleet.model.devices import Devices
 from gpufleet.model.resources import Labels, Resources
 from gpufleet.model.selectors import Taint, untolerated
 from gpufleet.model.workload import PodShape
-from services.scheduler.core import devices
-from services.scheduler.core.devices import Devices
 
 # Free amounts of one node, by column of its layout.
 Free = tuple[int, ...]

@@ -16,6 +16,8 @@ from gpufleet.model.resources import Resources
 WHOLE = 1000
 # Resources that say how much of a device a pod takes; a node has them in equal parts on each of its devices.
 SHARED = ("aliyun.com/gpu-core.percentage", "aliyun.com/gpu-mem")
+# How many devices a node has, where they are shared.
+COUNT = "aliyun.com/gpu-count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,16 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a pod takes of the devices: ``count`` of them, ``thousandths`` of each."""
+    """What a pod takes of the devices: ``count`` of them, ``thousandths`` of each.
+
+    Where it is ``amount`` of a single resource of which each device has ``each``, it is counted in that instead, so
+    that three thirds are a whole; 0: it is not.
+    """
 
     count: int
     thousandths: int
+    amount: int = 0
+    each: int = 0
 
 
 def is_gpu(resource: str) -> bool:
@@ -40,12 +48,20 @@ def is_gpu(resource: str) -> bool:
 
 
 def devices_of(node_class: NodeClass) -> Devices | None:
-    """Returns the devices of a class, or None if no free block lists them."""
+    """Returns the devices of a class, or None if no free block lists them.
+
+    A class without free blocks, such as a node pool at zero nodes, has as many as its nodes say.
+    """
     count = max((len(block.gpu_free) for block in node_class.free), default=0)
-    if not count:
-        return None
-    shared = tuple((name, amount) for name, amount in node_class.allocatable if name in SHARED and amount > 0)
-    return Devices(count, shared)
+    shared = shared_by(node_class.allocatable)
+    if not node_class.free and shared:
+        count = dict(node_class.allocatable).get(COUNT, 0)
+    return Devices(count, shared) if count > 0 else None
+
+
+def shared_by(allocatable: Resources) -> Resources:
+    """Returns what a node has of the resources by which its devices are shared."""
+    return tuple((name, amount) for name, amount in allocatable if name in SHARED and amount > 0)
 
 
 def free_devices(block: FreeBlock, count: int) -> tuple[int, ...]:
@@ -62,27 +78,42 @@ def share(requests: Resources, devices: Devices) -> Share:
     if whole:
         return Share(whole, WHOLE)
     known = dict(devices.shared)
-    parts = 0
+    parts, asked = 0, []
     for name, amount in requests:
         total = known.get(name, 0)
-        if total:
+        if total and amount:
             parts = max(parts, -(-amount * WHOLE * devices.count // total))
+            asked.append((amount, total))
     if parts > WHOLE:
         return Share(-(-parts // WHOLE), WHOLE)
+    if len(asked) == 1 and asked[0][1] % devices.count == 0 and asked[0][1] < WHOLE * devices.count:
+        return Share(1, parts, asked[0][0], asked[0][1] // devices.count)
     return Share(1 if parts else 0, parts)
+
+
+def _amount(left: int, wanted: Share) -> int:
+    """Returns what some thousandths are of the resource that a share is counted in: they were rounded down."""
+    return -(-left * wanted.each // WHOLE)
+
+
+def _times(left: int, wanted: Share) -> int:
+    return _amount(left, wanted) // wanted.amount if wanted.each else left // wanted.thousandths
 
 
 def room(free: Iterable[int], wanted: Share) -> int:
     """Returns how many times a share fits the devices."""
-    return sum(left // wanted.thousandths for left in free) // wanted.count
+    return sum(_times(left, wanted) for left in free) // wanted.count
 
 
 def take(free: Iterable[int], wanted: Share, times: int) -> tuple[int, ...]:
     """Returns what is left of the devices, least first."""
     left = sorted(free)
     for _ in range(wanted.count * times):
-        index = next(i for i, device in enumerate(left) if device >= wanted.thousandths)
-        left[index] -= wanted.thousandths
+        index = next(i for i, device in enumerate(left) if _times(device, wanted))
+        if wanted.each:
+            left[index] = (_amount(left[index], wanted) - wanted.amount) * WHOLE // wanted.each
+        else:
+            left[index] -= wanted.thousandths
         left.sort()
     return tuple(left)
 
