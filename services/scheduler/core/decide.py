@@ -60,10 +60,16 @@ def _work(state: State, now: float, out: Outputs) -> None:
     """Settles what was asked for in the order of the queue, then what the room that became free wakes."""
     heap: list[tuple[turns.Turn, str]] = []
     rounds: dict[str, int] = {}
+    lured: set[str] = set()  # by quota alone, which somebody before them may take
 
     def push() -> None:
         for key in state.pending:
             heapq.heappush(heap, (turns.turn(state, state.entry(key)), key))
+
+    def ask(key: str) -> None:
+        lured.discard(key)
+        state.ask(key, Mode.FILL)
+        heapq.heappush(heap, (turns.turn(state, state.entry(key)), key))
 
     push()
     while True:
@@ -75,40 +81,57 @@ def _work(state: State, now: float, out: Outputs) -> None:
                 heapq.heappush(heap, (now_at, key))  # its quota has been given something meanwhile
                 continue
             mode = state.pending.pop(key)
+            if key in lured:
+                lured.discard(key)
+                if _hopeless(state, key):
+                    continue
             rounds[key] = rounds.get(key, 0) + 1
             waited_in = state.queue.class_of(key)
             entry = state.entry(key)
             settle.settle(state, entry, mode, now, out)
             state.forget(entry)
             for victim in state.evicted:
-                state.ask(victim, Mode.FILL)
-                heapq.heappush(heap, (turns.turn(state, state.entry(victim)), victim))
+                ask(victim)
             state.evicted.clear()
             for next_one in _let_go(state):
                 if rounds.get(next_one, 0) < _ROUNDS:
-                    state.ask(next_one, Mode.FILL)
-                    heapq.heappush(heap, (turns.turn(state, state.entry(next_one)), next_one))
+                    ask(next_one)
             if waited_in is not None and state.queue.class_of(key) != waited_in:
                 # It has left its class, so the next one may fit too.
                 head = state.queue.head(waited_in)
-                if head is not None and rounds.get(head, 0) < _ROUNDS:
-                    state.ask(head, Mode.FILL)
-                    heapq.heappush(heap, (turns.turn(state, state.entry(head)), head))
-        for key in _woken(state):
+                if head is not None and rounds.get(head, 0) < _ROUNDS and not _hopeless(state, head):
+                    ask(head)
+        for key in state.queue.woken(state.fleet, _grown(state)):
             if rounds.get(key, 0) < _ROUNDS:
+                state.ask(key, Mode.FILL)
+        for key in _woken_by_quota(state):
+            if rounds.get(key, 0) < _ROUNDS and key not in state.pending:
+                lured.add(key)
                 state.ask(key, Mode.FILL)
         if not state.pending:
             return
         push()
 
 
-def _woken(state: State) -> list[str]:
-    """Returns who may fit because of what has become free, of room or of quota."""
-    woken = state.queue.woken(state.fleet, _grown(state))
-    if state.quotas.freed:
-        state.quotas.freed = False
-        woken += state.queue.woken_by_quota(state.quotas)
-    return woken
+def _woken_by_quota(state: State) -> list[str]:
+    """Returns who may fit because some quota has become free."""
+    if not state.quotas.freed:
+        return []
+    state.quotas.freed = False
+    return state.queue.woken_by_quota(state.quotas)
+
+
+def _hopeless(state: State, key: str) -> bool:
+    """Returns whether a workload's quota lets no more of it in, and nobody's place could be taken instead."""
+    entry = state.entries[key]
+    if entry.current is None or state.queue.granted(key, state.quotas):
+        return False
+    leaf = state.quotas.leaf_of(entry.current)
+    rank = -state.order(entry)[0]
+    state.victims.catch_up(state)
+    return leaf is not None and all(
+        known.leaf == leaf.name and known.priority >= rank for known in state.victims.ranks()
+    )
 
 
 def _let_go(state: State) -> list[str]:

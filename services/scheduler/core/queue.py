@@ -31,6 +31,8 @@ def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
     The value of the class that ranks it as a whole, if that class exists, else the literal priority of its template,
     else the global default, else 0.
     """
+    if not classes:
+        return workload.priority or 0
     named = classes.get(workload.priority_class)
     if named is not None:
         return named.value
@@ -243,17 +245,20 @@ class Queue:
 
     def woken_by_quota(self, quotas: Quotas) -> list[str]:
         """Returns the heads of the classes whose quota has room for more now."""
-        found: list[str] = []
-        for key in self._by_quota:
-            need = self._classes[key].quota
-            leaf = quotas.leaf(need.leaf) if need is not None else None
-            head = self.head(key)
-            if need is None or leaf is None or head is None:
-                continue
-            room, _ = quotas.room(head, leaf, need.unit, firm=need.firm)
-            if room > quotas.units(head, need.unit):
-                found.append(head)
-        return found
+        heads = [head for key in self._by_quota if (head := self.head(key)) is not None]
+        return [head for head in heads if self.granted(head, quotas)]
+
+    def granted(self, workload: str, quotas: Quotas) -> bool:
+        """Returns whether quota is no reason (any more) to go on waiting, going by what its class waits for."""
+        known = self._classes.get(self._class_of.get(workload, ()))
+        need = known.quota if known is not None else None
+        if need is None:
+            return True
+        leaf = quotas.leaf(need.leaf)
+        if leaf is None:
+            return False
+        room, _ = quotas.room(workload, leaf, need.unit, firm=need.firm)
+        return room > quotas.units(workload, need.unit)
 
     def due(self, now: float) -> list[str]:
         """Returns the heads whose retry is due, and puts their next one off."""

@@ -265,14 +265,18 @@ def _book(charge: Charge, sign: int) -> None:
 
 def named_quota(workload: Workload) -> str:
     """Returns the quota that a workload's label names, or nothing."""
-    labels = dict(workload.labels)
-    return next((labels[key] for key in NAME_LABELS if labels.get(key)), "")
+    return _label(workload.labels, NAME_LABELS) or ""
 
 
 def preemptible(workload: Workload) -> bool:
     """Returns whether a workload may use more than is guaranteed, and lose it again; yes, unless its label says no."""
-    labels = dict(workload.labels)
-    return next((labels[key] for key in PREEMPTIBLE_LABELS if key in labels), "true") != "false"
+    return _label(workload.labels, PREEMPTIBLE_LABELS) != "false"
+
+
+def _label(labels: Labels, keys: tuple[str, ...]) -> str | None:
+    """Returns the value of the first of some labels that says something, or None."""
+    found = [(keys.index(key), value) for key, value in labels if key in keys and value]
+    return min(found)[1] if found else None
 
 
 @lru_cache(maxsize=4096)
