@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from gpufleet.model import kinds
 from gpufleet.model.cluster import ComponentPods, Inventory, WorkloadPods
 from gpufleet.model.placement import Placement
+from gpufleet.model.queueing import counted
 from gpufleet.wire.documents import Parsed, PlacementDocument
 from services.scheduler.core import State, decide
 from services.scheduler.core import events as ev
@@ -32,7 +33,7 @@ def plan(parsed: Parsed) -> list[Placement]:
         decide(state, [*placed, ev.Started(1, "plan")], _NOW)
         found = {key: item.placement for key, item in parsed.placements.items()}
         found |= {placement.workload: placement for placement in state.placements()}
-        return [found[key] for key in sorted(found)]
+        return counted(found[key] for key in sorted(found))
 
 
 def _tables(parsed: Parsed) -> Iterator[ev.Event]:

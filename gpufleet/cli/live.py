@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from gpufleet.bus.admin import TopicsMissing
@@ -23,6 +23,7 @@ from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.names import KIND_PREFIX
 from gpufleet.model.placement import Observation, Placement, Version
 from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.queueing import counted, in_order
 from gpufleet.model.staging import Staging
 from gpufleet.model.workload import Division, Workload
 from gpufleet.wire.errors import RecordError
@@ -38,6 +39,7 @@ from gpufleet.wire.records import (
     take_kind,
 )
 from gpufleet.wire.records_keys import policy_key
+from gpufleet.wire.records_queue import parse_queued
 
 T = TypeVar("T")
 
@@ -112,9 +114,9 @@ class Tables:
 
     # -- what the records say; those that cannot be read are left out ------------------------------------------------
 
-    def placements(self) -> Iterator[Placement]:
-        """Returns placements in order of workload."""
-        return self._parsed("placements", parse_placement)
+    def placements(self) -> list[Placement]:
+        """Returns placements in order of workload, with the positions in their queues that they have now."""
+        return counted(self._parsed("placements", parse_placement))
 
     def observations(self) -> Iterator[Observation]:
         """Returns observations in order of cluster and workload."""
@@ -159,9 +161,20 @@ class Tables:
         return found
 
     def placement(self, workload: str) -> Placement | None:
-        """Returns one placement."""
+        """Returns one placement, with the position in its queue that it has now."""
         record = self.records.get("placements", {}).get(workload)
-        return None if record is None else parse_placement(record)
+        if record is None:
+            return None
+        placement = parse_placement(record)
+        if placement.queue_position is None:
+            return placement
+        return replace(placement, queue_position=len(self.ahead(placement)) + 1)
+
+    def ahead(self, placement: Placement) -> list[str]:
+        """Returns who waits before a workload that waits, the first first."""
+        places = (parse_queued(record.value) for record in self.records.get("placements", {}).values())
+        queue = in_order(p for p in places if p is not None and p.queue == placement.queue)
+        return queue[placement.queue][: queue[placement.queue].index(placement.workload)]
 
     def observed(self, workload: str) -> list[Observation]:
         """Returns what the clusters say about one workload."""

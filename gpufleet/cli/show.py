@@ -18,6 +18,7 @@ from gpufleet.model.cluster import Inventory, NodeClass
 from gpufleet.model.explanations import REASONS
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.model.quantity import render
+from gpufleet.model.queueing import in_order
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 from gpufleet.wire.yaml import Document
@@ -25,6 +26,8 @@ from gpufleet.wire.yaml import Document
 _WAITING = (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED, Verdict.QUEUED, Verdict.SUSPENDED)
 # How long `explain` looks for what would place a workload.
 _SEARCH_SECONDS = 10.0
+# So many of those that are ahead in a queue are named; the others are counted.
+_NAMED = 5
 _TOPICS = ("clusters", "policies", "workloads", "scales", "inventory", "placements", "observations")
 
 
@@ -295,7 +298,8 @@ async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
         placement = _placement(view, name)
         _warn_of_policies(view, placement)
         fleet = [Document("the fleet", n, 0, manifest) for n, manifest in enumerate(fleet_documents(view), 1)]
-        _explain(placement, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
+        ahead = view.ahead(placement) if placement.queue_position is not None else []
+        _explain(placement, ahead, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
 
 
 def explain_documents(paths: Sequence[str], name: str, format_: Format, namespace: str) -> None:
@@ -304,14 +308,17 @@ def explain_documents(paths: Sequence[str], name: str, format_: Format, namespac
 
     documents = files.load(paths)
     parsed = files.parse(documents, namespace=namespace)
-    placement = next((p for p in plan(parsed) if p.workload == name), None)
+    placements = plan(parsed)
+    placement = next((p for p in placements if p.workload == name), None)
     if placement is None:
         raise CliError(f"no workload {name} in {', '.join(paths)}; `gpufleet plan -o name` lists what is there")
-    _explain(placement, {}, [], documents, format_)
+    queue = in_order(placements).get(placement.queue, []) if placement.queue_position is not None else [name]
+    _explain(placement, queue[: queue.index(name)], {}, [], documents, format_)
 
 
 def _explain(
     placement: Placement,
+    ahead: Sequence[str],
     bound: Mapping[str, int],
     seen: Sequence[Observation],
     fleet: Sequence[Document],
@@ -323,6 +330,9 @@ def _explain(
         show_documents([document | ({"remedies": remedies} if remedies else {})], format_)
         return
     out(_sentence(placement))
+    if ahead:
+        more = f" and {len(ahead) - _NAMED} more" if len(ahead) > _NAMED else ""
+        out(f"Ahead of it in the queue: {', '.join(ahead[:_NAMED])}{more}.")
     _reasons(placement)
     if seen:
         out()
@@ -372,4 +382,5 @@ def _sentence(placement: Placement) -> str:
         text += f" by {placement.policy}"
     if placement.queue_position is not None:
         text += f", position {placement.queue_position} in the queue"
+        text += f" of quota {placement.queue}" if placement.queue else ""
     return text + "."

@@ -120,6 +120,10 @@ class Placement:
     unit_waits: tuple[UnitWait, ...] = ()
     # Of a lazy policy: the document that counts for the workload until that changes, whatever the policy says by then.
     edition: Mapping[str, Any] | None = field(default=None, hash=False)
+    # While it waits (with a position): whose queue, the quota's name or empty; its priority; and since when.
+    queue: str = ""
+    priority: int = 0
+    waiting_since: float | None = None
 
     @property
     def placed(self) -> int:

@@ -154,6 +154,7 @@ class WireType:
 
 
 Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Int32 = Annotated[int, Field(ge=-INT32_MAX - 1, le=INT32_MAX)]
 Text = Annotated[str, Field(min_length=1)]
 # Validators turn what is on the wire into the domain's values, so the attributes of a model have the latter's types.
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.wire.records_base import (
     Count,
     Counts,
+    Int32,
     Offset,
     Pairs,
     Struct,
@@ -104,6 +105,9 @@ class PlacementMessage(Wire):
     min_member: Count | None = None
     unit_waits: tuple[UnitWaitMessage, ...] = ()
     edition: Struct | None = None
+    queue: str = ""
+    priority: Int32 = 0
+    waiting_since: Time | None = None
 
     def to_model(self) -> Placement:
         """Returns the domain's placement."""
@@ -135,6 +139,9 @@ class PlacementMessage(Wire):
             min_member=self.min_member,
             unit_waits=tuple(UnitWait(w.cluster, w.unit, w.since) for w in self.unit_waits),
             edition=self.edition,
+            queue=self.queue,
+            priority=self.priority,
+            waiting_since=self.waiting_since,
         )
 
 
@@ -159,6 +166,8 @@ def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, 
             "job": placement.job,
             "movable": placement.movable,
             "redispatchUserFailures": placement.redispatch_user_failures,
+            "queue": placement.queue,
+            "priority": placement.priority,
             "unitWaits": [
                 compact({"cluster": w.cluster, "unit": w.unit, "since": time_or_none(w.since)})
                 for w in placement.unit_waits
@@ -167,6 +176,8 @@ def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, 
     )
     if placement.queue_position is not None:
         value["queuePosition"] = placement.queue_position
+    if placement.waiting_since is not None:
+        value["waitingSince"] = render_time(placement.waiting_since)
     if placement.min_member is not None:
         value["minMember"] = placement.min_member
     if placement.edition is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import Health, Inventory
 from gpufleet.model.placement import Placement, Version
+from gpufleet.model.queueing import counted
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import Parsed, PlacementDocument
 from gpufleet.wire.documents_scenario import Delete, Pods, Reschedule, Scale
@@ -232,10 +233,10 @@ class World:
 
     def placements(self) -> list[Placement]:
         """Every placement, ordered by workload. One of the start whose workload was never submitted is as given."""
-        return [
+        return counted(
             self._given[p.workload] if p.verdict is Verdict.ORPHANED and p.workload in self._given else p
             for p in self.state.placements()
-        ]
+        )
 
     def _inventories(self) -> bool:
         busy = False

@@ -200,6 +200,9 @@ placements = built(
     min_member=st.none() | count,
     unit_waits=tuples(built(UnitWait, word, text, moment)),
     edition=st.none() | document,
+    queue=text,
+    priority=st.integers(-(2**31), 2**31 - 1),
+    waiting_since=st.none() | moment,
 )
 assignments = built(
     Assignment,

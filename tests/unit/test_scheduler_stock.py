@@ -296,7 +296,7 @@ def eviction(world: World, at: float) -> Evicted:
 
 
 def test_an_eviction_that_names_the_class_outlasts_the_pods_and_a_restart() -> None:
-    world = World(settings=Settings(stale_after=1e9))
+    world = World(settings=Settings(stale_after=1e9, overtake_after=1e9))
     world.clusters(a=gpus_free(0, stock=5))
     world.submit(deployment("a", 1), ELASTIC)
     world.feed(eviction(world, world.now))

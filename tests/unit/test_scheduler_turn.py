@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpufleet.model.policy import PriorityClass
+from gpufleet.model.queueing import counted, in_order
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
 from services.scheduler.core.events import PolicyChanged, Tick, WorkloadDeleted, WorkloadSubmitted
@@ -177,3 +178,76 @@ def test_what_runs_in_part_is_not_given_up() -> None:
     w.refresh()
     w.feed(Tick())
     assert w.placement("test/Deployment/llm").verdict is Verdict.PARTIALLY_SCHEDULED
+
+
+def _queue(w: World) -> list[str]:
+    found = in_order(p for _, p in w.placements.values() if p is not None).get("", [])
+    return [name.rpartition("/")[2] for name in found]
+
+
+def test_records_tell_the_order_of_the_queue_without_being_written_again() -> None:
+    w = world(None, policy(), PriorityClass("high", 10), a=gpus_free(2))
+    for i, name in enumerate(("runs", "one", "two", "three")):
+        w.submit(train(name, 2, i))
+    w.submit(train("urgent", 3, 9, priority_class="high"))
+    assert _queue(w) == ["urgent", "one", "two", "three"]
+    before = {name: w.placement(key(name)) for name in ("two", "three")}
+    w.feed(WorkloadDeleted(key("one")))
+    assert _queue(w) == ["urgent", "two", "three"]
+    assert {name: w.placement(key(name)) for name in ("two", "three")} == before
+    two = next(p for p in counted(p for _, p in w.placements.values() if p is not None) if p.workload == key("two"))
+    assert two.queue_position == 2 == w.state.queue.position(w.state.order(w.state.entry(key("two"))))
+
+
+def test_a_changed_priority_class_moves_everybody_who_waits_with_it() -> None:
+    w = world(None, policy(), PriorityClass("some", 1), a=gpus_free(1))
+    w.submit(train("runs", 1, 1, priority_class="some"))
+    for i in range(300):
+        w.submit(train(f"plain{i}" if i % 2 else f"some{i}", 2, i + 2, priority_class="" if i % 2 else "some"))
+    assert _queue(w)[0] == "some0"
+    w.feed(PolicyChanged(PriorityClass("some", -1)))
+    assert w.state.queue.position(w.state.order(w.state.entry(key("some0")))) == 151
+    while w.state.moved:
+        assert w.last.wake_at is not None
+        w.now = w.last.wake_at
+        w.feed(Tick())
+    found = _queue(w)
+    assert all(name.startswith("plain") for name in found[:150])
+    assert found[150] == "some0"
+    assert [w.state.queue.position(w.state.order(w.state.entry(key(name)))) for name in found] == [*range(1, 301)]
+
+
+def test_a_restart_does_not_end_the_wait_of_the_first() -> None:
+    w = world(Settings(overtake_after=60.0), a=gpus_free(4))
+    w.submit(train("runs", 2, 1))
+    w.submit(train("large", 4, 2))
+    w.now += 50
+    w.refresh()
+    w.restart()
+    w.submit(train("early", 1, 3))
+    assert placed(w)["early"] == 1  # so far it may be overtaken
+    w.now += 20
+    w.refresh()
+    w.feed(Tick())
+    w.submit(train("late", 1, 4))
+    assert placed(w) == {"early": 1, "large": 0, "late": 0, "runs": 2}
+    w.restart()
+    w.refresh()
+    assert placed(w)["late"] == 0
+    for name in ("runs", "early"):
+        w.feed(WorkloadDeleted(key(name)))
+        w.gone(key(name), "a")
+    assert placed(w)["large"] == 4
+
+
+def test_who_leaves_the_queue_and_comes_back_waits_anew() -> None:
+    w = world(None, a=gpus_free(2))
+    w.submit(train("runs", 2, 1))
+    w.submit(train("waits", 2, 2))
+    assert w.placement(key("waits")).waiting_since == w.now
+    first, w.now = w.now, w.now + 20
+    w.refresh()
+    w.feed(Tick())
+    assert w.placement(key("waits")).waiting_since == first
+    w.observe("a", gpus_free(2, 2))
+    assert w.placement(key("waits")).waiting_since is None

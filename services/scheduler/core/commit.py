@@ -12,6 +12,7 @@ from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
+from services.scheduler.core.queue import Queued
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.units import applying
 
@@ -30,7 +31,7 @@ def record(
     inputs: tuple[tuple[str, str], ...],
     uid: str,
     draft: Draft | None = None,
-    position: int | None = None,
+    queued: Queued | None = None,
     leaves: tuple[str, ...] | None = None,
     force: bool = False,
 ) -> None:
@@ -59,11 +60,14 @@ def record(
         workload_version=entry.workload.version if entry.workload is not None else 0,
         inputs=inputs,
         decided_at=now,
-        queue_position=position,
+        queue_position=queued.position if queued is not None else None,
         leaving=leaves,
         arrival=entry.arrival or 0,
         unit_waits=draft.unit_waits if draft is not None else (),
         edition=activation.carried(state, entry, policy, dict(inputs).get("policy")),
+        queue=queued.line if queued is not None else "",
+        priority=queued.priority if queued is not None else 0,
+        waiting_since=queued.since if queued is not None else None,
         **_told(state, entry, policy),
     )
     if before is not None and not force and _says_the_same(before, placement):
@@ -169,6 +173,8 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
         and before.leaving == after.leaving
         and before.unit_waits == after.unit_waits
         and before.edition == after.edition
+        and (before.queue, before.priority, before.waiting_since is None)
+        == (after.queue, after.priority, after.waiting_since is None)
         and (before.job, before.movable, before.redispatch_user_failures)
         == (after.job, after.movable, after.redispatch_user_failures)
     )

@@ -14,6 +14,9 @@ from services.scheduler.core.state import State
 
 # A workload is decided at most so often in one batch; what is woken oftener is tried with the next retry.
 _ROUNDS = 3
+# When a PriorityClass changes so many of those that wait are decided anew at once, the next ones so many seconds later.
+_MOVED = 200
+_PAUSE = 0.1
 
 
 def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
@@ -30,6 +33,7 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
     if not state.active:
         state.pending.clear()
         state.grown.clear()
+        state.moved.clear()
         deposed = out.deposed_by
         out = Outputs()
         out.deposed_by = deposed
@@ -39,7 +43,7 @@ def decide(state: State, events: Sequence[Event], now: float) -> Outputs:
     doubt.expire(state, now)
     _due(state, now, out)
     _work(state, now, out)
-    out.wake_at = _wake_at(state)
+    out.wake_at = _wake_at(state, now)
     return out
 
 
@@ -48,6 +52,8 @@ def _due(state: State, now: float, out: Outputs) -> None:
     for key in state.queue.due(now):
         state.ask(key, Mode.FILL)
         out.count("retries")
+    for _ in range(min(_MOVED, len(state.moved))):
+        state.ask(state.moved.popleft(), Mode.FILL)
     while state.timers and state.timers[0][0] <= now:
         at, key = heapq.heappop(state.timers)
         entry = state.entries.get(key)
@@ -158,7 +164,7 @@ def _grown(state: State) -> list[str]:
     return grown
 
 
-def _wake_at(state: State) -> float | None:
+def _wake_at(state: State, now: float) -> float | None:
     while state.timers:
         at, key = state.timers[0]
         entry = state.entries.get(key)
@@ -170,5 +176,6 @@ def _wake_at(state: State) -> float | None:
         ledger.next_deadline(state),
         doubt.next_end(state),
         state.timers[0][0] if state.timers else None,
+        now + _PAUSE if state.moved else None,
     ]
     return min((at for at in times if at is not None), default=None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.quota import Amounts
@@ -38,8 +39,6 @@ def priority(workload: Workload, classes: Mapping[str, PriorityClass]) -> int:
         return named.value
     if workload.priority is not None:
         return workload.priority
-    if not classes:
-        return 0
     if not workload.priority_class:
         for component in workload.components:
             known = classes.get(component.priority_class)
@@ -62,6 +61,15 @@ def preempts(workload: Workload, classes: Mapping[str, PriorityClass]) -> bool:
                 return known.preempts
     default = max((c for c in classes.values() if c.global_default), key=lambda c: c.value, default=None)
     return default is None or default.preempts
+
+
+class Queued(NamedTuple):
+    """A workload's place: its position in which queue, with which priority, and since when it waits."""
+
+    position: int
+    line: str
+    priority: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -123,7 +131,6 @@ class Queue:
         self._counter = 0
         self._lines: dict[str, Line] = {}
         self._line_of: dict[str, str] = {}
-        self._since: dict[str, float] = {}
         self.let_go: list[str] = []  # lines whose first has left, or whose kept cluster is free for others again
 
     def __len__(self) -> int:
@@ -142,10 +149,6 @@ class Queue:
     def position(self, order: Order, line: str = "") -> int:
         """Returns how many wait before an order in its queue, plus one."""
         return bisect_left(self.line(line).waiting, order) + 1
-
-    def since(self, workload: str) -> float | None:
-        """Returns since when a workload waits, or None."""
-        return self._since.get(workload)
 
     def class_of(self, workload: str) -> ClassKey | None:
         """Returns the class that a workload waits in, or None."""
@@ -177,7 +180,6 @@ class Queue:
             and blocks is _contains(queue.blocking, order)
         ):
             return
-        since = self._since.get(workload, now)
         self.remove(workload, stays=blocks)
         known = self._classes.get(key)
         if known is None:
@@ -192,10 +194,25 @@ class Queue:
         self._class_of[workload] = key
         self._order_of[workload] = order
         self._line_of[workload] = line
-        self._since[workload] = since
         insort(queue.waiting, order)
         if blocks:
             insort(queue.blocking, order)
+
+    def ranked_anew(self, order_of: Callable[[str], Order]) -> list[str]:
+        """Puts everybody whose order is another now where it belongs, and returns them in their new order."""
+        moved = sorted(order for key, known in self._order_of.items() if (order := order_of(key)) != known)
+        for order in moved:
+            workload = order[2]
+            before, line = self._order_of[workload], self._lines[self._line_of[workload]]
+            for waiting in (line.waiting, line.blocking):
+                if _contains(waiting, before):
+                    del waiting[bisect_left(waiting, before)]
+                    insort(waiting, order)
+            if line.kept_for == before:
+                line.kept_for = order
+            self._order_of[workload] = order
+            heapq.heappush(self._classes[self._class_of[workload]].heap, order)
+        return [workload for _, _, workload in moved]
 
     def remove(self, workload: str, *, stays: bool = False) -> None:
         """Takes a workload out; it need not be there. ``stays``: only to be put in again."""
@@ -204,7 +221,6 @@ class Queue:
             return
         order = self._order_of.pop(workload)
         name = self._line_of.pop(workload)
-        del self._since[workload]
         queue = self._lines[name]
         del queue.waiting[bisect_left(queue.waiting, order)]
         if queue.first == order and not stays:

@@ -34,6 +34,7 @@ from services.scheduler.core.inputs import Inputs, eviction_id, inputs_of, pendi
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.place import place
 from services.scheduler.core.prepare import prepare
+from services.scheduler.core.queue import Queued
 from services.scheduler.core.room import clock
 from services.scheduler.core.state import FINAL, Entry, State
 from services.scheduler.core.verdict import verdict_of
@@ -239,6 +240,10 @@ def _conclude(case: _Case, draft: Draft, inputs: Inputs) -> None:
         reasons.insert(0, Reason(Code.WAITING_FOR_REMOVAL, message))
     waits = verdict in (Verdict.UNSCHEDULABLE, Verdict.PARTIALLY_SCHEDULED)
     order, line = state.order(entry), turn.line_of(state, case.workload)
+    queued = None
+    if waits or verdict is Verdict.QUEUED:
+        since = case.placement.waiting_since if case.placement is not None else None
+        queued = Queued(state.queue.position(order, line), line, -order[0], now if since is None else since)
     commit.record(
         state,
         entry,
@@ -252,7 +257,7 @@ def _conclude(case: _Case, draft: Draft, inputs: Inputs) -> None:
         inputs=inputs,
         uid=case.workload.uid,
         draft=draft,
-        position=state.queue.position(order, line) if waits or verdict is Verdict.QUEUED else None,
+        queued=queued,
         force=case.replaced,
     )
     if verdict is Verdict.GIVEN_UP:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -161,6 +162,7 @@ class State:
         # Work of the batch in hand.
         self.pending: dict[str, Mode] = {}
         self.grown: dict[str, None] = {}  # clusters that may have gained room
+        self.moved: deque[str] = deque()  # waits with another priority than its placement says
         self.evicted: list[str] = []  # who lost its place to another
         self.futile: dict[tuple[object, ...], int] = {}  # what found no victims, up to which priority
         # Indexes over the entries.

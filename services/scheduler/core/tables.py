@@ -271,6 +271,8 @@ def _quotas_changed(state: State) -> None:
 def _ranks_changed(state: State) -> None:
     state.ranked = True
     state.victims.all_changed(state.entries)
+    # Their records say which priority they wait with; so many are not written all at once.
+    state.moved.extend(state.queue.ranked_anew(lambda key: state.order(state.entry(key))))
     for head in state.queue.heads():
         state.ask(head, Mode.FILL)
 

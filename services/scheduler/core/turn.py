@@ -80,7 +80,8 @@ def overtaken(draft: Draft, order: Order, *, at_once: bool) -> None:
     state = draft.state
     name = line_of(state, draft.workload)
     line = state.queue.line(name)
-    since = state.queue.since(order[2])
+    placement = draft.entry.placement
+    since = placement.waiting_since if placement is not None else None  # recorded, so that a restart does not end it
     leaf = state.quotas.leaf(name) if name else None
     blocking = leaf.quota.blocking if leaf is not None else state.settings.blocking
     if blocking or since is None or line.first != order or line.kept_for is not None:
