@@ -8,11 +8,12 @@ from typing import Any
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.queueing import counted, in_order
 from gpufleet.model.reasons import Verdict
-from gpufleet.model.workload import Workload
+from gpufleet.model.resources import resources
+from gpufleet.model.workload import PodShape, Workload
 from services.scheduler.core.events import PolicyChanged, Tick, WorkloadDeleted, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
 from tests.support.quotas import quota, tree
-from tests.support.scheduling import World, deployment, gpus_free, job, policy
+from tests.support.scheduling import World, amounts, deployment, gpus_free, job, policy
 
 
 def world(settings: Settings | None = None, *rules: Any, **clusters: Any) -> World:
@@ -251,3 +252,75 @@ def test_who_leaves_the_queue_and_comes_back_waits_anew() -> None:
     assert w.placement(key("waits")).waiting_since == first
     w.observe("a", gpus_free(2, 2))
     assert w.placement(key("waits")).waiting_since is None
+
+
+def overtaken_too_long(*more: Workload) -> World:
+    """Nine of twelve GPUs are in use, and a job of eight is first in the queue and has waited for too long."""
+    w = world(Settings(overtake_after=60.0), a=gpus_free(4, 4, 4))
+    for i, name in enumerate(("one", "two", "three")):
+        w.submit(train(name, 3, i))
+    w.submit(train("large", 8, 5))
+    for workload in more:
+        w.submit(workload)
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    assert w.state.queue.line("").kept == "a"
+    return w
+
+
+def end(w: World, name: str) -> None:
+    w.feed(WorkloadDeleted(key(name)))
+    w.gone(key(name), "a")
+
+
+def test_beside_what_is_kept_for_the_first_others_fill_in() -> None:
+    w = overtaken_too_long()
+    w.submit(train("fill", 3, 6))
+    assert placed(w)["fill"] == 3  # eight and three fit beside each other once the others have gone
+    end(w, "one")
+    w.submit(train("two-more", 2, 7))
+    assert placed(w)["two-more"] == 0
+    assert w.message(key("two-more"), "a").startswith("kept for test/PyTorchJob/large, which is first in the queue")
+    w.submit(train("one-more", 1, 8))
+    assert placed(w)["one-more"] == 1
+    w.restart()
+    w.submit(train("another", 1, 9))
+    assert placed(w)["another"] == 0
+    end(w, "two")
+    end(w, "three")
+    assert (placed(w)["large"], placed(w)["another"]) == (8, 0)
+
+
+def test_of_a_deployment_so_many_replicas_fill_in_as_leave_the_first_its_place() -> None:
+    w = overtaken_too_long()
+    w.submit(deployment("web", 6, arrival=6))
+    assert placed(w)["web"] == 3
+    end(w, "one")
+    w.refresh()
+    w.now += 10
+    w.refresh()
+    w.feed(Tick())
+    assert placed(w)["web"] == 4
+    assert w.message("test/Deployment/web", "a").endswith("; 4 pods of this one fit beside it")
+    end(w, "two")
+    end(w, "three")
+    assert placed(w)["large"] == 8
+
+
+def test_node_classes_that_the_first_cannot_use_are_not_kept() -> None:
+    picky = PodShape(resources(amounts(gpu=1)), node_selector=(("kind", "x"),))
+    w = world(
+        Settings(overtake_after=60.0),
+        a=(gpus_free(4, name="x", node_labels={"kind": "x"}), gpus_free(4, name="y", node_labels={"kind": "y"})),
+    )
+    w.submit(deployment("runs", 1, arrival=1, shape=picky))
+    large = train("large", 4, 2)
+    w.submit(replace(large, components=(replace(large.components[0], shape=picky),)))
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    w.submit(deployment("other", 9, arrival=3, shape=replace(picky, node_selector=(("kind", "y"),))))
+    assert placed(w) == {"large": 0, "other": 4, "runs": 1}
+    w.submit(deployment("same", 1, arrival=4, shape=picky))
+    assert placed(w)["same"] == 0

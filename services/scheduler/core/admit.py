@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
-from services.scheduler.core import turn
+from services.scheduler.core import keeping
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
@@ -46,7 +46,7 @@ def admit(draft: Draft) -> None:
     else:
         each = total
     draft.unit = quotas.needs(workload, counts)
-    before = turn.kept_before(draft)
+    before = keeping.kept_before(draft)
     kept = before.unit if before is not None else ()
     room, short = quotas.room(draft.entry.key, leaf, draft.unit, firm=firm, kept=kept)
     wanted = total * len(draft.candidates.tier_of) if division is DivisionType.DUPLICATED and not at_once else total

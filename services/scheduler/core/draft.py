@@ -97,6 +97,7 @@ class Draft:
     quota: Code | None = None
     units: ResourcePolicy | None = None
     rejected: str = ""
+    kept: Reason | None = None  # the cluster that is kept for somebody before it, and what that leaves
     waited: dict[tuple[str, str], float] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
     unit_waits: tuple[UnitWait, ...] = ()

@@ -68,7 +68,8 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
     new = counts.get(member.name, 0) - (before.replicas if before is not None else 0)
     cap = draft.caps.get(member.name)
     if cap is not None and counts.get(member.name, 0) >= cap:
-        return avoided(draft, member.name)
+        kept = draft.kept
+        return kept if kept is not None and kept.cluster == member.name else avoided(draft, member.name)
     if new > 0 and member.dirty:
         return Reason(Code.INSUFFICIENT_RESOURCES, f"had room for {new} more, which it was given", member.name)
     if one and new <= 0:

@@ -22,6 +22,7 @@ from services.scheduler.core import (
     dependencies,
     draining,
     ending,
+    keeping,
     standing,
     takeover,
     turn,
@@ -112,7 +113,7 @@ def _decide(case: _Case) -> None:
     _hold_back(case, draft)
     case.out.count("decisions")
     if case.pods and not draft.blocked:
-        turn.keep_off(draft)
+        keeping.keep_off(draft)
         if case.state.quotas.root is not None:
             admit.admit(draft)
     draft = _placed(draft, case.out)

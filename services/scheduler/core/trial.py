@@ -81,14 +81,23 @@ def _fullest_of(blocks: Blocks, gpus: Sequence[tuple[int, int]], fitter: Fitter,
 class Trial:
     """A cluster without some of its pods. The cluster itself is not touched."""
 
-    __slots__ = ("_blocks", "_gone", "_member", "_rooms")
+    __slots__ = ("_base", "_blocks", "_gone", "_member", "_rooms")
 
     def __init__(self, member: Member) -> None:
         member.settle()
         self._member = member
+        self._base: dict[str, Blocks] = {}
         self._gone: dict[str, dict[tuple[Shape, int], int]] = {}
         self._blocks: dict[str, Blocks] = {}
         self._rooms: dict[tuple[str, int], int] = {}
+
+    def occupy(self, wanted: Sequence[tuple[Part, int]]) -> bool:
+        """Puts some pods where they would go as the cluster is, before any are taken away; returns whether they fit."""
+        copies = {pool.name: dict(pool.running) for pool in self._member.pools}
+        if self._pack(wanted, None, copies) is None:
+            return False
+        self._base = copies
+        return True
 
     def change(self, kind: Kind, times: int) -> None:
         """Takes away so many more of a kind; a negative number puts them where they were."""
@@ -107,9 +116,10 @@ class Trial:
         blocks = self._blocks.get(pool.name)
         if blocks is None:
             gone = self._gone.get(pool.name)
+            base = self._base.get(pool.name, pool.running)
             if not gone:
-                return pool.running
-            blocks = self._blocks[pool.name] = dict(pool.running)
+                return base
+            blocks = self._blocks[pool.name] = dict(base)
             # Nodes that the inventory does not list are full.
             full = pool.node_class.nodes - sum([block.nodes for block in pool.node_class.free])
             if full > 0:
@@ -140,7 +150,11 @@ class Trial:
 
     def pack(self, wanted: Sequence[tuple[Part, int]], unit: int | None) -> tuple[Slot, ...] | None:
         """Returns where some pods would go, largest first, or None if they do not fit. Nothing is taken."""
-        copies: dict[str, Blocks] = {}
+        return self._pack(wanted, unit, {})
+
+    def _pack(
+        self, wanted: Sequence[tuple[Part, int]], unit: int | None, copies: dict[str, Blocks]
+    ) -> tuple[Slot, ...] | None:
         slots: list[Slot] = []
         for part, count in wanted:
             left = count

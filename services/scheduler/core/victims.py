@@ -195,8 +195,8 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
     workload, member = entry.current, state.fleet.members.get(share.cluster)
     if workload is None or member is None:
         return None
-    pieces = _pieces(state, entry, member, share)
-    if not pieces:
+    found = pieces(state, entry, member, share)
+    if not found:
         return None
     divisible = (
         len(share.components) == 1
@@ -212,10 +212,10 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
         unit = state.quotas.needs(workload, counts)
     rank = Rank(-state.order(entry)[0], leaf.name if leaf is not None else "", not preemptible(workload))
     arrival = entry.arrival if entry.arrival is not None else workload.arrival
-    return Victim(entry.key, rank, arrival, divisible, share.replicas, pieces, unit)
+    return Victim(entry.key, rank, arrival, divisible, share.replicas, found, unit)
 
 
-def _pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> tuple[Piece, ...]:
+def pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> tuple[Piece, ...]:
     """Returns on which node classes a share's pods are, as far as known; pods that wait for a node are nowhere."""
     ways = ledger.ways_of(state, entry)
     pods = entry.pods.get(share.cluster)

@@ -8,7 +8,7 @@ from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
-from services.scheduler.core import turn, unit_fill
+from services.scheduler.core import keeping, turn, unit_fill
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
@@ -23,8 +23,8 @@ def wait(state: State, draft: Draft, line: str) -> None:
     entry, workload, policy = draft.entry, draft.workload, draft.policy
     at_once = whole(workload, policy.placement.division, is_gang=policy.placement.gang)
     order = state.order(entry)
-    kept = before.kept if (before := turn.kept_before(draft)) is not None else ""
-    own = draft.shares or draft.caps or draft.refused.keys() - {kept} or draft.units is not None
+    kept = before.kept if (before := keeping.kept_before(draft)) is not None else ""
+    own = draft.shares or draft.caps.keys() - {kept} or draft.refused.keys() - {kept} or draft.units is not None
     key: tuple[object, ...] = (entry.key,)
     if not own:
         key = (
@@ -44,7 +44,7 @@ def wait(state: State, draft: Draft, line: str) -> None:
         # No cluster helps as long as the quota does not.
         need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None
         state.queue.add(order, (*key, need), (), (), draft.stock, draft.now, need, line=line, blocks=blocks)
-        turn.overtaken(draft, order, at_once=at_once)
+        keeping.overtaken(draft, order, at_once=at_once)
         return
     needs = tuple(tuple(draft.wanted(way, one=not at_once)) for way in draft.ways)
     blind = policy.placement.division in (DivisionType.DUPLICATED, DivisionType.STATIC)
@@ -52,7 +52,7 @@ def wait(state: State, draft: Draft, line: str) -> None:
         needs = ()
     clusters = tuple(sorted(draft.candidates.tier_of))
     state.queue.add(order, key, clusters, needs, draft.stock, draft.now, line=line, blocks=blocks)
-    turn.overtaken(draft, order, at_once=at_once)
+    keeping.overtaken(draft, order, at_once=at_once)
 
 
 def with_timeout(
