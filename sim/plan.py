@@ -45,6 +45,7 @@ def _tables(parsed: Parsed) -> Iterator[ev.Event]:
     yield from map(ev.PolicyChanged, parsed.resource_policies.values())
     yield from map(ev.PolicyChanged, parsed.priority_classes.values())
     yield from map(ev.PolicyChanged, parsed.quota_trees.values())
+    yield from map(ev.PolicyChanged, parsed.queues.values())
     for workload in parsed.workloads.values():
         yield ev.WorkloadSubmitted(workload)
 

@@ -257,8 +257,8 @@ REASONS: Mapping[Code, Explanation] = {
         "Priority of the quota, or the setting queue_policy, those that fit may overtake.",
     ),
     Code.CLUSTER_KEPT: Explanation(
-        "The first in the queue has been overtaken for longer than overtake_after, so this cluster takes nobody behind "
-        "it until it has room.",
+        "The first in the queue has been overtaken for longer than overtake_after. Those behind it get of this cluster "
+        "only what leaves it its place once those have gone who were there before.",
         "None needed: the cluster is free for others again as soon as the first is placed.",
     ),
     Code.QUEUE_TIMEOUT: Explanation(

@@ -17,6 +17,7 @@ MAX_JOBS = "kube-queue/max-jobs"
 NAME_LABELS = ("quota.scheduling.alibabacloud.com/name", "quota.scheduling.koordinator.sh/name")
 PREEMPTIBLE_LABELS = ("quota.scheduling.alibabacloud.com/preemptible", "quota.scheduling.koordinator.sh/preemptible")
 TREE_NAMESPACE = "kube-system"
+QUEUE_NAMESPACE = "kube-queue"
 ROOT = "root"
 
 
@@ -59,6 +60,50 @@ class ElasticQuotaTree:
     def key(self) -> str:
         """``kind/namespace/name``, the key on the policies topic."""
         return f"ElasticQuotaTree/{TREE_NAMESPACE}/{self.name}"
+
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """Yields the leaves as the names from the root down to them."""
+
+        def below(quota: Quota, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+            if not quota.children:
+                yield (*above, quota.name)
+            for child in quota.children:
+                yield from below(child, (*above, quota.name))
+
+        return below(self.root, ())
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRule:
+    """How the queue of a quota is worked off: kube-queue's `Queue` (specification 13.4).
+
+    ``quota`` is the quota's full path or its name; empty: the queue's own name is made of the path. ``blocking``: while
+    the first in it waits, nobody behind it is placed. Of two queues the one of higher ``priority`` goes first.
+    """
+
+    name: str
+    quota: str = ""
+    blocking: bool = False
+    priority: int = 0
+    version: int = 0
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """``kind/namespace/name``, the key on the policies topic."""
+        return f"Queue/{QUEUE_NAMESPACE}/{self.name}"
+
+    def means(self, path: tuple[str, ...]) -> bool:
+        """Returns whether it is the queue of a quota; ``path`` are the names from the root down to it."""
+        spellings = ("/".join(path), "/".join(path[1:]), path[-1])
+        if self.quota:
+            return self.quota.strip("/") in spellings
+        return self.name in [queue_name(spelling) for spelling in spellings]
+
+
+def queue_name(path: str) -> str:
+    """Returns the name that kube-queue gives the queue of a quota with a full path."""
+    return path.lower().replace("/", "-").replace("_", "-")[-58:]
 
 
 def flavored(resource: str, model: str) -> str:

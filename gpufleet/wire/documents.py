@@ -7,7 +7,7 @@ file, document number, line and path, and raises them together.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.names import FREEZE_KEY
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
-from gpufleet.model.quota import ElasticQuotaTree
+from gpufleet.model.quota import ElasticQuotaTree, QueueRule
 from gpufleet.model.workload import Workload
 from gpufleet.wire import (
     documents_cluster,
@@ -27,6 +27,7 @@ from gpufleet.wire import (
     documents_overrides,
     documents_placement,
     documents_policy,
+    documents_queue,
     documents_quota,
     documents_resources,
 )
@@ -38,6 +39,7 @@ from gpufleet.wire.documents_ignored import Ignored, outside, read_later, read_o
 from gpufleet.wire.documents_lint import lint_policies, lint_workload
 from gpufleet.wire.documents_placement import PlacementDocument
 from gpufleet.wire.documents_placement import dump as dump_placement
+from gpufleet.wire.documents_queue import FULL_NAME
 from gpufleet.wire.documents_resources import Freeze, dump_freeze
 from gpufleet.wire.documents_schema import Findings, nearest
 from gpufleet.wire.records_base import MAX_VALUE_BYTES
@@ -66,7 +68,16 @@ __all__ = [
     "read_policy",
 ]
 
-Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | Freeze | Declaration
+Policy = (
+    PropagationPolicy
+    | OverridePolicy
+    | ResourcePolicy
+    | PriorityClass
+    | ElasticQuotaTree
+    | QueueRule
+    | Freeze
+    | Declaration
+)
 
 
 Value = ClusterDocument | Policy | PlacementDocument | scenarios.Scenario | Workload | Ignored
@@ -93,6 +104,7 @@ class Parsed:
     resource_policies: dict[str, ResourcePolicy] = field(default_factory=dict)
     priority_classes: dict[str, PriorityClass] = field(default_factory=dict)
     quota_trees: dict[str, ElasticQuotaTree] = field(default_factory=dict)
+    queues: dict[str, QueueRule] = field(default_factory=dict)
     kinds: dict[str, Declaration] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     placements: dict[str, PlacementDocument] = field(default_factory=dict)
@@ -163,9 +175,19 @@ def _parse(documents: Iterable[Document], namespace: str) -> Parsed:
         if (second := parsed.document_of(key)) is not None:
             known = next(iter(parsed.quota_trees))
             errors.append(second.error("metadata.name", f"{known} is already there", "a fleet has one tree"))
+    parsed.warnings.extend(_queues_of_no_quota(parsed))
     if errors:
         raise DocumentErrors(errors, parsed.warnings, unknown_kinds=unknown_kinds)
     return parsed
+
+
+def _queues_of_no_quota(parsed: Parsed) -> Iterator[DocumentWarning]:
+    paths = [path for tree in parsed.quota_trees.values() for path in tree.paths()]
+    for key, queue in parsed.queues.items() if paths else ():
+        document = parsed.document_of(key)
+        if document is not None and not any(queue.means(path) for path in paths):
+            hint = f"name one of {', '.join('/'.join(path) for path in paths)} in the annotation {FULL_NAME}"
+            yield document.warning("metadata.name", "is the queue of no leaf of the tree", hint)
 
 
 def read_policy(manifest: Mapping[str, Any], version: int = 0) -> tuple[Policy | Ignored, tuple[str, ...]]:
@@ -222,6 +244,7 @@ _ENTRIES = {
         _Entry("ClusterOverridePolicy", documents_policy.API_VERSIONS, documents_overrides.read),
         _Entry("WorkloadKind", documents_kinds.API_VERSIONS, documents_kinds.read),
         _Entry("ElasticQuotaTree", documents_quota.API_VERSIONS, documents_quota.read),
+        _Entry("Queue", documents_queue.API_VERSIONS, documents_queue.read),
         _Entry(
             "FederatedHPA",
             ("autoscaling.one.alibabacloud.com/v1alpha1", "autoscaling.karmada.io/v1alpha1"),
@@ -313,7 +336,7 @@ def _key(value: Value) -> str:
     match value:
         case ClusterDocument():
             return value.registration.name
-        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree() | Workload():
+        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree() | QueueRule() | Workload():
             return value.key
         case ResourcePolicy():
             return policy_key("ResourcePolicy", value.namespace, value.name)
@@ -349,6 +372,8 @@ def _add(parsed: Parsed, item: Object) -> None:
             parsed.priority_classes[value.name] = value
         case ElasticQuotaTree():
             parsed.quota_trees[key] = value
+        case QueueRule():
+            parsed.queues[key] = value
         case Workload():
             parsed.workloads[key] = value
         case PlacementDocument():

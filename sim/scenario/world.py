@@ -172,6 +172,7 @@ class World:
         self._events += [ev.PolicyChanged(policy) for policy in parsed.resource_policies.values()]
         self._events += [ev.PolicyChanged(rank) for rank in parsed.priority_classes.values()]
         self._events += [ev.PolicyChanged(tree) for tree in parsed.quota_trees.values()]
+        self._events += [ev.PolicyChanged(queue) for queue in parsed.queues.values()]
         if parsed.freeze is not None and not self.frozen:
             self.frozen = True
             self._tell(ev.FreezeChanged(True), rev.FreezeChanged(True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gpufleet.model.placement import WorkloadHealth
 from gpufleet.model.policy import DivisionType, PropagationPolicy
-from gpufleet.model.quota import MAX_JOBS, NAME_LABELS, PREEMPTIBLE_LABELS
+from gpufleet.model.quota import MAX_JOBS, NAME_LABELS, PREEMPTIBLE_LABELS, QueueRule
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import PodShape, Workload
-from services.scheduler.core.events import PolicyChanged, PolicyRemoved, WorkloadDeleted
+from services.scheduler.core.events import PolicyChanged, PolicyRemoved, WorkloadDeleted, WorkloadSubmitted
 from tests.support.quotas import GPU, quota, tree
 from tests.support.scheduling import World, amounts, deployment, gpus_free, job, policy
 
@@ -216,3 +217,25 @@ def test_usage_is_the_same_after_a_restart() -> None:
     leaf = w.state.quotas.leaf("team")
     assert leaf is not None
     assert leaf.used == {GPU: 3}
+
+
+def _train(name: str, workers: int, namespace: str, arrival: int) -> Workload:
+    found = job(name, {"Worker": (workers, 1)}, arrival=arrival)
+    return replace(found, key=f"{namespace}/PyTorchJob/{name}", namespace=namespace)
+
+
+def test_a_queue_document_says_whether_its_quota_blocks_and_which_queue_goes_first() -> None:
+    w = World()
+    w.clusters(a=gpus_free(8))
+    w.feed(
+        PolicyChanged(tree(quota("one", 2, 8, "ns1"), quota("two", 2, 8, "ns2"))), PolicyChanged(policy(namespace=""))
+    )
+    w.feed(PolicyChanged(QueueRule("root-one", blocking=True)), PolicyChanged(QueueRule("x", "root/two", priority=1)))
+    w.feed(
+        *(WorkloadSubmitted(_train(f"w{i}", size, "ns1", i)) for i, size in enumerate((9, 1))),
+        *(WorkloadSubmitted(_train(f"w{i}", 6, "ns2", i)) for i in (5, 6)),
+    )
+    assert w.placement("ns2/PyTorchJob/w5").placed == 6  # though it borrows, and came last
+    assert w.codes("ns1/PyTorchJob/w1")[""] == "QueueBlocked"
+    w.feed(PolicyRemoved("Queue/kube-queue/root-one"))
+    assert w.placement("ns1/PyTorchJob/w1").placed == 1

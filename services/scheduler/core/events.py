@@ -12,8 +12,10 @@ from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import Assignment, Eviction, Observation, Placement, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
-from gpufleet.model.quota import ElasticQuotaTree
+from gpufleet.model.quota import ElasticQuotaTree, QueueRule
 from gpufleet.model.workload import Workload
+
+Policy = PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree | QueueRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class WorkloadUnreadable:
 class PolicyChanged:
     """A policy object was written. Its key on the topic is `policy_key(policy)`."""
 
-    policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +219,10 @@ Event = (
 )
 
 
-def policy_key(policy: PropagationPolicy | OverridePolicy | ResourcePolicy | PriorityClass | ElasticQuotaTree) -> str:
+def policy_key(policy: Policy) -> str:
     """Returns ``kind/namespace/name``, the key on the policies topic."""
     match policy:
-        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree():
+        case PropagationPolicy() | OverridePolicy() | ElasticQuotaTree() | QueueRule():
             return policy.key
         case ResourcePolicy():
             return f"ResourcePolicy/{policy.namespace}/{policy.name}"

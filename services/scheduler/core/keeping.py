@@ -127,7 +127,7 @@ def overtaken(draft: Draft, order: Order, *, at_once: bool) -> None:
     name = line_of(state, draft.workload)
     line = state.queue.line(name)
     leaf = state.quotas.leaf(name) if name else None
-    blocking = leaf.quota.blocking if leaf is not None else state.settings.blocking
+    blocking = leaf.blocking if leaf is not None else state.settings.blocking
     placement = draft.entry.placement
     # The time is that of the record, so that a restart does not begin it anew.
     waits = placement is not None and placement.waiting_since is not None

@@ -18,6 +18,7 @@ from gpufleet.model.quota import (
     PREEMPTIBLE_LABELS,
     Amounts,
     ElasticQuotaTree,
+    QueueRule,
     Quota,
     flavored,
 )
@@ -32,7 +33,20 @@ _RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
 class Node:
     """One quota with its usage. ``firm`` is the part of ``used`` that cannot be preempted; ``path`` starts here."""
 
-    __slots__ = ("children", "firm", "jobs", "max", "min", "name", "parent", "path", "quota", "used")
+    __slots__ = (
+        "blocking",
+        "children",
+        "firm",
+        "jobs",
+        "max",
+        "min",
+        "name",
+        "parent",
+        "path",
+        "priority",
+        "quota",
+        "used",
+    )
 
     def __init__(self, quota: Quota, parent: Node | None) -> None:
         self.quota = quota
@@ -43,6 +57,8 @@ class Node:
         self.used: dict[str, int] = {}
         self.firm: dict[str, int] = {}
         self.jobs = 0
+        self.blocking = quota.blocking  # its queue's
+        self.priority = 0  # among queues
         self.path: tuple[Node, ...] = (self, *(parent.path if parent is not None else ()))
         self.children = tuple(Node(child, self) for child in quota.children)
 
@@ -121,6 +137,7 @@ class Quotas:
 
     def __init__(self) -> None:
         self.trees: dict[str, ElasticQuotaTree] = {}
+        self.queues: dict[str, QueueRule] = {}
         self.root: Node | None = None
         self.freed = False  # whether some usage fell, or a limit rose, since somebody asked
         self._by_name: dict[str, Node] = {}
@@ -143,6 +160,30 @@ class Quotas:
         self._build()
         return True
 
+    def put_queue(self, rule: QueueRule) -> bool:
+        """Takes how a queue is worked off; returns whether anything changes."""
+        if self.queues.get(rule.key) == rule:
+            return False
+        self.queues[rule.key] = rule
+        self._arrange()
+        return True
+
+    def remove_queue(self, key: str) -> bool:
+        """Takes such a rule away; returns whether it was there."""
+        if self.queues.pop(key, None) is None:
+            return False
+        self._arrange()
+        return True
+
+    def _arrange(self) -> None:
+        """Applies the rules of queues to the leaves; of several for one leaf the last by name counts."""
+        for leaf in self._by_name.values():
+            leaf.blocking, leaf.priority = leaf.quota.blocking, 0
+            path = tuple(node.name for node in reversed(leaf.path))
+            for _, rule in sorted(self.queues.items()):
+                if rule.means(path):
+                    leaf.blocking, leaf.priority = rule.blocking, rule.priority
+
     def _build(self) -> None:
         self._by_name, self._by_namespace, self._charges, self.root = {}, {}, {}, None
         self._governed = frozenset()
@@ -160,6 +201,7 @@ class Quotas:
                 for namespace in node.quota.namespaces:
                     self._by_namespace[namespace] = node
         self._governed = frozenset(governed)
+        self._arrange()
 
     def leaf(self, name: str) -> Node | None:
         """Returns a leaf by its name."""

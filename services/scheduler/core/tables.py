@@ -8,7 +8,7 @@ from typing import Any
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
-from gpufleet.model.quota import ElasticQuotaTree
+from gpufleet.model.quota import ElasticQuotaTree, QueueRule
 from services.scheduler.core import doubt, ledger, records
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import (
@@ -222,6 +222,9 @@ def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
         case ElasticQuotaTree():
             if state.quotas.put(policy):
                 _quotas_changed(state)
+        case QueueRule():
+            if state.quotas.put_queue(policy):
+                _queues_changed(state)
 
 
 def _propagation_changed(state: State, policy: PropagationPolicy) -> None:
@@ -268,6 +271,12 @@ def _quotas_changed(state: State) -> None:
         state.ask(head, Mode.FILL)
 
 
+def _queues_changed(state: State) -> None:
+    """A queue may block no more, or be first now."""
+    for head in state.queue.heads():
+        state.ask(head, Mode.FILL)
+
+
 def _ranks_changed(state: State) -> None:
     state.ranked = True
     state.victims.all_changed(state.entries)
@@ -294,6 +303,9 @@ def _policy_removed(batch: Batch, event: PolicyRemoved) -> None:
     elif kind == "ElasticQuotaTree":
         if state.quotas.remove(event.key):
             _quotas_changed(state)
+    elif kind == "Queue":
+        if state.quotas.remove_queue(event.key):
+            _queues_changed(state)
     elif state.policies.remove(event.key) is not None:
         for key in sorted(state.by_policy.get(event.key, ())):
             state.ask(key, Mode.FILL)

@@ -1,8 +1,9 @@
 """Whose turn it is: fair between quotas, in order inside one, and nobody overtaken for ever (specification 13.4, 14).
 
-A quota below its guarantee goes before one that borrows; then the higher priority, then the quota with the smaller
-dominant share, then who came first. In a blocking queue nobody is placed while somebody before it waits. In any other
-the first may be overtaken for a while; then room is kept for it (`keeping`).
+A queue of higher priority goes first, then a quota below its guarantee before one that borrows; then the higher
+priority of the workload, then the quota with the smaller dominant share, then who came first. In a blocking queue
+nobody is placed while somebody before it waits. In any other the first may be overtaken for a while; then room is kept
+for it (`keeping`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.state import Entry, State
 
-# Borrows, -priority, dominant share, arrival, key: smaller goes first.
-Turn = tuple[bool, int, float, int, str]
+# -priority of the queue, borrows, -priority, dominant share, arrival, key: smaller goes first.
+Turn = tuple[int, bool, int, float, int, str]
 BEHIND = "behind"
 
 
@@ -22,12 +23,12 @@ def turn(state: State, entry: Entry) -> Turn:
     rank, arrival, key = state.order(entry)
     workload = entry.current
     if state.quotas.root is None or workload is None:
-        return (False, rank, 0.0, arrival, key)
+        return (0, False, rank, 0.0, arrival, key)
     leaf = state.quotas.leaf_of(workload)
     if leaf is None:
-        return (True, rank, float("inf"), arrival, key)
+        return (0, True, rank, float("inf"), arrival, key)
     share = leaf.share()
-    return (not leaf.min or share >= 1.0, rank, share, arrival, key)
+    return (-leaf.priority, not leaf.min or share >= 1.0, rank, share, arrival, key)
 
 
 def line_of(state: State, workload: Workload) -> str:
@@ -40,7 +41,7 @@ def behind(state: State, entry: Entry, workload: Workload) -> Reason | None:
     """Returns why a workload has to wait for others in its queue, if it is a blocking one."""
     name = line_of(state, workload)
     leaf = state.quotas.leaf(name) if name else None
-    if not (leaf.quota.blocking if leaf is not None else state.settings.blocking):
+    if not (leaf.blocking if leaf is not None else state.settings.blocking):
         return None
     first = state.queue.line(name).first
     if first is None or first >= state.order(entry):
