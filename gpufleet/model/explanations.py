@@ -216,6 +216,11 @@ REASONS: Mapping[Code, Explanation] = {
         "runs there stays as it is, and no new one is placed there.",
         "Correct the override policy that the message names, or its targetCluster or resourceSelectors.",
     ),
+    Code.OVERRIDES_MISSING: Explanation(
+        "The policy names override policies in dependentOverrides, and not all of them are there. Nothing new is "
+        "placed until they are; what runs stays.",
+        "Submit the override policies, in the namespace of the policy, or take their names out of dependentOverrides.",
+    ),
     Code.QUOTA_EXCEEDED: Explanation(
         "The workload's quota, or one above it in the ElasticQuotaTree, has too little left: of max, or of min for a "
         "workload that is not preemptible. The message says of what, with numbers.",

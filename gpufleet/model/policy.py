@@ -108,6 +108,7 @@ class PropagationPolicy:
     propagate_deps: bool = False
     lazy: bool = False
     redispatch_user_failures: bool = False
+    dependent_overrides: tuple[str, ...] = ()  # override policies that must be there before anything is placed
     queue_timeout: float | None = None  # seconds that it may wait with nothing placed; None: for ever
     version: int = 0
     digest: str = ""

@@ -62,6 +62,7 @@ class Code(StrEnum):
     SUBMISSION_MISSING = "SubmissionMissing"
     JOB_FAILED = "JobFailed"
     OVERRIDE_FAILED = "OverrideFailed"
+    OVERRIDES_MISSING = "OverridesMissing"
     QUOTA_EXCEEDED = "QuotaExceeded"
     NO_QUOTA = "NoQuota"
     SPREAD_UNMET = "SpreadUnmet"

@@ -33,7 +33,7 @@ from gpufleet.wire.documents_spellings import RIGHT_PATH, normalise, original
 
 LEGACY = "one.alibabacloud.com/v1alpha1"
 API_VERSIONS = ("policy.one.alibabacloud.com/v1alpha1", "policy.karmada.io/v1alpha1", LEGACY)
-_LATER = ("failover", "schedulePriority", "dependentOverrides")
+_LATER = ("failover", "schedulePriority")
 _LATER_IN_PLACEMENT = ("workloadAffinity",)
 
 
@@ -158,7 +158,7 @@ class SpecDoc(Doc):
     partial_stateful_sets: bool = False
     redispatch_user_failures: bool = False
     queue_timeout: Any = None
-    dependent_overrides: Any = None
+    dependent_overrides: list[str] = Field(default_factory=list)
     failover: Any = None
     schedule_priority: Any = None
     association: Any = None
@@ -248,6 +248,7 @@ def _policy(
         propagate_deps=spec.propagate_deps,
         lazy=spec.activation_preference == "Lazy",
         redispatch_user_failures=spec.redispatch_user_failures,
+        dependent_overrides=tuple(spec.dependent_overrides),
         queue_timeout=_queue_timeout(spec.queue_timeout, findings),
         version=version,
         digest=kinds.digest(manifest),

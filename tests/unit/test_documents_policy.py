@@ -262,6 +262,18 @@ GROUP = {"affinityName": "a", "clusterNames": ["c"]}
             "is -1, but must be 1 or more",
         ),
         (
+            {
+                "placement": {
+                    "replicaScheduling": {
+                        "replicaDivisionPreference": "Weighted",
+                        "weightPreference": {"staticWeightList": [STATIC, {**STATIC, "weight": 0}]},
+                    }
+                }
+            },
+            "spec.placement.replicaScheduling.weightPreference.staticWeightList[1].weight",
+            "is 0, but must be 1 or more",
+        ),
+        (
             {"suspension": {"dispatching": True, "dispatchingOnClusters": {"clusterNames": ["a"]}}},
             "spec.suspension",
             "has dispatching and dispatchingOnClusters",

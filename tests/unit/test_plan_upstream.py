@@ -264,7 +264,6 @@ def test_defaults_are_upstreams() -> None:
             "spec.schedulePriority",
             "is not supported yet and is ignored",
         ),
-        ({"dependentOverrides": ["o"]}, "spec.dependentOverrides", "is not supported yet and is ignored"),
         ({"association": True}, "spec.association", "does nothing, in Karmada neither"),
         (
             {"placement": {"workloadAffinity": {"affinity": {"groupByLabelKey": "app.group"}}}},
@@ -319,6 +318,23 @@ def test_clusters_have_to_be_described_for_this_scheduler() -> None:
     theirs = {"apiVersion": "cluster.karmada.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "member1"}}
     with pytest.raises(DocumentErrors, match=r"cluster.karmada.io/v1alpha1 has no Cluster; use gpufleet.io/v1alpha1"):
         read(theirs)
+
+
+@pytest.mark.parametrize(
+    ("policy_kind", "override_kind", "awaited"),
+    [
+        ("PropagationPolicy", "OverridePolicy", "OverridePolicy"),
+        ("ClusterPropagationPolicy", "ClusterOverridePolicy", "ClusterOverridePolicy"),
+    ],
+)
+def test_overrides_that_must_be_there_first(policy_kind: str, override_kind: str, awaited: str) -> None:
+    waiting = karmada("nginx", only("member1"), kind=policy_kind, dependentOverrides=["o", "later"])
+    override = overriding({}, kind=override_kind)
+    found = planned(*FLEET, waiting, override, nginx())[NGINX]
+    assert (found.verdict.value, shares(found), codes(found)) == ("Suspended", {}, {"OverridesMissing"})
+    assert found.reasons[0].message.endswith(f"waits for the {awaited} later")
+    later = {**override, "metadata": {**override["metadata"], "name": "later"}}
+    assert shares(planned(*FLEET, waiting, override, later, nginx())[NGINX]) == {"member1": 2}
 
 
 # -- overrides -----------------------------------------------------------------------------------------------------

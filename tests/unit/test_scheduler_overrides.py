@@ -22,6 +22,7 @@ from gpufleet.model.overrides import (
 )
 from gpufleet.model.patch import PatchError
 from gpufleet.model.policy import ClusterAffinity, DivisionType, ResourceSelector
+from gpufleet.model.reasons import Verdict
 from gpufleet.model.selectors import LabelSelector
 from services.dispatcher.core.render import RenderError, render
 from services.scheduler.core.events import ClusterRegistered, PolicyChanged, PolicyRemoved
@@ -298,3 +299,21 @@ def test_an_order_that_lost_its_way_is_refused_by_the_dispatcher() -> None:
     world.restart()
     with pytest.raises(RenderError, match="no does not exist"):
         render(world.assignment(X, "c2"))
+
+
+def test_what_waits_for_an_override_policy_starts_when_it_is_there() -> None:
+    world = World()
+    world.clusters(c1=4)
+    world.submit(kinds.interpret(manifests.deployment(2)), policy(dependent_overrides=("o",)))
+    assert (world.placement(X).verdict, world.assigned(X)) == (Verdict.SUSPENDED, {})
+    world.feed(PolicyChanged(label("o", "x", namespace="elsewhere")))
+    world.feed(PolicyChanged(label("o", "x", namespace="")))
+    assert world.assigned(X) == {}, "that of the policy's own namespace is meant"
+    world.feed(PolicyChanged(label("o", "x", selectors=(replace(BY_NAME, name="y"),))))
+    assert (world.assigned(X), world.codes(X)) == ({"c1": 2}, {})
+    # Without it nothing new is placed, and what runs stays.
+    world.feed(PolicyRemoved("OverridePolicy/test/o"))
+    world.submit(kinds.interpret(manifests.deployment(3)))
+    assert (world.assigned(X), world.codes(X)) == ({"c1": 2}, {"": "OverridesMissing"})
+    world.restart()
+    assert world.assigned(X) == {"c1": 2}

@@ -15,6 +15,7 @@ from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.kinds.digest import digest
 from gpufleet.model.overrides import OverridePolicy, OverrideRule
 from gpufleet.model.patch import PatchError, apply_patch
+from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core.capacity import Fleet
@@ -56,6 +57,10 @@ class Overrides:
             del self._known[namespace]
         return policy
 
+    def has(self, namespace: str, name: str) -> bool:
+        """Returns whether there is a policy of a name; a cluster-wide one where the namespace is empty."""
+        return name in self._known.get(namespace, {})
+
     def matching(self, workload: Workload) -> tuple[OverridePolicy, ...]:
         """Returns the policies that concern a workload, in the order in which they are applied."""
         if not self._known:
@@ -65,6 +70,15 @@ class Overrides:
             ranked = [(_rank(p, workload), p.name, p) for p in self._known.get(namespace, {}).values()]
             found += [policy for rank, _, policy in sorted(ranked, key=lambda item: item[:2]) if rank]
         return tuple(found)
+
+
+def absent(overrides: Overrides, policy: PropagationPolicy) -> Reason | None:
+    """Returns which of the override policies that a policy depends on are missing, if any."""
+    names = [name for name in policy.dependent_overrides if not overrides.has(policy.namespace, name)]
+    if not names:
+        return None
+    kind = "OverridePolicy" if policy.namespace else "ClusterOverridePolicy"
+    return Reason(Code.OVERRIDES_MISSING, f"{policy.key} waits for the {kind} {', '.join(names)}")
 
 
 def _rank(policy: OverridePolicy, workload: Workload) -> int:

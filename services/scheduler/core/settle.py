@@ -23,6 +23,7 @@ from services.scheduler.core import (
     draining,
     ending,
     keeping,
+    overrides,
     standing,
     takeover,
     turn,
@@ -215,6 +216,9 @@ def _hold_back(case: _Case, draft: Draft) -> None:
         # With a quota, a suspension only says that the quota decides when it starts.
         draft.blocked = "suspended"
         draft.reasons.append(Reason(Code.SUSPENDED, f"{policy.key} suspends scheduling"))
+    elif absent := overrides.absent(state.overrides, policy):
+        draft.blocked = "suspended"
+        draft.reasons.append(absent)
     elif judged is not None and judged.not_before > case.now:
         draft.blocked = "backing off"
         message = f"attempt {judged.attempts + 1} starts at {clock(judged.not_before)}"

@@ -212,6 +212,8 @@ def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
             before = state.overrides.put(policy)
             if before != policy:
                 _overrides_changed(state, *(p for p in (before, policy) if p is not None))
+            if before is None:
+                _override_awaited(state, policy)
         case ResourcePolicy():
             state.resource_policies.setdefault(policy.namespace, {})[policy.name] = policy
             _units_changed(state, policy.namespace, batch.now)
@@ -251,6 +253,13 @@ def _overrides_changed(state: State, *policies: OverridePolicy) -> None:
         workload = state.entries[key].current
         if workload is not None and any(concerns(policy, workload) for policy in policies):
             state.ask(key, Mode.FILL)
+
+
+def _override_awaited(state: State, override: OverridePolicy) -> None:
+    for policy in state.policies.all().values():
+        if override.name in policy.dependent_overrides and policy.namespace == override.namespace:
+            for key in sorted(state.by_policy.get(policy.key, ())):
+                state.ask(key, Mode.FILL)
 
 
 def _units_changed(state: State, namespace: str, now: float) -> None:
