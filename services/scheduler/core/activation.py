@@ -75,10 +75,13 @@ def _stamped(stamp: str, *editions: PropagationPolicy | None) -> PropagationPoli
     return next((known for known in editions if known is not None and policy_stamp(known) == stamp), None)
 
 
-def carried(state: State, entry: Entry, policy: str, stamp: str | None) -> Mapping[str, Any] | None:
-    """Returns the document that a placement has to carry: that of a lazy policy's edition with a stamp."""
+def carried(state: State, entry: Entry, policy: str, inputs: tuple[tuple[str, str], ...]) -> Mapping[str, Any] | None:
+    """Returns the document that a placement has to carry: that of the lazy policy's edition in its inputs."""
     current = state.policies.get(policy)
-    if current is None or not current.lazy or stamp is None:
+    if current is None or not current.lazy:
+        return None
+    stamp = dict(inputs).get("policy")
+    if stamp is None:
         return None
     known = _stamped(stamp, entry.applied, current)
     if known is not None:

@@ -64,7 +64,7 @@ def record(
         leaving=leaves,
         arrival=entry.arrival or 0,
         unit_waits=draft.unit_waits if draft is not None else (),
-        edition=activation.carried(state, entry, policy, dict(inputs).get("policy")),
+        edition=activation.carried(state, entry, policy, inputs),
         queue=queued.line if queued is not None else "",
         priority=queued.priority if queued is not None else 0,
         waiting_since=queued.since if queued is not None else None,
