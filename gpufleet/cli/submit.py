@@ -19,7 +19,7 @@ from gpufleet.cli.output import interactive, note, out, progress
 from gpufleet.cli.plan import where
 from gpufleet.model import kinds
 from gpufleet.model.log import Scale
-from gpufleet.model.names import FREEZE_KEY
+from gpufleet.model.names import API_VERSION, FREEZE_KEY
 from gpufleet.model.placement import ObservedPhase, Placement, WorkloadHealth
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
@@ -105,6 +105,12 @@ def record_of(item: Object) -> tuple[str, str, bytes]:
             from gpufleet.wire.documents import ClusterDocument
 
             assert isinstance(item.value, ClusterDocument)
+            if manifest.get("apiVersion") != API_VERSION:
+                place = f"{item.document.source}, document {item.document.index}"
+                raise CliError(
+                    f"{place}: this Cluster is input for plan and simulate; "
+                    f"register it as a Cluster of {API_VERSION} with its spec.access"
+                )
             return "clusters", item.key, dump_cluster(item.value.registration)
         if kind in ("Placement", "Scenario"):
             raise CliError(f"{item.document.source}: a {kind} is input for plan and simulate, it cannot be applied")

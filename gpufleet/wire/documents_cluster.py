@@ -197,13 +197,13 @@ def _namespace_quota(doc: NamespaceQuotaDoc, path: str, findings: Findings) -> N
     for key in doc.used:
         if key not in doc.hard:
             findings.error(f"{path}.used[{key}]", "is not in hard")
-    hard = _amounts({name: doc.hard[key] for key, name in named.items()}, f"{path}.hard", findings)
+    hard = read_amounts({name: doc.hard[key] for key, name in named.items()}, f"{path}.hard", findings)
     used = {name: doc.used[key] for key, name in named.items() if key in doc.used}
     return NamespaceQuota(
         doc.namespace,
         tuple(sorted(set(named.values()))),
         resources(hard),
-        resources(_amounts(used, f"{path}.used", findings)),
+        resources(read_amounts(used, f"{path}.used", findings)),
     )
 
 
@@ -215,7 +215,7 @@ def _unique(names: list[str], path: str, findings: Findings) -> None:
 
 
 def _node_class(doc: NodeClassDoc, path: str, findings: Findings) -> NodeClass:
-    allocatable = _amounts(doc.allocatable, f"{path}.allocatable", findings)
+    allocatable = read_amounts(doc.allocatable, f"{path}.allocatable", findings)
     if "pods" not in doc.allocatable:
         allocatable["pods"] = DEFAULT_PODS
     if doc.free is None:
@@ -245,7 +245,7 @@ def _node_class(doc: NodeClassDoc, path: str, findings: Findings) -> NodeClass:
 
 
 def _free(doc: FreeDoc, allocatable: Mapping[str, int], path: str, findings: Findings) -> FreeBlock:
-    given = _amounts(doc.model_extra or {}, path, findings)
+    given = read_amounts(doc.model_extra or {}, path, findings)
     for name, amount in given.items():
         whole = allocatable.get(name, 0)
         if amount > whole:
@@ -260,7 +260,7 @@ def _free(doc: FreeDoc, allocatable: Mapping[str, int], path: str, findings: Fin
     return FreeBlock(doc.nodes, resources({**allocatable, **given}), tuple(doc.gpu_free))
 
 
-def _amounts(values: Mapping[str, Any], path: str, findings: Findings) -> dict[str, int]:
+def read_amounts(values: Mapping[str, Any], path: str, findings: Findings) -> dict[str, int]:
     """Returns amounts of what is there, rounded down."""
     view = findings.view(values, path)
     amounts = {}

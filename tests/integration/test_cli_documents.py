@@ -103,6 +103,15 @@ def test_what_would_be_left_behind_is_not_applied(tmp_path: Path) -> None:
     assert "document 4, line" in planned.err and "the document is ignored" in planned.err
 
 
+def test_a_cluster_of_another_control_plane_is_not_registered(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.yaml"
+    theirs = {"apiVersion": "cluster.karmada.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "m"}}
+    file.write_text(yaml.safe_dump(theirs), encoding="utf-8")
+    done = gpufleet("apply", "-f", file, "--kafka", NOWHERE)
+    assert (done.code, done.out) == (2, "")
+    assert "register it as a Cluster of gpufleet.io/v1alpha1 with its spec.access" in done.err
+
+
 def test_the_program_itself(tmp_path: Path) -> None:
     """The same as above through the installed console script, once."""
     file = tmp_path / "bad.yaml"

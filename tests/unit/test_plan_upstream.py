@@ -8,7 +8,7 @@ import pytest
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType
-from gpufleet.wire.documents import DocumentErrors, Ignored, parse_text
+from gpufleet.wire.documents import Ignored, parse_text
 from gpufleet.wire.yaml import dump
 from services.dispatcher.core.render import render
 from services.scheduler.core.events import PolicyChanged, WorkloadSubmitted
@@ -314,12 +314,6 @@ def test_what_is_kept_beside_workloads_hinders_no_plan(api_version: str, kind: s
     assert shares(planned(*documents)[NGINX]) == {"member1": 2}
 
 
-def test_clusters_have_to_be_described_for_this_scheduler() -> None:
-    theirs = {"apiVersion": "cluster.karmada.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "member1"}}
-    with pytest.raises(DocumentErrors, match=r"cluster.karmada.io/v1alpha1 has no Cluster; use gpufleet.io/v1alpha1"):
-        read(theirs)
-
-
 @pytest.mark.parametrize(
     ("policy_kind", "override_kind", "awaited"),
     [
@@ -335,6 +329,74 @@ def test_overrides_that_must_be_there_first(policy_kind: str, override_kind: str
     assert found.reasons[0].message.endswith(f"waits for the {awaited} later")
     later = {**override, "metadata": {**override["metadata"], "name": "later"}}
     assert shares(planned(*FLEET, waiting, override, later, nginx())[NGINX]) == {"member1": 2}
+
+
+# -- Karmada's clusters --------------------------------------------------------------------------------------------
+
+
+SERVED = {"kind": "Deployment", "name": "deployments"}
+
+
+def theirs(name: str, cpu: str, used: str, pods: int = 330, ready: str = "True", **spec: Any) -> Json:
+    return {
+        "apiVersion": "cluster.karmada.io/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": name, "labels": {"location": "us"}, "finalizers": ["karmada.io/cluster-controller"]},
+        "spec": {"syncMode": "Push", "apiEndpoint": "https://x", "region": "r", "id": name, **spec},
+        "status": {
+            "apiEnablements": [{"groupVersion": "apps/v1", "resources": [SERVED]}],
+            "conditions": [{"type": "Ready", "status": ready, "reason": "ClusterReady", "message": "healthz is down"}],
+            "kubernetesVersion": "v1.31.0",
+            "nodeSummary": {"readyNum": 3, "totalNum": 3},
+            "resourceSummary": {
+                "allocatable": {"cpu": cpu, "memory": "64Gi", "pods": str(pods)},
+                "allocated": {"cpu": used, "memory": "4Gi", "pods": "10"},
+                "allocating": {"cpu": "500m"},
+                "allocatableModelings": [{"grade": 0, "count": 0}],
+            },
+        },
+    }
+
+
+def asking(cpu: str, replicas: int, kind: str = "Deployment") -> Json:
+    found: Any = deployment(replicas, "nginx", kind=kind)
+    found["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": cpu}}
+    return found  # type: ignore[no-any-return]
+
+
+def test_clusters_as_karmada_prints_them() -> None:
+    fleet = (theirs("a", "8", "1500m"), theirs("b", "16", "3500m"), theirs("c", "24", "5500m"))
+    # Room for 6, 12 and 18 replicas of a CPU each.
+    found = planned(*fleet, karmada("p", weighted(**DYNAMIC)), asking("1", 12))[NGINX]
+    assert shares(found) == {"a": 2, "b": 4, "c": 6}
+    found = planned(*fleet, karmada("p", weighted(**DYNAMIC)), asking("1", 40))[NGINX]
+    assert (found.placed, found.unplaced) == (36, 4)
+    few = (theirs("a", "64", "0", pods=13), theirs("b", "64", "0", pods=12))
+    found = planned(*few, karmada("p", weighted(**DYNAMIC)), asking("1", 5))[NGINX]
+    assert shares(found) == {"a": 3, "b": 2}, "pods that are there count, too"
+    parsed = read(*fleet)
+    assert {warning.path for warning in parsed.warnings} == {"status.resourceSummary"}
+    assert "sums over 3 nodes" in parsed.warnings[0].message
+
+
+def test_what_karmadas_clusters_say_of_themselves() -> None:
+    taint = {"key": "cluster.karmada.io/not-ready", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}
+    fleet = (
+        theirs("down", "8", "0", ready="False"),
+        theirs("tainted", "8", "0", taints=[taint]),
+        theirs("elsewhere", "8", "0", region="other", zone="z"),
+        theirs("good", "8", "0", zones=["z1", "z2"]),
+    )
+    placement = {"clusterAffinity": {"fieldSelector": expressions(("region", "In", "r"))}}
+    found = planned(*fleet, karmada("p", placement), asking("1", 1))[NGINX]
+    assert (shares(found), codes(found)) == ({"good": 1}, {"ClusterUnreachable", "ClusterTainted"})
+    parsed = read(*fleet)
+    assert [parsed.clusters[name].spec.zones for name in ("elsewhere", "good")] == [("z",), ("z1", "z2")]
+    stateful = [{"apiVersion": "apps/v1", "kind": "StatefulSet"}]
+    found = planned(fleet[3], karmada("p", resourceSelectors=stateful), asking("1", 1, "StatefulSet"))[
+        "test/StatefulSet/nginx"
+    ]
+    assert codes(found) == {"ApiNotServed"}
 
 
 # -- overrides -----------------------------------------------------------------------------------------------------
