@@ -37,6 +37,16 @@ Kafka = Annotated[
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait at most.")]
 WorkloadName = Annotated[str, typer.Argument(metavar="NAMESPACE/KIND/NAME")]
+At = Annotated[str, typer.Option("--at", metavar="TIME", help="The last decision up to a time, in RFC 3339.")]
+Decision = Annotated[str, typer.Option("--decision", metavar="EPOCH.VERSION", help="The decision of this version.")]
+History = Annotated[
+    str,
+    typer.Option(
+        "--from-file",
+        metavar="FILE",
+        help="Read the history from a file, one record's value a line; - is standard input.",
+    ),
+]
 DEFAULT_KAFKA = "127.0.0.1:9092"
 
 
@@ -111,11 +121,14 @@ def plan(
 def simulate(
     scenario: Annotated[str, typer.Argument(help="File with a Scenario document.")],
     output: Output = Format.TABLE,
+    history: Annotated[
+        str, typer.Option("--history", metavar="FILE", help="Write the record of every decision, for `replay`.")
+    ] = "",
 ) -> None:
     """Run a scenario in virtual time on simulated clusters; exit code 1 if an `expect` fails."""
     from gpufleet.cli.plan import simulate as run
 
-    run(scenario, output)
+    run(scenario, output, history)
 
 
 # -- submitting --------------------------------------------------------------------------------------------------------
@@ -220,15 +233,41 @@ def explain(
     filename: Files = [],  # noqa: B006  typer copies it
     namespace: Namespace = "default",
     output: Output = Format.TABLE,
+    at: At = "",
+    decision: Decision = "",
+    history: History = "",
     kafka: Kafka = DEFAULT_KAFKA,
 ) -> None:
-    """Say why a workload is where it is, and what would change that; with -f, of documents as `plan` decides them."""
+    """Say why a workload is where it is, and what would change that; with -f, of documents as `plan` decides them.
+    With --at, --decision or --from-file, why it was where it was: every cluster, computed again from the history."""
     from gpufleet.cli import show, submit
 
+    if at or decision or history:
+        if filename:
+            raise CliError("give documents with -f, or a past decision, not both")
+        from gpufleet.cli import replay as past
+
+        past.explain(past.chosen(_history(kafka, history, name), at, decision), name, output)
+        return
     if filename:
         show.explain_documents(filename, name, output, namespace)
         return
     submit.run(lambda: show.explain(_kafka(kafka), name, output))
+
+
+@app.command()
+def replay(
+    name: Annotated[str, typer.Argument(metavar="NAMESPACE/KIND/NAME", help="Of this workload only.")] = "",
+    output: Output = Format.TABLE,
+    at: At = "",
+    decision: Decision = "",
+    history: History = "",
+    kafka: Kafka = DEFAULT_KAFKA,
+) -> None:
+    """Make past decisions again from the history, and say of each whether it is the same; exit code 1 if any is not."""
+    from gpufleet.cli import replay as past
+
+    past.show(past.chosen(_history(kafka, history, name), at, decision), output)
 
 
 # -- looking after the log ---------------------------------------------------------------------------------------------
@@ -320,6 +359,13 @@ def doctor(
     from gpufleet.cli import admin, submit
 
     submit.run(lambda: admin.doctor(_kafka(kafka), services or []))
+
+
+def _history(bootstrap: str, path: str, workload: str) -> Any:
+    """Returns the decisions of a file, or of the log, on one workload or (empty) on all."""
+    from gpufleet.cli import replay as past
+
+    return past.read_file(path, workload) if path else past.read_log(_kafka(bootstrap), workload)
 
 
 def _kafka(bootstrap: str) -> Any:

@@ -15,6 +15,7 @@ from gpufleet.wire.documents import dump_placement
 if TYPE_CHECKING:
     from gpufleet.wire.documents_scenario import Scenario
     from gpufleet.wire.yaml import Document
+    from services.scheduler.core.outputs import HistoryEntry
 
 
 def plan(paths: Sequence[str], format_: Format, namespace: str) -> None:
@@ -31,8 +32,11 @@ def plan(paths: Sequence[str], format_: Format, namespace: str) -> None:
     show_steps([(0.0, decide(parsed))], format_)
 
 
-def simulate(path: str, format_: Format) -> None:
-    """Runs the scenario of a file and prints the placements after each step. Raises CliError if an `expect` fails."""
+def simulate(path: str, format_: Format, history: str = "") -> None:
+    """Runs the scenario of a file and prints the placements after each step. Raises CliError if an `expect` fails.
+
+    ``history`` is a file for the record of every decision, one a line.
+    """
     from gpufleet.wire.documents import DocumentErrors
     from sim.scenario.run import run
     from sim.scenario.steps import compile_script
@@ -44,18 +48,31 @@ def simulate(path: str, format_: Format) -> None:
     def read(name: str) -> list[Document]:
         return files.load_documents(str(folder / name))
 
+    entries: list[HistoryEntry] = []
     try:
-        outcome = run(compile_script(document, scenario, read, beside))
+        outcome = run(compile_script(document, scenario, read, beside), entries.append if history else None)
     except (DocumentErrors, Restless) as error:
         raise CliError(str(error)) from error
     for warning in outcome.warnings:
         note(f"warning: {warning}")
     show_steps(outcome.steps, format_)
+    if history:
+        _write_history(history, entries)
     if outcome.failures:
         count = len(outcome.failures)
         raise CliError(
             "\n".join([f"{count} expectation{'s' if count > 1 else ''} failed", *outcome.failures]), Exit.FAILED
         )
+
+
+def _write_history(path: str, entries: Sequence[HistoryEntry]) -> None:
+    from gpufleet.wire.records import dump_history
+    from services.scheduler.history import history
+
+    try:
+        Path(path).write_bytes(b"".join(dump_history(history(entry)) + b"\n" for entry in entries))
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror or error}") from error
 
 
 def _scenario(path: str) -> tuple[Document, Scenario, list[Document]]:

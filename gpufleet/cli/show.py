@@ -236,10 +236,11 @@ def _describe_workload(view: Tables, placement: Placement) -> None:
         )
     out()
     table(["cluster", "replicas", "room", "bound", "ready", "phase", "state"], rows)
-    _reasons(placement)
+    reasons_table(placement)
 
 
-def _reasons(placement: Placement) -> None:
+def reasons_table(placement: Placement) -> None:
+    """Prints the reasons of a placement, if it has any."""
     if placement.reasons:
         out()
         table(
@@ -329,11 +330,11 @@ def _explain(
         document = dump_placement(placement, bound, slots=True)
         show_documents([document | ({"remedies": remedies} if remedies else {})], format_)
         return
-    out(_sentence(placement))
+    out(sentence(placement))
     if ahead:
         more = f" and {len(ahead) - _NAMED} more" if len(ahead) > _NAMED else ""
         out(f"Ahead of it in the queue: {', '.join(ahead[:_NAMED])}{more}.")
-    _reasons(placement)
+    reasons_table(placement)
     if seen:
         out()
         table(["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen])
@@ -373,7 +374,8 @@ def _remedies(placement: Placement, fleet: Sequence[Document]) -> list[str]:
     return found
 
 
-def _sentence(placement: Placement) -> str:
+def sentence(placement: Placement) -> str:
+    """Returns the verdict in one sentence."""
     places = where(placement)
     text = f"{placement.workload} is {placement.verdict.value}: {placement.placed} of {placement.replicas} placed"
     if places:

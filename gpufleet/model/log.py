@@ -105,8 +105,9 @@ class LogId:
 class HistoryEntry:
     """A decision and what it was derived from, for replay and explain.
 
-    ``documents`` are the Cluster, policy, workload and Placement documents of that moment, as ``gpufleet plan``
-    takes them; ``settings`` the scheduler's; ``omitted`` says what was left out because of the record's size.
+    ``state`` is what the scheduler knew, in its own words (`services.scheduler.core.evidence`); ``settings`` are the
+    scheduler's; ``omitted`` says what was left out because of the record's size. ``because`` names the workload whose
+    decision this is a consequence of; then there is no state. ``documents`` are those of earlier schedulers.
     """
 
     workload: str
@@ -117,3 +118,5 @@ class HistoryEntry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Placement | None = None
     omitted: tuple[str, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+    because: str = ""

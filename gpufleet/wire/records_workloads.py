@@ -130,6 +130,8 @@ class DecisionMessage(Wire):
     settings: Struct = Field(default_factory=dict)
     placement: PlacementMessage | None = None
     omitted: tuple[str, ...] = ()
+    state: Struct = Field(default_factory=dict)
+    because: str = ""
 
     def to_model(self) -> HistoryEntry:
         """Returns the domain's history entry."""
@@ -142,6 +144,8 @@ class DecisionMessage(Wire):
             settings=self.settings,
             placement=None if self.placement is None else self.placement.to_model(),
             omitted=self.omitted,
+            state=self.state,
+            because=self.because,
         )
 
 
@@ -158,6 +162,8 @@ def decision_object(entry: HistoryEntry) -> dict[str, Any]:
             "settings": entry.settings,
             "placement": entry.placement and placement_object(entry.placement),
             "omitted": entry.omitted,
+            "state": entry.state,
+            "because": entry.because,
         }
     )
 

@@ -201,7 +201,7 @@ class SchedulerService(Service):
 
     def _send_history(self, entry: HistoryEntry) -> None:
         try:
-            value = dump_history(history(entry, self.settings.core()))
+            value = dump_history(history(entry))
         except RecordError as error:
             log.warning("history.left_out", workload=entry.workload, error=str(error))
             return

@@ -1,38 +1,120 @@
-"""What a past decision was derived from, as documents that `gpufleet plan` takes: the value of `gpufleet.history`."""
+"""The value of `gpufleet.history`: a decision with what it was derived from, written, read, and made again.
+
+What the core knew is written in its own types, so a record is read by schedulers of the same format only. A record has
+a bound; what has no place in it is left out and named, and then the decision cannot be made again exactly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
 
 from gpufleet.model import log
-from gpufleet.wire.documents import dump_cluster, dump_placement
+from gpufleet.model.manifest import PackedManifest
+from services.scheduler.core.evidence import FORMAT, Evidence
 from services.scheduler.core.outputs import HistoryEntry
-from services.scheduler.core.settings import Settings
+from services.scheduler.core.replay import differences, replay
+from services.scheduler.core.testimony import cut, testify
+
+# Bytes of the state; the placement and the rest of the record come on top.
+MOST: Final = 400_000
 
 
-def history(entry: HistoryEntry, settings: Settings) -> log.HistoryEntry:
-    """Returns the record of a decision. Policies are named by version and digest; their documents have a topic."""
-    documents: list[Mapping[str, Any]] = []
-    known = {inventory.cluster: inventory for inventory in entry.inventories}
-    documents += [dump_cluster(spec, known.get(spec.name)) for spec in entry.clusters]
-    if entry.submitted is not None:
-        documents.append(entry.submitted.manifest)
-    if entry.before is not None:
-        documents.append(dump_placement(entry.before, slots=True))
-    omitted = [
-        f"{type(policy).__name__} {policy.namespace}/{policy.name}, version {policy.version}, digest {policy.digest}"
-        for policy in (entry.policy, entry.units)
-        if policy is not None
-    ]
+class Result(StrEnum):
+    """What came of making a decision again."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    INEXACT = "inexact"  # too much is left out of the record
+    FOLLOWS = "follows"  # a consequence of another workload's decision
+    UNKNOWN = "unknown"  # no state, or one that this version does not read
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A past decision that was made again. ``told``: the differences, or why it could not be compared."""
+
+    entry: log.HistoryEntry
+    result: Result
+    told: tuple[str, ...] = ()
+
+
+class UnknownState(ValueError):
+    """The state of a record is missing, or is none that this version reads."""
+
+
+def history(entry: HistoryEntry, most: int = MOST) -> log.HistoryEntry:
+    """Returns the record of a decision, with a state of at most so many bytes."""
+    settings: Mapping[str, Any] = {}
+    state: Mapping[str, Any] = {}
+    omitted: tuple[str, ...] = ()
+    if entry.witness is not None:
+        evidence, text = _bounded(testify(entry.witness), most)
+        state, omitted = PackedManifest.of_json(text), evidence.left_out
+        settings = asdict(evidence.settings)
     return log.HistoryEntry(
         workload=entry.workload,
         version=entry.version,
         decided_at=entry.at,
         trigger=entry.mode,
-        documents=tuple(documents),
-        settings={name: value for name, value in asdict(settings).items() if value is not None},
+        settings=settings,
         placement=entry.placement,
-        omitted=tuple(omitted),
+        omitted=omitted,
+        state=state,
+        because=entry.because,
     )
+
+
+def _bounded(evidence: Evidence, most: int) -> tuple[Evidence, bytes]:
+    kept, text, step = evidence, _ENCODER.encode(evidence), 0
+    while len(text) > most and (less := cut(evidence, step)) is not None:
+        kept, text, step = less, _ENCODER.encode(less), step + 1
+    return kept, text
+
+
+def evidence_of(entry: log.HistoryEntry) -> Evidence:
+    """Returns what a decision saw. Raises UnknownState."""
+    if not entry.state:
+        raise UnknownState("the record has no state: it was written by an earlier scheduler")
+    found = entry.state.get("format")
+    if found != FORMAT:
+        raise UnknownState(f"the record's state has format {found}; this version reads format {FORMAT}")
+    try:
+        return msgspec.convert(entry.state, Evidence)
+    except msgspec.ValidationError as error:
+        raise UnknownState(f"the record's state cannot be read: {error}") from error
+
+
+def decide_again(entry: log.HistoryEntry) -> Replayed:
+    """Makes a past decision again from its record, and says whether it is the same."""
+    if entry.because:
+        return Replayed(entry, Result.FOLLOWS, (f"a consequence of the decision on {entry.because}",))
+    if entry.placement is None:
+        return Replayed(entry, Result.UNKNOWN, ("the record does not say what was decided",))
+    try:
+        evidence = evidence_of(entry)
+    except UnknownState as error:
+        return Replayed(entry, Result.UNKNOWN, (str(error),))
+    if evidence.left_out:
+        return Replayed(entry, Result.INEXACT, tuple(f"not in the record: {what}" for what in evidence.left_out))
+    if evidence.key != entry.workload:
+        return Replayed(entry, Result.DIFFERENT, (f"the state is that of {evidence.key}",))
+    try:
+        found = differences(entry.placement, replay(evidence), evidence)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # The types of a state are checked, but not that it makes sense.
+        return Replayed(entry, Result.UNKNOWN, (f"nothing follows from the record's state: {error!r}",))
+    return Replayed(entry, Result.DIFFERENT if found else Result.SAME, tuple(found))
+
+
+def _plain(value: object) -> msgspec.Raw:
+    if isinstance(value, PackedManifest):
+        return msgspec.Raw(value.json)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_plain)

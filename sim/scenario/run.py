@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpufleet.model import kinds
 from gpufleet.model.placement import Placement
 from gpufleet.wire.yaml import load
+from services.scheduler.core.outputs import HistoryEntry
 from sim.model.api import Json
 from sim.model.controllers.declared import definition
 from sim.scenario.expect import failures
@@ -54,11 +55,14 @@ def play(script: Script, world: World) -> Iterator[Instant]:
         yield instant
 
 
-def run(script: Script) -> Outcome:
-    """Returns what became of everything. Raises `sim.scenario.world.Restless`."""
+def run(script: Script, decided: Callable[[HistoryEntry], None] | None = None) -> Outcome:
+    """Returns what became of everything; ``decided`` is told of every decision.
+
+    Raises `sim.scenario.world.Restless`.
+    """
     outcome = Outcome(warnings=list(script.warnings))
     with kinds.declaring(script.kinds):
-        world = World(script.settings, custom_resources())
+        world = World(script.settings, custom_resources(), decided=decided)
         for instant in play(script, world):
             placements = world.placements()
             outcome.steps.append((instant.at, placements))

@@ -5,7 +5,7 @@ What the topics carry between them are lists here. An instant is settled when no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import Health, Inventory
@@ -20,7 +20,7 @@ from services.rescheduler.core import events as rev
 from services.scheduler.core import assign
 from services.scheduler.core import events as ev
 from services.scheduler.core.decide import decide
-from services.scheduler.core.outputs import Outputs
+from services.scheduler.core.outputs import HistoryEntry, Outputs
 from services.scheduler.core.state import State
 from sim.api.resources import NAMESPACES
 from sim.model.api import Json
@@ -54,6 +54,7 @@ class World:
     state: State = field(init=False)
     moves: rescheduler.State = field(init=False)
     frozen: bool = False
+    decided: Callable[[HistoryEntry], None] | None = None  # is told of every decision
     _events: list[ev.Event] = field(default_factory=list)
     _moves: list[rev.Event] = field(default_factory=list)
     _scheduler_wakes: float | None = None
@@ -263,6 +264,9 @@ class World:
         events, self._events = self._events, []
         out = decide(self.state, events or [ev.Tick()], self.now)
         self._scheduler_wakes = out.wake_at
+        if self.decided is not None:
+            for entry in out.history:
+                self.decided(entry)
         for write in out.placements:
             self._moves.append(rev.PlacementChanged(write.workload, write.placement))
         self._give(out)

@@ -9,12 +9,18 @@ import pytest
 
 from gpufleet.cli.files import load_documents
 from gpufleet.wire.documents import parse_documents
+from services.scheduler.core.outputs import HistoryEntry
+from services.scheduler.history import Result, decide_again, history
 from sim.scenario.run import Outcome, run
 from sim.scenario.steps import compile_script
+from tests.support.decisions import through_json
 
 FOLDER = Path(__file__).parent
 EXAMPLE = FOLDER.parents[1] / "docs" / "examples" / "scenario.yaml"
 SCENARIOS = [*sorted(FOLDER.glob("*.yaml")), EXAMPLE]
+
+
+decisions: dict[Path, list[HistoryEntry]] = {}
 
 
 @cache
@@ -24,12 +30,13 @@ def simulated(path: Path) -> Outcome:
 
 
 def simulate(path: Path) -> Outcome:
+    decisions.pop(path, None)
     parsed = parse_documents(load_documents(str(path)))
     assert parsed.scenario is not None
     script = compile_script(
         parsed.objects[0].document, parsed.scenario, lambda name: load_documents(str(path.parent / name))
     )
-    return run(script)
+    return run(script, decisions.setdefault(path, []).append)
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -38,6 +45,10 @@ def test_scenario(path: Path) -> None:
     assert not outcome.failures, "\n".join(outcome.failures)
     # The first article's policy has replicaScheduling in the wrong place, which is taken with a warning.
     assert not [warning for warning in outcome.warnings if "vllm-deploy-pp.yaml" not in warning]
+    # What is written of each decision is enough to make it again.
+    for entry in decisions[path]:
+        again = decide_again(through_json(history(entry)))
+        assert again.result in (Result.SAME, Result.FOLLOWS), (again.entry.workload, again.entry.version, again.told)
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

@@ -266,6 +266,8 @@ histories = built(
     settings=document,
     placement=st.none() | placements,
     omitted=tuples(text),
+    state=document,
+    because=text,
 )
 VALUES = {
     "gpufleet.clusters": registrations,

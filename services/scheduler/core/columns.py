@@ -28,16 +28,25 @@ _COLUMNS = 512
 class Column:
     """Room for one shape by member index: on running nodes, and on nodes that could be created.
 
-    ``coming`` is how much of the latter is on nodes that somebody needs anyway; None: nothing.
+    ``coming`` is how much of the latter is on nodes that somebody needs anyway; None: nothing. ``pools`` is the room by
+    pool of the member (row) and member index: on running nodes, in stock, and coming; None where there is none at all.
     """
 
-    __slots__ = ("coming", "end", "running", "stock")
+    __slots__ = ("coming", "end", "pools", "running", "stock")
 
-    def __init__(self, end: int, running: Counts, stock: Counts, coming: Counts | None) -> None:
+    def __init__(
+        self,
+        end: int,
+        running: Counts,
+        stock: Counts,
+        coming: Counts | None,
+        pools: tuple[Counts, Counts | None, Counts | None],
+    ) -> None:
         self.end = end
         self.running = running
         self.stock = stock
         self.coming = coming
+        self.pools = pools
 
 
 class _Rooms:
@@ -147,19 +156,20 @@ class Grid:
             return known
         mask = self._mask(shape)
         across = (self._depth, self._width)
-        running = np.add.reduce((rooms.running * mask).reshape(across), axis=0)
-        if self._elastic:
-            stock = np.add.reduce((rooms.stock * mask).reshape(across), axis=0)
-        else:
-            stock = np.zeros(self._width, np.int64)
-        coming = None if rooms.coming is None else np.add.reduce((rooms.coming * mask).reshape(across), axis=0)
+        on_nodes = (rooms.running * mask).reshape(across)
+        in_stock = (rooms.stock * mask).reshape(across) if self._elastic else None
+        on_the_way = None if rooms.coming is None else (rooms.coming * mask).reshape(across)
+        running = np.add.reduce(on_nodes, axis=0)
+        stock = np.zeros(self._width, np.int64) if in_stock is None else np.add.reduce(in_stock, axis=0)
+        coming = None if on_the_way is None else np.add.reduce(on_the_way, axis=0)
         for index in self._indebted:
             running[index] = stock[index] = 0
             if coming is not None:
                 coming[index] = 0
         if len(self._columns) >= _COLUMNS:
             self._columns.clear()
-        column = self._columns[shape.id] = Column(rooms.position, running, stock, coming)
+        pools = (on_nodes, in_stock, on_the_way)
+        column = self._columns[shape.id] = Column(rooms.position, running, stock, coming, pools)
         return column
 
     def _put(self, member: Member) -> None:

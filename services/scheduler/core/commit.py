@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpufleet.model.placement import ClusterShare, Placement
-from gpufleet.model.policy import DivisionType
+from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import activation, assign, dependencies, explain, ledger
 from services.scheduler.core.divide_whole import whole
@@ -14,7 +14,7 @@ from services.scheduler.core.inputs import with_overrides
 from services.scheduler.core.outputs import HistoryEntry, Outputs, PlacementWrite
 from services.scheduler.core.queue import Queued
 from services.scheduler.core.state import Entry, State
-from services.scheduler.core.units import applying
+from services.scheduler.core.witness import witness
 
 
 def record(
@@ -40,6 +40,7 @@ def record(
     ``leaves`` None: for a job, every cluster that may still hold a copy which is not part of it any more.
     """
     before = entry.placement
+    applied = entry.applied
     if draft is not None:
         entry.applied = draft.policy
     if leaves is None:
@@ -80,10 +81,10 @@ def record(
             out.count("rewritten")
     else:
         state.next_version()
+        out.history.append(_history(state, entry, placement, draft, applied, now))
         put(state, entry, placement, now, draft=draft)
         out.place(PlacementWrite(entry.key, placement.version, placement))
         entry.rewrite = False
-        out.history.append(_history(state, entry, placement, before, draft, now))
         out.count(f"verdict_{verdict.value}")
     assign.derive(state, entry, out)
 
@@ -181,27 +182,17 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
 
 
 def _history(
-    state: State, entry: Entry, placement: Placement, before: Placement | None, draft: Draft | None, now: float
+    state: State,
+    entry: Entry,
+    placement: Placement,
+    draft: Draft | None,
+    applied: PropagationPolicy | None,
+    now: float,
 ) -> HistoryEntry:
-    names = {share.cluster for share in placement.shares}
-    names.update([reason.cluster for reason in placement.reasons])
-    fleet = state.fleet.members
-    members = [fleet[name] for name in sorted(names) if name in fleet]
-    workload = entry.workload
-    policies = state.resource_policies.get(workload.namespace, {}) if workload is not None else {}
-    return HistoryEntry(
-        placement=placement,
-        at=now,
-        mode=draft.mode.value if draft is not None else "",
-        before=before,
-        submitted=workload,
-        scale=entry.scale,
-        policy=draft.policy if draft is not None else state.policies.get(placement.policy),
-        units=applying(workload, policies.values()) if workload is not None and policies else None,
-        eviction=entry.eviction,
-        clusters=tuple([m.spec for m in members if m.spec is not None]),
-        inventories=tuple([m.inventory for m in members if m.inventory is not None]),
-    )
+    key, mode = state.settling
+    if key != entry.key:
+        return HistoryEntry(placement, now, because=key)
+    return HistoryEntry(placement, now, mode.value, witness(state, entry, placement, draft, applied, mode, now))
 
 
 def _discard(index: dict[str, set[str]], name: str, key: str) -> None:

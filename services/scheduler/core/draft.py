@@ -17,6 +17,7 @@ from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.gang import least
 from services.scheduler.core.quota import Node
+from services.scheduler.core.seen import Seen
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Usage
 from services.scheduler.core.units import Part, Way
@@ -64,6 +65,7 @@ class Draft:
     they have to stop now. ``usage`` is what other workloads use of the units, None before it is counted.
     ``rooms`` are the options as columns, as long as nobody has asked for them one by one; ``divided`` is how they were
     divided, as long as ``counts`` are these.
+    ``seen`` are notes for whoever makes the decision again.
     ``slots`` are given only by a packing; ``taken`` names clusters whose pools were taken from for new slots alone.
     """
 
@@ -105,6 +107,8 @@ class Draft:
     divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
     unnamed: dict[Code, int] = field(default_factory=dict)  # clusters that have no reason of their own, by code
     made: list[Made] = field(default_factory=list)  # holds of shares that are all new
+    terminating: dict[tuple[str, str], int] = field(default_factory=dict)  # pods by cluster and unit, as far as asked
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def options(self) -> list[Option]:
@@ -118,6 +122,11 @@ class Draft:
     def options(self, options: list[Option]) -> None:
         self.rooms = None
         self._options = options
+
+    @property
+    def measured(self) -> list[Option] | None:
+        """The candidates with their room, if they were looked at one by one."""
+        return self._options if self.rooms is None else None
 
     def room_of(self, member: Member) -> int:
         """Returns further room of a candidate as it was measured, 0 for others."""

@@ -97,6 +97,18 @@ class Mix:
         return self._ranked
 
     @property
+    def ranked(self) -> tuple[tuple[Shape, int], ...]:
+        """The shapes with their weights as they were ranked last."""
+        return self._ranked
+
+    def recall(self, ranked: tuple[tuple[Shape, int], ...]) -> None:
+        """Weighs by what a past decision weighed by, until another submission is counted."""
+        self._ranked, self._changed = ranked, 0
+        self._total = _FEW
+        self._worth.clear()
+        self.generation += 1
+
+    @property
     def one(self) -> bool:
         """Whether there are fewer than two shapes to weigh against each other, so that nothing is to be compared."""
         return len(self.shapes()) < 2

@@ -39,7 +39,12 @@ def keep_off(draft: Draft) -> None:
         return
     here = draft.before.get(line.kept)
     have = here.replicas if here is not None else 0
-    more = _beside(draft, draft.state.entry(line.kept_for[2]), draft.state.fleet.member(line.kept))
+    recalled = draft.state.recalled
+    if recalled is not None:
+        more = recalled.beside
+    else:
+        more = _beside(draft, draft.state.entry(line.kept_for[2]), draft.state.fleet.member(line.kept))
+    draft.seen.beside = more
     if more is None:
         return
     beside = f"; {have + more} pods of this one fit beside it" if more else ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gpufleet.model.cluster import ClusterSpec, Inventory
-from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Placement, Version
-from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
+from gpufleet.model.placement import Assignment, AssignmentColumns, Placement, Version
 from gpufleet.model.values import value
-from gpufleet.model.workload import Workload
+
+if TYPE_CHECKING:
+    from services.scheduler.core.witness import Witness
 
 
 @value(frozen=True, slots=True)
@@ -33,23 +34,17 @@ class AssignmentWrite:
 
 @value(frozen=True, slots=True)
 class HistoryEntry:
-    """The inputs of one decision, which compaction would erase. Nothing in it is a copy.
+    """A decision with what it was derived from, which compaction would erase. Nothing in it is a copy.
 
-    ``mode`` is Fill, Steady or Fresh; ``inventories`` are those of the clusters that the placement uses or names in a
-    reason.
+    ``mode`` is Fill, Steady or Fresh. ``because`` names the workload whose decision this is a consequence of; then
+    there is no witness.
     """
 
     placement: Placement
     at: float
-    mode: str
-    before: Placement | None = None
-    submitted: Workload | None = None
-    scale: int | None = None
-    policy: PropagationPolicy | None = None
-    units: ResourcePolicy | None = None
-    eviction: Eviction | None = None
-    clusters: tuple[ClusterSpec, ...] = ()
-    inventories: tuple[Inventory, ...] = ()
+    mode: str = ""
+    witness: Witness | None = None
+    because: str = ""
 
     @property
     def workload(self) -> str:

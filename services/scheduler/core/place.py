@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.scheduler.core import divide_replicas, divide_whole, fresh, unit_fill
+from services.scheduler.core import divide_replicas, divide_whole, fresh, unit_fill, witness
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.refusals import add_refusals
 from services.scheduler.core.slots import build
 
 
 def place(draft: Draft) -> None:
-    """Runs the steps: options, division, shares, reasons."""
+    """Runs the steps: options, division, notes of what is taken from, shares, reasons."""
     for step in _STEPS:
         step(draft)
 
@@ -60,4 +60,4 @@ def _shares(draft: Draft) -> None:
 
 
 Step = Callable[[Draft], None]
-_STEPS: tuple[Step, ...] = (_divide, _shares, add_refusals)
+_STEPS: tuple[Step, ...] = (_divide, witness.look, _shares, add_refusals)

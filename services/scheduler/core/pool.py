@@ -123,6 +123,21 @@ class Pool:
         """Whether there are nodes, on their way or in stock, that count as room."""
         return self.elastic and self.doubt is None and bool(self.stock.fresh or self.stock.coming)
 
+    def left(self) -> tuple[Blocks | None, tuple[int, Blocks] | None]:
+        """Returns copies of what is left: on running nodes (None: all), in stock and coming (None: there is none)."""
+        touched = self._mixed or self._sole is not None
+        stock = (self.stock.fresh, dict(self.stock.coming)) if self.elastic else None
+        return (dict(self.running) if touched else None, stock)
+
+    def recall(self, running: Blocks | None, stock: tuple[int, Blocks] | None) -> None:
+        """Takes what a past decision saw for what the inventory shows; None leaves it as it is."""
+        if running is not None:
+            self._base = dict(running)
+            self._base_rooms.clear()
+        if stock is not None:
+            self.stock.recall(*stock)
+        self.forget()
+
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Returns for how many pods there is room: on running nodes, and on nodes that could be created."""
         if not shape.admitted(self.identity):
@@ -300,6 +315,11 @@ class VirtualPool:
     def reset(self) -> None:
         """Forgets every reservation."""
         self.left: dict[str, int] | None = None if self._base is None else dict(self._base)
+
+    def recall(self, left: dict[str, int]) -> None:
+        """Takes what a past decision saw for what the inventory shows."""
+        self._base = left
+        self.reset()
 
     def copy(self) -> VirtualPool:
         """Returns a copy from which can be taken without taking from this one."""

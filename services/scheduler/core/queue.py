@@ -146,6 +146,11 @@ class Queue:
             known = self._lines[name] = Line()
         return known
 
+    def recall(self, name: str, line: Line, ahead: int) -> None:
+        """Takes what a past decision saw for a queue; so many wait before whoever is decided on."""
+        line.waiting = [(-(2**63), number, "") for number in range(ahead)]
+        self._lines[name] = line
+
     def position(self, order: Order, line: str = "") -> int:
         """Returns how many wait before an order in its queue, plus one."""
         return bisect_left(self.line(line).waiting, order) + 1

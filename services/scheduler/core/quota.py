@@ -6,7 +6,7 @@ preemptible workload may use up to ``max`` here and above; one that is not may u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -138,6 +138,7 @@ class Quotas:
     def __init__(self) -> None:
         self.trees: dict[str, ElasticQuotaTree] = {}
         self.queues: dict[str, QueueRule] = {}
+        self.tree: ElasticQuotaTree | None = None  # the one that counts
         self.root: Node | None = None
         self.freed = False  # whether some usage fell, or a limit rose, since somebody asked
         self._by_name: dict[str, Node] = {}
@@ -185,14 +186,14 @@ class Quotas:
                     leaf.blocking, leaf.priority = rule.blocking, rule.priority
 
     def _build(self) -> None:
-        self._by_name, self._by_namespace, self._charges, self.root = {}, {}, {}, None
+        self._by_name, self._by_namespace, self._charges, self.root, self.tree = {}, {}, {}, None, None
         self._governed = frozenset()
         self.freed = True
         if not self.trees:
             return
         # There should be one; of several the newest counts.
-        tree = max(self.trees.values(), key=lambda t: (t.version, t.name))
-        self.root = Node(tree.root, None)
+        self.tree = max(self.trees.values(), key=lambda t: (t.version, t.name))
+        self.root = Node(self.tree.root, None)
         governed: set[str] = set()
         for node in self.root.walk():
             governed |= node.min.keys() | node.max.keys()
@@ -211,6 +212,14 @@ class Quotas:
         """Returns the quota that a workload counts in: its label's, else its namespace's."""
         named = named_quota(workload)
         return self._by_name.get(named) if named else self._by_namespace.get(workload.namespace)
+
+    def recall(self, use: Iterable[tuple[str, Amounts, Amounts, int]]) -> None:
+        """Takes what a past decision saw for what quotas use: by name, all of it, the firm part, and jobs."""
+        nodes = {node.name: node for node in self.root.walk()} if self.root is not None else {}
+        for name, used, firm, jobs in use:
+            node = nodes.get(name)
+            if node is not None:
+                node.used, node.firm, node.jobs = dict(used), dict(firm), jobs
 
     def charge_of(self, key: str) -> Charge | None:
         """Returns what is charged for a workload now."""

@@ -117,7 +117,7 @@ def _all_at_once(draft: Draft, way: Way) -> bool:
         return False
     if draft.candidates.quotas:
         return False
-    column = fleet.column(way.parts[0].shape)
+    column = draft.seen.column = fleet.column(way.parts[0].shape)
     draft.rooms = [
         TierRoom(
             number,

@@ -29,6 +29,7 @@ from services.scheduler.core import (
     turn,
     waiting,
     without_policy,
+    witness,
 )
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
@@ -45,6 +46,7 @@ from services.scheduler.core.verdict import verdict_of
 def settle(state: State, entry: Entry, mode: Mode, now: float, out: Outputs) -> None:
     """Brings one workload to what its tables say should be."""
     out.count("settled")
+    state.settling = (entry.key, mode)
     workload = entry.current
     if workload is None:
         draining.without_submission(state, entry, now, out)
@@ -116,6 +118,7 @@ def _decide(case: _Case) -> None:
     if case.pods and not draft.blocked:
         keeping.keep_off(draft)
         if case.state.quotas.root is not None:
+            witness.quotas(draft)
             admit.admit(draft)
     draft = _placed(draft, case.out)
     inputs = case.inputs
@@ -194,6 +197,7 @@ def _drafted(case: _Case, policy: PropagationPolicy) -> Draft:
     draft = prepare(
         state, entry, workload, policy, placement, mode, case.now, applies=case.applies, changed=not case.unchanged
     )
+    draft.seen.ignored = case.chosen.ignored
     for other in case.chosen.ignored:
         message = f"{other.key} selects it too, but {policy.key} goes first and has claimed it"
         draft.reasons.append(Reason(Code.POLICY_IGNORED, message))

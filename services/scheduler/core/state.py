@@ -21,6 +21,7 @@ from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides
 from services.scheduler.core.queue import Order, Queue, priority
 from services.scheduler.core.quota import Quotas
+from services.scheduler.core.recalled import Recalled
 from services.scheduler.core.required import RequiredBy
 from services.scheduler.core.select import PolicyIndex
 from services.scheduler.core.settings import Settings
@@ -159,7 +160,9 @@ class State:
         self.counter = 0  # of the placements decided under this epoch
         self.frozen = False
         self.thawed_at = float("-inf")
+        self.recalled: Recalled | None = None  # in a replay
         # Work of the batch in hand.
+        self.settling: tuple[str, Mode] = ("", Mode.FILL)  # the workload that is decided on now, and how
         self.pending: dict[str, Mode] = {}
         self.grown: dict[str, None] = {}  # clusters that may have gained room
         self.moved: deque[str] = deque()  # waits with another priority than its placement says

@@ -13,18 +13,24 @@ from services.scheduler.core.shapes import Fitter, Free
 class Stock:
     """``coming`` are the rests of nodes that somebody needs, ``fresh`` nodes nobody does; one is ``whole`` at first."""
 
-    __slots__ = ("coming", "fresh", "nodes", "whole")
+    __slots__ = ("_begun", "coming", "fresh", "nodes", "whole")
 
     def __init__(self, whole: Free, nodes: int) -> None:
         self.whole = whole
         self.nodes = self.fresh = nodes
         self.coming: Blocks = {}
+        self._begun: Blocks = {}  # what there was of it at first: nothing but in a replay
 
     def reset(self) -> None:
         """Forgets everything that was taken."""
         self.fresh = self.nodes
-        if self.coming:
-            self.coming = {}
+        if self.coming or self._begun:
+            self.coming = dict(self._begun)
+
+    def recall(self, fresh: int, coming: Blocks) -> None:
+        """Begins with what a past decision saw."""
+        self.nodes, self._begun = fresh, coming
+        self.reset()
 
     def copy(self) -> Stock:
         """Returns a copy from which can be taken without taking from this one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
-from services.scheduler.core import commit
+from services.scheduler.core import commit, witness
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
@@ -149,6 +149,7 @@ def _tiers(draft: Draft) -> list[list[Candidate]]:
 def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
     """Takes what the victims lose, and tells them who has their place."""
     state, now = draft.state, draft.now
+    witness.preemption(draft, found)
     rank = -state.order(draft.entry)[0]
     for loss in found.losses:
         entry = state.entries[loss.victim.key]

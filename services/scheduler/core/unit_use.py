@@ -41,6 +41,8 @@ Usage = dict[tuple[str, str], Use]
 
 def of_others(draft: Draft) -> Usage:
     """Returns what the other workloads use, where some unit is bounded; computed once per decision."""
+    if draft.usage is None and draft.state.recalled is not None:
+        draft.usage = draft.state.recalled.usage
     if draft.usage is None:
         draft.usage = {}
         policy = draft.units
@@ -156,13 +158,16 @@ def within(draft: Draft, cluster: str, way: Way, counts: Mapping[str, int], own:
 def terminating(draft: Draft, cluster: str, variant: str) -> int:
     """Returns how many pods of a unit are being deleted in a cluster, of all workloads of the namespace."""
     state = draft.state
-    return sum(
+    if state.recalled is not None:
+        return state.recalled.terminating.get((cluster, variant), 0)
+    count = draft.terminating[cluster, variant] = sum(
         unit.terminating
         for key in state.in_namespace.get(draft.workload.namespace, ())
         if (entry := state.entries.get(key)) is not None and cluster in entry.pods
         for unit in _unit_pods(entry, cluster)
         if unit.unit == variant
     )
+    return count
 
 
 def _unit_pods(entry: Entry, cluster: str) -> Iterable[UnitPods]:

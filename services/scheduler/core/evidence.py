@@ -1,0 +1,185 @@
+"""What a decision saw, in values that JSON can say: the `state` of a record of `gpufleet.history`.
+
+It is made of the core's own types, so only a scheduler of the same `FORMAT` reads it; new fields have defaults. Amounts
+are in base units, times in epoch seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
+from gpufleet.model.overrides import OverridePolicy
+from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Version
+from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
+from gpufleet.model.quota import Amounts, ElasticQuotaTree, QueueRule
+from gpufleet.model.reasons import Reason
+from gpufleet.model.resources import Resources
+from gpufleet.model.workload import PodShape, Workload
+from services.scheduler.core.divide import Mode
+from services.scheduler.core.pool import Doubt
+from services.scheduler.core.settings import Settings
+
+FORMAT = 1
+# Free blocks of a node class: how many nodes, then what each has left, by column of its layout.
+Blocks = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSeen:
+    """What was left of a node class.
+
+    ``running`` are blocks of nodes that run, None: as the inventory shows. Of nodes that could be created ``fresh`` are
+    those in stock, ``coming`` the rests of those that somebody needed anyway; None: as the inventory shows. ``rooms``
+    stands for all of them where only one shape was asked for: for how many of its pods there was room on nodes that
+    run, and in stock, and how much of the latter on nodes that were coming.
+    """
+
+    name: str
+    running: Blocks | None = None
+    fresh: int | None = None
+    coming: Blocks = ()
+    rooms: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSeen:
+    """A cluster as a decision saw it: ``debt`` in pods; ``held`` is what reservations hold in the namespace's quota.
+
+    ``virtual`` is what virtual nodes had left by GPU model series, of those with a bound; ``doubts`` says of which
+    classes no further nodes were counted on.
+    """
+
+    name: str
+    spec: ClusterSpec | None = None
+    inventory: Inventory | None = None
+    removed: bool = False
+    classes: tuple[ClassSeen, ...] = ()
+    debt: int = 0
+    virtual: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    doubts: tuple[tuple[str, Doubt], ...] = ()
+    held: Resources = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What counts of an assignment that was there before; ``patches`` are those of a part of a divided Job."""
+
+    cluster: str
+    state: AssignmentState
+    version: Version
+    incarnation: str = ""
+    job: bool = False
+    patches: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another workload that the decision took something from, or that says nothing certain about what it needs."""
+
+    key: str
+    placement: Placement
+    workload: Workload | None = None
+    scale: int | None = None
+    arrival: int | None = None
+    pods: tuple[WorkloadPods, ...] = ()
+    policy: PropagationPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """What a quota used, with everything below it."""
+
+    name: str
+    used: Amounts = ()
+    firm: Amounts = ()
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LineSeen:
+    """A queue as far as it bounds a decision: who is first, how many wait before it, who a cluster is kept for.
+
+    ``beside`` is how many pods fit there beside that one, None: as many as you like.
+    """
+
+    name: str = ""
+    first: tuple[int, int, str] | None = None
+    kept_for: tuple[int, int, str] | None = None
+    kept: str = ""
+    unit: Amounts = ()
+    ahead: int = 0
+    beside: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitUse:
+    """Pods of other workloads in a unit of a ResourcePolicy; ``terminating`` None: nobody asked for those."""
+
+    cluster: str
+    unit: str
+    pods: int = 0
+    amounts: Amounts = ()
+    terminating: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Eligible clusters of a priority group that got nothing and are not told of otherwise: room by name."""
+
+    tier: int
+    clusters: tuple[str, ...]
+    running: tuple[int, ...]
+    stock: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that one decision was derived from; see `Entry` for what the fields of a workload mean.
+
+    ``policies`` are those that select it, the one that counts first; ``classes`` every PriorityClass; ``mix`` what
+    placing whole was weighed by. ``more`` counts the clusters of the fleet that are not in ``clusters``, which took no
+    part in what was divided; ``rest`` and ``refused`` tell of them as far as there is a place for it. ``left_out``
+    says what had none: then a replay cannot be exact.
+    """
+
+    format: int
+    key: str
+    now: float
+    mode: Mode
+    epoch: int = 0
+    settings: Settings = field(default_factory=Settings)
+    workload: Workload | None = None
+    scale: int | None = None
+    deleted: bool = False
+    unreadable: str = ""
+    arrival: int | None = None
+    eviction: Eviction | None = None
+    before: Placement | None = None
+    copies: tuple[Copy, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    pods: tuple[WorkloadPods, ...] = ()
+    gone: tuple[str, ...] = ()
+    held_in: tuple[str, ...] = ()
+    expired: bool = False
+    policies: tuple[PropagationPolicy, ...] = ()
+    applied: PropagationPolicy | None = None
+    overrides: tuple[OverridePolicy, ...] = ()
+    units: ResourcePolicy | None = None
+    classes: tuple[PriorityClass, ...] = ()
+    ranked: bool = False
+    tree: ElasticQuotaTree | None = None
+    queues: tuple[QueueRule, ...] = ()
+    use: tuple[QuotaUse, ...] = ()
+    line: LineSeen = LineSeen()
+    mix: tuple[tuple[PodShape, int], ...] = ()
+    unit_use: tuple[UnitUse, ...] = ()
+    required: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    clusters: tuple[ClusterSeen, ...] = ()
+    others: tuple[Other, ...] = ()
+    rest: tuple[Rest, ...] = ()
+    refused: tuple[Reason, ...] = ()
+    more: int = 0
+    left_out: tuple[str, ...] = ()

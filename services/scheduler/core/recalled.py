@@ -1,0 +1,20 @@
+"""What a decision that is made again is told of other workloads, in place of everything that is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.scheduler.core.unit_use import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """``usage`` and ``terminating`` are others' pods in units of a ResourcePolicy, by cluster and unit.
+
+    ``beside`` is how many pods fit beside the one that a cluster is kept for (`keeping`), None: as many as you like.
+    """
+
+    usage: Usage
+    terminating: Mapping[tuple[str, str], int]
+    beside: int | None = None

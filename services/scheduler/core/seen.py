@@ -1,0 +1,57 @@
+"""Notes of a decision in the making, for `witness`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpufleet.model.cluster import Inventory, WorkloadPods
+from gpufleet.model.placement import Placement
+from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.workload import Workload
+from services.scheduler.core.blocks import Blocks
+from services.scheduler.core.columns import Column
+from services.scheduler.core.divide import Option
+from services.scheduler.core.evidence import QuotaUse
+
+
+@dataclass(slots=True)
+class Left:
+    """What a cluster had left: of each class blocks on running nodes, None: as the inventory shows; and the stock."""
+
+    inventory: Inventory | None
+    debt: int
+    pools: list[tuple[str, Blocks | None, tuple[int, Blocks] | None]]
+    virtual: list[tuple[str, dict[str, int]]]
+    held: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class OtherSeen:
+    """Another entry as it was before the decision took something from it."""
+
+    key: str
+    placement: Placement
+    workload: Workload | None = None
+    scale: int | None = None
+    arrival: int | None = None
+    pods: tuple[WorkloadPods, ...] = ()
+    policy: PropagationPolicy | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """Notes of a decision in the making. ``ignored`` are further policies that select the workload, ``beside``
+    how many of its pods fit beside the one that a cluster is kept for.
+
+    ``column`` is the room of every cluster where the division looked at nothing else; else ``left`` has what the
+    clusters that matter had left, and ``options`` the room as it was measured.
+    """
+
+    column: Column | None = None
+    left: dict[str, Left] = field(default_factory=dict)
+    options: list[Option] | None = None
+    others: list[OtherSeen] = field(default_factory=list)
+    use: dict[str, QuotaUse] = field(default_factory=dict)
+    ignored: tuple[PropagationPolicy, ...] = ()
+    beside: int | None = None

@@ -1,0 +1,436 @@
+"""Past decisions made again from their records: every strategy, and records that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpufleet.bus.records import Record
+from gpufleet.cli import replay as command
+from gpufleet.cli.errors import CliError, Exit
+from gpufleet.cli.output import Format
+from gpufleet.model.cluster import ClusterSpec, NamespaceQuota, VirtualNode
+from gpufleet.model.log import HistoryEntry
+from gpufleet.model.placement import ClusterCap, Eviction, ObservedPhase, Version, WorkloadHealth
+from gpufleet.model.policy import ClusterAffinity, DivisionType, PriorityClass, SpreadConstraint, StaticWeight
+from gpufleet.model.reasons import Code, Reason, Verdict
+from gpufleet.model.resources import labels, resources
+from gpufleet.model.selectors import Taint
+from gpufleet.wire.records import dump_history, parse_history
+from services.scheduler.core.events import (
+    ClusterRegistered,
+    Evicted,
+    InventoryChanged,
+    PolicyChanged,
+    RescheduleRequested,
+    Scaled,
+    WorkloadDeleted,
+)
+from services.scheduler.history import Result, decide_again, history
+from tests.support.decisions import through_json
+from tests.support.quotas import quota, tree
+from tests.support.scheduling import GPU, World, deployment, gpus_free, inventory, job, policy
+
+LLM = "test/Deployment/llm"
+TRAIN = "test/PyTorchJob/train"
+EXAMPLES = Path(__file__).parents[2] / "proto" / "examples"
+# Above what is recorded whole.
+MANY = tuple(f"c{i:02}" for i in range(20))
+
+
+class Recorder(World):
+    """A world that keeps what is written of every decision, as a reader gets it."""
+
+    def __post_init__(self) -> None:
+        self.history: list[HistoryEntry] = []
+        super().__post_init__()
+
+    def feed(self, *events: Any, write: bool = True) -> Any:
+        out = super().feed(*events, write=write)
+        self.history += [through_json(history(entry)) for entry in out.history]
+        return out
+
+
+def many(room: int = 2, **stock: int) -> Recorder:
+    """Twenty clusters with two classes each, all different."""
+    w = Recorder()
+    w.clusters(
+        **{
+            name: [
+                gpus_free(*([room + i % 3] * (1 + i % 2)), name="one"),
+                gpus_free(i % 5, name="two", stock=stock.get("stock")),
+            ]
+            for i, name in enumerate(MANY)
+        }
+    )
+    return w
+
+
+def dynamic() -> Recorder:
+    w = many()
+    w.submit(deployment("llm", 25), policy())
+    w.submit(deployment("other", 30, gpu=2, arrival=1))
+    w.feed(Scaled(LLM, 40))
+    w.feed(Scaled(LLM, 5))
+    return w
+
+
+def overflow() -> Recorder:
+    w = many()
+    w.submit(deployment("llm", 9), policy(MANY[:3], MANY[3:10], MANY[10:]))
+    w.submit(deployment("other", 60, arrival=1))
+    w.submit(deployment("none", 400, arrival=2))
+    return w
+
+
+def stocked() -> Recorder:
+    w = many(1, stock=2)
+    w.submit(deployment("llm", 60), policy(MANY[:8], MANY[8:], ecs_provision=True))
+    w.submit(deployment("other", 30, gpu=3, arrival=1))
+    w.submit(job("train", {"Master": (1, 2), "Worker": (3, 4)}, arrival=2))
+    return w
+
+
+def duplicated() -> Recorder:
+    w = many()
+    w.submit(deployment("llm", 3), policy(division=DivisionType.DUPLICATED))
+    w.feed(Scaled(LLM, 1))
+    return w
+
+
+def static() -> Recorder:
+    w = many()
+    weights = (StaticWeight(ClusterAffinity(cluster_names=MANY[:4]), 3), StaticWeight(ClusterAffinity(), 1))
+    w.submit(deployment("llm", 17), policy(division=DivisionType.STATIC, static_weights=weights))
+    w.feed(Scaled(LLM, 6))
+    return w
+
+
+def aggregated() -> Recorder:
+    w = many()
+    w.submit(deployment("llm", 11), policy(MANY[:5], MANY[5:], division=DivisionType.AGGREGATED))
+    w.submit(deployment("other", 25, arrival=1))
+    w.feed(Scaled(LLM, 17))
+    return w
+
+
+def spread() -> Recorder:
+    w = Recorder()
+    for i, name in enumerate(MANY):
+        spec = ClusterSpec(name, region=f"r{i % 4}")
+        w.feed(ClusterRegistered(spec), InventoryChanged(inventory(name, gpus_free(i % 6, 4), at=w.now)))
+    rule = policy()
+    narrow = (SpreadConstraint("region", min_groups=2, max_groups=2), SpreadConstraint("cluster", max_groups=5))
+    w.submit(deployment("llm", 13), replace(rule, placement=replace(rule.placement, spread=narrow)))
+    w.submit(deployment("more", 40, arrival=1))
+    return w
+
+
+def whole() -> Recorder:
+    """Which clusters are left least fragmented depends on what everybody asks for."""
+    w = many(4)
+    w.feed(PolicyChanged(policy()))
+    for number, (gpu, workers) in enumerate([(1, 2), (4, 1), (2, 3), (8, 2), (3, 2), (1, 30)]):
+        w.submit(job(f"train{number}", {"Master": (1, 1), "Worker": (workers, gpu)}, arrival=number))
+    w.feed(RescheduleRequested("test/PyTorchJob/train2"))
+    return w
+
+
+def gang() -> Recorder:
+    w = many(8)
+    rule = policy(gang=True, kinds=(("apps/v1", "Deployment"),))
+    w.submit(replace(deployment("llm", 30), min_member=8), rule)
+    w.submit(deployment("large", 99, arrival=1))
+    return w
+
+
+def preemption() -> Recorder:
+    w = many(3)
+    w.feed(PolicyChanged(PriorityClass("low", -1)), PolicyChanged(PriorityClass("high", 9)), PolicyChanged(policy()))
+    for number, name in enumerate(("a", "b", "c")):
+        w.submit(replace(deployment(name, 45, arrival=number), priority_class="low"))
+    w.submit(replace(job("train", {"Worker": (3, 2)}, arrival=7), priority_class="high"))
+    w.submit(replace(deployment("llm", 9, gpu=2, arrival=8), priority_class="high"))
+    return w
+
+
+def quotas() -> Recorder:
+    w = many(8)
+    w.feed(
+        PolicyChanged(tree(quota("team", 4, 20, "test"), quota("rest", 50, 60, "x"), total=60)), PolicyChanged(policy())
+    )
+    w.submit(deployment("llm", 15, arrival=1))
+    w.submit(deployment("more", 15, arrival=2))
+    w.submit(job("train", {"Worker": (3, 4)}, arrival=3))
+    w.feed(WorkloadDeleted(LLM, 4))
+    return w
+
+
+def moved() -> Recorder:
+    """What the rescheduler takes back, what is refused, what ends, what is deleted."""
+    w = many()
+    w.submit(deployment("llm", 12), policy())
+    w.submit(job("train", {"Worker": (2, 2)}, arrival=1))
+    first = w.placement(LLM).shares[0].cluster
+    w.feed(Evicted(Eviction(LLM, w.placement(LLM).version, (ClusterCap(first, 0, w.now + 60, "Pending"),), at=w.now)))
+    second = w.placement(LLM).shares[0].cluster
+    w.observed(LLM, second, ObservedPhase.REFUSED, WorkloadHealth.UNKNOWN, message="no such kind")
+    where = w.placement(TRAIN).shares[0].cluster
+    w.observed(TRAIN, where, health=WorkloadHealth.SUCCEEDED)
+    w.feed(WorkloadDeleted(LLM, 9))
+    return w
+
+
+def kept_out() -> Recorder:
+    """Taints, a namespace's quota, a virtual node, pods that do not fit where they were promised a place."""
+    w = many()
+    bound = NamespaceQuota("test", (GPU,), resources({GPU: 3}), resources({GPU: 1}))
+    w.feed(
+        ClusterRegistered(ClusterSpec("c03", taints=(Taint("maintenance", "NoSchedule"),))),
+        InventoryChanged(inventory("c05", gpus_free(8, name="one"), at=w.now, n=1, quotas=(bound,))),
+        InventoryChanged(
+            inventory("c06", at=w.now, n=1, virtual_nodes=(VirtualNode("vk", labels({"type": "virtual-kubelet"})),))
+        ),
+    )
+    w.submit(deployment("llm", 30), policy())
+    w.observe("c00", gpus_free(0, name="one"), n=2)
+    w.submit(deployment("more", 30, arrival=1))
+    w.submit(deployment("never", 2, gpu=9, arrival=2))
+    w.submit(deployment("alone", 2, arrival=3, labels=labels({"app": "x"})), policy(name="later", version=2))
+    return w
+
+
+STRATEGIES = (
+    *(dynamic, overflow, stocked, duplicated, static, aggregated, spread),
+    *(whole, gang, preemption, quotas, moved, kept_out),
+)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.__name__)
+def test_every_decision_of_a_strategy_is_the_same(strategy: Callable[[], Recorder]) -> None:
+    world = strategy()
+    results = [decide_again(entry) for entry in world.history]
+    assert [
+        (r.entry.workload, r.result, r.told) for r in results if r.result not in (Result.SAME, Result.FOLLOWS)
+    ] == []
+    # More than one is made again, and only who lost its place follows from another decision.
+    assert sum(r.result is Result.SAME for r in results) > 1
+    assert all((r.result is Result.FOLLOWS) is bool(r.entry.because) for r in results)
+
+
+def test_who_loses_its_place_follows_from_another_decision() -> None:
+    results = [decide_again(entry) for entry in preemption().history]
+    lost = [r for r in results if r.result is Result.FOLLOWS]
+    assert lost
+    assert {r.told for r in lost} <= {(f"a consequence of the decision on {key}",) for key in (TRAIN, LLM)}
+
+
+# -- records that are not what they should be --------------------------------------------------------------------------
+
+
+def one() -> HistoryEntry:
+    w = many()
+    w.submit(deployment("llm", 6), policy(MANY[:2], MANY[2:]))
+    return w.history[-1]
+
+
+def changed(**fields: Any) -> HistoryEntry:
+    entry = one()
+    assert entry.placement is not None
+    return replace(entry, placement=replace(entry.placement, **fields))
+
+
+def test_what_was_changed_by_hand_is_found() -> None:
+    placement = one().placement
+    assert placement is not None
+    first, *others = placement.shares
+    more = replace(first, components=(("main", first.replicas + 1),))
+    elsewhere = replace(first, slots=(replace(first.slots[0], node_class="elsewhere"), *first.slots[1:]))
+    spoken = (*placement.reasons, Reason(Code.CLUSTER_TAINTED, "nobody tolerates it", "c00"))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"verdict": Verdict.UNSCHEDULABLE}, "verdict: Unschedulable was recorded, Scheduled follows"),
+        ({"replicas": 7}, "pods wanted: 7 was recorded, 6 follows"),
+        ({"shares": (more, *others)}, f"{first.cluster}: {more.replicas} main"),
+        ({"shares": tuple(others)}, f"{first.cluster}: nothing was recorded"),
+        ({"shares": (elsewhere, *others)}, "on elsewhere"),
+        ({"reasons": spoken}, "reason ClusterTainted c00 nobody tolerates it was recorded and does not follow"),
+        ({"policy": "PropagationPolicy/test/else"}, "policy: PropagationPolicy/test/else was recorded"),
+        ({"queue_position": 3}, "queue position: 3 was recorded, None follows"),
+        ({"inputs": (("workload", "other"),)}, "inputs: {'workload': 'other'} was recorded"),
+    ]
+    for fields, text in cases:
+        result = decide_again(changed(**fields))
+        assert result.result is Result.DIFFERENT, fields
+        assert any(text in told for told in result.told), (text, result.told)
+    assert decide_again(one()).result is Result.SAME
+
+
+def test_what_it_saw_decides() -> None:
+    """The state is what counts: less room in it, and another decision follows."""
+    entry = one()
+    state = json.loads(json.dumps(dict(entry.state)))
+    first = next(cluster for cluster in state["clusters"] if cluster["name"] == "c00")
+    first["classes"] = [seen | {"rooms": [0, 0, 0]} for seen in first["classes"]]
+    result = decide_again(replace(entry, state=state))
+    assert result.result is Result.DIFFERENT
+    assert any(told.startswith("c00: ") and told.endswith("nothing follows") for told in result.told)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "the record has no state: it was written by an earlier scheduler"),
+        ({"format": 7}, "the record's state has format 7; this version reads format 1"),
+        ({"key": LLM}, "the record's state has format None; this version reads format 1"),
+        ({"format": 1}, "the record's state cannot be read: Object missing required field `key`"),
+        (
+            {"format": 1, "key": LLM, "now": "yesterday", "mode": "Fill"},
+            "the record's state cannot be read: Expected `float`, got `str` - at `$.now`",
+        ),
+        (
+            {"format": 1, "key": LLM, "now": 1.0, "mode": "Fill", "settings": {"stale_after": "long"}},
+            "the record's state cannot be read: Expected `float`, got `str` - at `$.settings.stale_after`",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_read_says_so(state: dict[str, Any], told: str) -> None:
+    result = decide_again(replace(one(), state=state))
+    assert (result.result, result.told) == (Result.UNKNOWN, (told,))
+
+
+def test_a_state_that_makes_no_sense_is_no_crash() -> None:
+    entry = one()
+    parts: tuple[dict[str, Any], ...] = ({"mode": "Later"}, {"policies": []}, {"clusters": []}, {"workload": None})
+    for part in parts:
+        result = decide_again(replace(entry, state={**entry.state, **part}))
+        assert result.result in (Result.DIFFERENT, Result.UNKNOWN), part
+
+
+def test_a_record_is_bounded_and_says_what_was_cut() -> None:
+    w = many()
+    out = w.submit(deployment("llm", 25), policy())
+    whole_record = history(out.history[-1])
+    size = len(dump_history(whole_record))
+    assert decide_again(through_json(whole_record)).result is Result.SAME
+    for most in (size * 3 // 4, size // 2, 4_000, 1_000):
+        cut = through_json(history(out.history[-1], most))
+        assert len(json.dumps(dict(cut.state))) <= max(most * 2, 4_000)
+        result = decide_again(cut)
+        if cut.omitted:
+            assert result.result is Result.INEXACT
+            assert result.told == tuple(f"not in the record: {what}" for what in cut.omitted)
+        else:
+            assert result.result is Result.SAME
+    assert history(out.history[-1], 1_000).omitted
+
+
+def test_what_only_explains_is_cut_first() -> None:
+    w = many()
+    out = w.submit(deployment("llm", 3), policy())
+    entry = history(out.history[-1])
+    size = len(json.dumps(dict(entry.state), separators=(",", ":")))
+    cut = through_json(history(out.history[-1], size - 1))
+    assert entry.state["rest"]
+    assert not cut.state["rest"]
+    assert not cut.omitted
+    assert decide_again(cut).result is Result.SAME
+
+
+def test_the_example_of_the_contract_is_a_decision_that_can_be_made_again() -> None:
+    written_down = json.loads((EXAMPLES / "gpufleet.history.json").read_bytes())
+    value = json.dumps(written_down["value"]).encode()
+    entry = parse_history(Record("gpufleet.history", 0, 0, "test/Deployment/vllm-qwq", value, {}, 0.0))
+    assert (entry.version, decide_again(entry).result) == (Version(12, 3), Result.SAME)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def written(path: Any, *entries: HistoryEntry, more: bytes = b"") -> str:
+    path.write_bytes(b"".join(dump_history(entry) + b"\n" for entry in entries) + more)
+    return str(path)
+
+
+def test_a_file_is_read_line_by_line(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = one()
+    half = dump_history(entry)[:200]
+    path = written(tmp_path / "h.jsonl", entry, more=b"\n[]\n" + half)
+    assert [e.version for e in command.read_file(path, "")] == [entry.version]
+    assert command.read_file(path, "test/Deployment/other") == []
+    warnings = capsys.readouterr().err.splitlines()[:2]
+    assert [warning.partition(" cannot be read")[0] for warning in warnings] == [
+        f"warning: {path} line 3",
+        f"warning: {path} line 4",
+    ]
+    with pytest.raises(CliError, match="no line of it can be read"):
+        command.read_file(written(tmp_path / "bad.jsonl", more=half), "")
+    with pytest.raises(CliError, match="No such file"):
+        command.read_file(str(tmp_path / "none"), "")
+
+
+def test_decisions_are_chosen_by_version_or_time() -> None:
+    w = many()
+    w.submit(deployment("llm", 6), policy())
+    w.now += 60
+    w.feed(Scaled(LLM, 9))
+    w.submit(deployment("other", 3, arrival=1))
+    versions = {e.version for e in w.history}
+    assert {e.version for e in command.chosen(w.history, "", "")} == versions
+    assert [e.decided_at for e in command.chosen(w.history, "1970-01-01T00:16:50Z", "")] == [1000.0]
+    assert [e.workload for e in command.chosen(w.history, "1970-01-02T00:00:00Z", "")] == [LLM, "test/Deployment/other"]
+    assert [e.version for e in command.chosen(w.history, "", "1.2")] == [Version(1, 2)]
+    for at, decision in (("tomorrow", ""), ("", "1"), ("", "a.b")):
+        with pytest.raises(CliError, match="is no"):
+            command.chosen(w.history, at, decision)
+
+
+def test_the_command_says_what_came_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    command.show([one()], Format.TABLE)
+    told = capsys.readouterr()
+    assert told.out.splitlines()[1].split() == [LLM, "1.1", "1970-01-01T00:16:40Z", "Scheduled", "6/6", "same"]
+    assert told.err == "1 decisions, 1 same\n"
+    with pytest.raises(CliError) as failed:
+        command.show([one(), changed(replicas=7), replace(one(), state={})], Format.TABLE)
+    assert failed.value.code is Exit.FAILED
+    told = capsys.readouterr()
+    assert f"{LLM} 1.1 is another one when it is made again\n  pods wanted: 7 was recorded, 6 follows" in told.out
+    assert told.err == "3 decisions, 1 same, 1 different, 1 unknown\n"
+    command.show([one()], Format.JSON)
+    shown = json.loads(capsys.readouterr().out)["decisions"][0]
+    assert (shown["decision"], shown["again"], shown["told"]) == ("1.1", "same", [])
+
+
+def test_explain_names_every_cluster_from_the_history(capsys: pytest.CaptureFixture[str]) -> None:
+    """The record of a placement names ten clusters; what it saw of the others is in the history."""
+    w = many()
+    w.feed(ClusterRegistered(ClusterSpec("c19", taints=(Taint("maintenance", "NoSchedule"),))))
+    w.submit(deployment("llm", 6, gpu=3), policy(MANY[:2], MANY[2:]))
+    entry = w.history[-1]
+    assert entry.placement is not None
+    named = {r.cluster for r in entry.placement.reasons} | {s.cluster for s in entry.placement.shares}
+    assert len(named - {""}) < len(MANY)
+    command.explain([entry], LLM, Format.TABLE)
+    text = capsys.readouterr().out
+    assert text.startswith(f"{LLM} is Scheduled: 6 of 6 placed")
+    assert "made again it is same" in text
+    for name in MANY:
+        assert name in text, name
+    assert "more clusters" not in text
+    command.explain([changed(replicas=7)], LLM, Format.TABLE)
+    assert "only what was recorded is shown" in capsys.readouterr().err
+    with pytest.raises(CliError, match="the history has no such decision"):
+        command.explain([], LLM, Format.TABLE)
+
+
+def test_pools_may_be_unknown_to_the_record() -> None:
+    """A record that names a node class which its inventory does not have is another decision, not an error."""
+    entry = one()
+    state = json.loads(json.dumps(dict(entry.state)))
+    for cluster in state["clusters"]:
+        cluster["inventory"]["node_classes"] = []
+    assert decide_again(replace(entry, state=state)).result is Result.DIFFERENT
