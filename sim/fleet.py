@@ -101,7 +101,7 @@ def build_cluster(
             document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             store.create(NAMESPACES, document, now=now)
     for crd in crds:
-        if _is_served(crd, inventory.apis):
+        if is_served(crd, inventory.apis):
             store.create(CUSTOM_RESOURCE_DEFINITIONS, crd, now=now)
     drive = Drive(store, simulated(behaviour) if controllers is None else controllers)
     drive.apply(cluster_writes(inventory), now)
@@ -135,11 +135,10 @@ def quotas_of(inventory: Inventory) -> list[Json]:
     ]
 
 
-def _is_served(crd: Json, apis: frozenset[str] | None) -> bool:
-    if apis is None:
-        return True
+def is_served(crd: Json, apis: frozenset[str] | None) -> bool:
+    """Whether a cluster that serves ``apis`` (None: everything) has a CustomResourceDefinition."""
     spec = crd["spec"]
-    return any(f"{spec['group']}/{v['name']}/{spec['names']['kind']}" in apis for v in spec["versions"])
+    return apis is None or any(f"{spec['group']}/{v['name']}/{spec['names']['kind']}" in apis for v in spec["versions"])
 
 
 def class_node(node_class: NodeClass, name: str) -> Json:

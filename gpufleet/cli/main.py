@@ -68,7 +68,9 @@ def _root(
 def up(
     fleet: Annotated[
         list[Path] | None,
-        typer.Option("--fleet", help="Cluster documents; clusters without a --kubeconfig are simulated."),
+        typer.Option(
+            "--fleet", help="Cluster documents, and WorkloadKinds; clusters without a --kubeconfig are simulated."
+        ),
     ] = None,
     kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka.")] = "",
     kubeconfig: Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -25,11 +26,14 @@ from gpufleet.bus.admin import adopt_shards, apply, connect_admin
 from gpufleet.bus.client import open_client
 from gpufleet.bus.settings import KafkaSettings
 from gpufleet.bus.topics import load_registry
+from gpufleet.cli.declared import follow
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.live import SOURCE, tables
 from gpufleet.embedded.broker import BrokerError, EmbeddedBroker
 from gpufleet.embedded.ports import free_ports
 from gpufleet.embedded.process import SupervisedProcess
+from gpufleet.model.names import KIND_PREFIX
+from gpufleet.wire.records import dump_policy
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
 TOGETHER = "gpufleet"  # the one process of `--single-process`
@@ -48,12 +52,14 @@ class System:
     """What to start. ``fleet``: Cluster documents; ``kubeconfigs``: how real clusters are reached, by cluster name.
 
     A document whose cluster has a kubeconfig describes that cluster, all others are simulated; a kubeconfig without a
-    document is registered with its name alone. ``bootstrap`` empty: the embedded broker on ``broker_port`` (0: a free
-    one). ``settings``: environment variables for the services, for example shorter time-outs. ``folder``: where logs
-    and kubeconfigs go; a temporary one by default.
+    document is registered with its name alone. ``kinds``: WorkloadKind documents, declared from the start.
+    ``bootstrap`` empty: the embedded broker on ``broker_port`` (0: a free one). ``settings``: environment variables
+    for the services, for example shorter time-outs. ``folder``: where logs and kubeconfigs go; a temporary one by
+    default.
     """
 
     fleet: Sequence[Mapping[str, Any]] = ()
+    kinds: Sequence[Mapping[str, Any]] = ()
     kubeconfigs: Mapping[str, Path] = field(default_factory=dict)
     bootstrap: str = ""
     broker_port: int = 0
@@ -66,6 +72,8 @@ class System:
     children: dict[str, SupervisedProcess] = field(default_factory=dict, init=False)
     ports: dict[str, int] = field(default_factory=dict, init=False)
     _own_folder: bool = field(default=False, init=False)
+    _token: str = field(default_factory=lambda: secrets.token_hex(8), init=False)
+    _following: asyncio.Task[None] | None = field(default=None, init=False)
 
     # -- addresses -----------------------------------------------------------------------------------------------
 
@@ -131,6 +139,10 @@ class System:
         if self.simulated:
             await self._simulation_ready()
         await self.register()
+        if self.simulated:
+            token = dict(self.simulation).get("control-token", self._token)
+            url = f"https://127.0.0.1:{self.ports['sim']}"
+            self._following = asyncio.create_task(follow(self.kafka, self.kubeconfig, url, token, self.say))
         await asyncio.gather(self._inventoried(), *(self._ready(name, "/readyz") for name in SERVICES))
 
     async def _inventoried(self) -> None:
@@ -155,12 +167,13 @@ class System:
 
     def _simulation_arguments(self) -> list[str]:
         fleet = self.root / "fleet.json"
-        items = {"apiVersion": "v1", "kind": "List", "items": self.simulated}
+        items = {"apiVersion": "v1", "kind": "List", "items": [*self.kinds, *self.simulated]}
         fleet.write_text(json.dumps(items), encoding="utf-8")
         return [
             f"--fleet={fleet}",
             f"--port={self.ports['sim']}",
             f"--kubeconfig={self.kubeconfig}",
+            f"--control-token={self._token}",
             *(f"--{name}={value}" for name, value in self.simulation),
         ]
 
@@ -224,8 +237,10 @@ class System:
         self.say("simulated clusters ready")
 
     async def register(self) -> None:
-        """Writes a registration for every cluster."""
-        async with open_client(self.kafka, source=SOURCE, writes=("clusters",)) as client:
+        """Writes the kinds of the fleet, and a registration for every cluster."""
+        async with open_client(self.kafka, source=SOURCE, writes=("clusters", "policies")) as client:
+            for document in self.kinds:
+                client.publisher.send("policies", KIND_PREFIX + document["metadata"]["name"], dump_policy(document))
             documents = {d["metadata"]["name"]: d for d in self.fleet}
             for name in self.kubeconfigs:
                 documents.setdefault(name, {"metadata": {"name": name}})
@@ -263,6 +278,10 @@ class System:
 
     async def stop(self) -> None:
         """Stops everything, services first; leaves nothing behind."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+            self._following = None
         # All at once, and one signal for each: a second one would end a service in the middle of its graceful stop.
         services = [self.children[name] for name in (*SERVICES, TOGETHER) if name in self.children]
         await asyncio.gather(*(asyncio.to_thread(child.stop) for child in services))

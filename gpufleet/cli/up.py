@@ -15,6 +15,7 @@ from gpufleet.cli import files as documents
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.output import note, out
 from gpufleet.cli.system import SERVICES, System
+from gpufleet.model.kinds import Declaration
 from gpufleet.wire.yaml import load
 
 _LOOK_EVERY = 1.0
@@ -26,13 +27,13 @@ def default_fleet() -> list[Mapping[str, Any]]:
     return [document.manifest for document in load(text, "default.yaml")]
 
 
-def read_fleet(paths: Sequence[Path]) -> list[Mapping[str, Any]]:
-    """Returns the Cluster documents in files. Raises CliError."""
+def read_fleet(paths: Sequence[Path]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Returns the Cluster documents in files, and the kinds that are declared there. Raises CliError."""
     parsed = documents.read([str(path) for path in paths])
     found = [item.document.manifest for item in parsed.objects if item.key in parsed.clusters]
     if not found:
         raise CliError(f"{', '.join(map(str, paths))}: no Cluster documents")
-    return found
+    return found, [item.document.manifest for item in parsed.objects if isinstance(item.value, Declaration)]
 
 
 def up(
@@ -47,13 +48,15 @@ def up(
     """Starts the system and keeps it running."""
     real = dict(_named(text) for text in kubeconfigs or [])
     described: list[Mapping[str, Any]] = []
+    declared: list[Mapping[str, Any]] = []
     if fleet:
-        described = read_fleet(fleet)
+        described, declared = read_fleet(fleet)
     elif not real:
         described = default_fleet()
     token = secrets.token_hex(8)
     system = System(
         fleet=described,
+        kinds=declared,
         kubeconfigs=real,
         bootstrap=kafka,
         broker_port=port,

@@ -280,6 +280,7 @@ def _entry(manifest: Mapping[str, Any], findings: Findings) -> _Entry | kinds.Ki
     }
     if kind in known:
         findings.error("apiVersion", f"{api_version} has no {kind}", f"use {' or '.join(known[kind])}")
+        findings.unknown_kind = True
         return None
     near = nearest(kind, known)
     hint = f"did you mean {near} ({known[near][0]})?" if near else f"known are {', '.join(sorted(known))}"

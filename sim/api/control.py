@@ -4,6 +4,7 @@ All of it wants the control token as bearer token:
 
 - `GET /control/clusters`: names and versions;
 - `GET /control/clusters/<name>/counters`: requests and latencies;
+- `PUT /control/kinds`: a WorkloadKind document; the clusters serve its kind from then on, and its objects have pods;
 - `GET, PUT, DELETE /control/clusters/<name>/faults`: what is wrong now (see `faults.from_document`); PUT also takes
   `dropWatches` (end the watches now) and `expireWatches` (forget all changes, so that watches must list again).
 """
@@ -11,6 +12,7 @@ All of it wants the control token as bearer token:
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -23,15 +25,19 @@ from sim.api.handlers import error_response, json_response
 Json = dict[str, Any]
 
 
-async def handle(clusters: dict[str, Cluster], token: str, request: web.Request) -> web.Response:
-    """Answer a request below `/control/`."""
+async def handle(
+    clusters: dict[str, Cluster], token: str, request: web.Request, declare: Callable[[Json], None] | None
+) -> web.Response:
+    """Answer a request below `/control/`. `declare` takes a WorkloadKind document, or raises ValueError."""
     try:
-        return await _answer(clusters, token, request)
+        return await _answer(clusters, token, request, declare)
     except errors.ApiError as error:
         return error_response(error)
 
 
-async def _answer(clusters: dict[str, Cluster], token: str, request: web.Request) -> web.Response:
+async def _answer(
+    clusters: dict[str, Cluster], token: str, request: web.Request, declare: Callable[[Json], None] | None
+) -> web.Response:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
     if not hmac.compare_digest(given.encode(), token.encode()):
         raise errors.unauthorized()
@@ -39,6 +45,12 @@ async def _answer(clusters: dict[str, Cluster], token: str, request: web.Request
     if parts == ["clusters"] and request.method == "GET":
         listed = [{"name": c.name, "version": c.store.version, "watches": len(c.hub)} for c in clusters.values()]
         return json_response(200, {"clusters": listed})
+    if parts == ["kinds"] and request.method == "PUT" and declare is not None:
+        try:
+            declare(codec.decode(await request.read(), codec.JSON))
+        except ValueError as error:
+            raise errors.bad_request(str(error)) from None
+        return json_response(200, {})
     if len(parts) != 3 or parts[0] != "clusters" or parts[1] not in clusters:
         raise errors.path_not_found()
     cluster = clusters[parts[1]]

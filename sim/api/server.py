@@ -16,6 +16,7 @@ import base64
 import secrets
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -51,6 +52,8 @@ class SimServer:
         self.port = port
         self.control_token = control_token or secrets.token_urlsafe(16)
         self.clusters: dict[str, Cluster] = {}
+        self.declare: Callable[[Json], None] | None = None
+        """Takes WorkloadKind documents that are put on the control endpoint."""
         self._api = ApiHandler(clock, bookmark_seconds)
         self._ssl: ssl.SSLContext | None = None
         self.ca_pem = b""
@@ -147,7 +150,7 @@ class SimServer:
                 return error_response(errors.path_not_found())
             return await self._api.handle(cluster, "/" + rest.rstrip("/"), request)
         if path.startswith("/control/"):
-            return await control.handle(self.clusters, self.control_token, request)
+            return await control.handle(self.clusters, self.control_token, request, self.declare)
         if path in {"/healthz", "/livez", "/readyz"}:
             return web.Response(text="ok")
         return error_response(errors.path_not_found())

@@ -21,6 +21,7 @@ from sim.fleet import (
     class_labels,
     class_node,
     fillers,
+    is_served,
     node_taints,
     pool_of,
     quotas_of,
@@ -245,14 +246,6 @@ class Shaped:
 def namespace(name: str) -> Json:
     """A Namespace object."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-
-
-def is_served(crd: Json, apis: frozenset[str] | None) -> bool:
-    """Whether a cluster that serves ``apis`` (None: everything) has a CustomResourceDefinition."""
-    spec = crd["spec"]
-    return apis is None or any(
-        f"{spec['group']}/{version['name']}/{spec['names']['kind']}" in apis for version in spec["versions"]
-    )
 
 
 def own_pods(view: View, workload: str) -> list[Json]:

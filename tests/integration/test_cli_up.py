@@ -15,19 +15,32 @@ import pytest
 import yaml
 
 from tests.support.commands import Up, gpufleet, gpufleet_program
-from tests.support.system import cluster, deployment, policy
+from tests.support.system import cluster, deployment, pod, policy
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
+SERVER_KIND = {
+    "apiVersion": "gpufleet.io/v1alpha1",
+    "kind": "WorkloadKind",
+    "metadata": {"name": "model-server"},
+    "spec": {
+        "group": "serving.example.com",
+        "versions": ["v1"],
+        "kind": "ModelServer",
+        "job": False,
+        "division": "Replicas",
+        "pods": [{"name": "main", "template": "spec.template", "replicas": "spec.replicas", "ready": "status.ready"}],
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     home = tmp_path_factory.mktemp("up")
     fleet = tmp_path_factory.mktemp("fleet") / "fleet.yaml"
-    fleet.write_text(yaml.safe_dump_all([cluster("alpha"), cluster("beta")]), encoding="utf-8")
+    fleet.write_text(yaml.safe_dump_all([cluster("alpha"), cluster("beta"), SERVER_KIND]), encoding="utf-8")
     running = Up.start(home, "--fleet", fleet)
     yield running
     running.close()
@@ -59,10 +72,14 @@ def test_kubectl_works_with_its_kubeconfig(up: Up) -> None:
 
 
 def test_a_workload_is_placed_and_kubectl_sees_its_pods(up: Up) -> None:
-    documents = yaml.safe_dump_all([policy("all", "alpha", "beta", namespace="default"), _web()])
+    servers = policy("servers", "beta", namespace="default")
+    servers["spec"]["resourceSelectors"] = [{"apiVersion": "serving.example.com/v1", "kind": "ModelServer"}]
+    rules = [policy("all", "alpha", "beta", namespace="default"), servers]
+    documents = yaml.safe_dump_all([*rules, _web(), _server()])
     done = gpufleet("apply", "-f", "-", "--wait", stdin=documents, kafka=up.bootstrap)
     assert done.code == 0, done.err
     assert "default/Deployment/web: Scheduled, 4 of 4 placed: alpha=2, beta=2; 4 ready" in done.out
+    assert "default/ModelServer.serving.example.com/llm: Scheduled, 1 of 1 placed: beta=1; 1 ready" in done.out
     shown = ("get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}")
     wait_for(lambda: up.kubectl("alpha", *shown) == "2", "the Deployment of alpha to say that two are ready")
 
@@ -91,6 +108,12 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
         wait_for(lambda: not up.left(), "nothing to be left")
     finally:
         up.close()
+
+
+def _server() -> dict[str, object]:
+    metadata = {"name": "llm", "namespace": "default"}
+    spec = {"replicas": 1, "template": {"spec": pod()}}
+    return {"apiVersion": "serving.example.com/v1", "kind": "ModelServer", "metadata": metadata, "spec": spec}
 
 
 def _web() -> dict[str, object]:

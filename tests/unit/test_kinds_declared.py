@@ -155,6 +155,19 @@ def test_status(status: dict[str, Any], expected: tuple[WorkloadHealth, bool, bo
         assert (found.ready, found.components) == (2, (("Master", 0), ("Worker", 2)))
 
 
+@pytest.mark.parametrize(("phase", "counts"), [("Running", (2,)), ("Pending", (0,))])
+def test_a_status_that_does_not_count_pods_means_all_of_them_when_all_is_well(
+    phase: str, counts: tuple[int, ...]
+) -> None:
+    pods = [{"name": "main", "template": "spec.template", "replicas": "spec.replicas"}]
+    healthy = {"healthy": {"path": "status.phase", "values": ["Running"]}}
+    kind = declaration(pods=pods, suspend="", minMember="", status=healthy)
+    obj = {**xgboost(), "spec": {"replicas": 2, "template": {"spec": {}}}, "status": {"phase": phase}}
+    with kinds.declaring([kind]):
+        found = kinds.status(obj)
+    assert tuple(count for _, count in found.components) == counts and found.ready == sum(counts)
+
+
 def test_a_list_of_tasks_and_a_phase() -> None:
     kind = declared(
         group="batch.volcano.sh",

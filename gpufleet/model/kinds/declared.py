@@ -207,6 +207,9 @@ def _status(declaration: Declaration, obj: Manifest) -> ObjectStatus:
         healthy = declaration.healthy.holds(obj)
     else:
         healthy = any(pods.ready for _, _, pods in sets) and ready >= wanted
+    if healthy and not any(pods.ready for _, _, pods in sets):
+        # Its status does not count pods, it only says that all is well.
+        components, ready = tuple((name, _count(obj, base, pods)) for name, base, pods in sets), wanted
     if declaration.job:
         return conditions.running(components, healthy=healthy, message=message)
     health = WorkloadHealth.HEALTHY if healthy else WorkloadHealth.PROGRESSING
