@@ -21,6 +21,23 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """By what a cluster's own scheduler chooses among nodes that fit: the `scoringStrategy` of kube-scheduler.
+
+    ``packs``: the node with the most allocated (`MostAllocated`), else with the least (`LeastAllocated`), of some
+    resources by weight; of cpu and memory alike if there are none.
+    """
+
+    packs: bool = False
+    weights: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def looked_at(self) -> tuple[tuple[str, int], ...]:
+        """The resources that are looked at, with their weights."""
+        return self.weights or (("cpu", 1), ("memory", 1))
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """What an operator registers: the `spec` of a Cluster document, and its labels."""
 
@@ -30,6 +47,7 @@ class ClusterSpec:
     region: str = ""
     zones: tuple[str, ...] = ()
     taints: tuple[Taint, ...] = ()
+    scoring_strategy: Scoring | None = None  # None: kube-scheduler's default
 
 
 @dataclass(frozen=True, slots=True)

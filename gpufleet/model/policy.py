@@ -109,6 +109,7 @@ class PropagationPolicy:
     lazy: bool = False
     redispatch_user_failures: bool = False
     dependent_overrides: tuple[str, ...] = ()  # override policies that must be there before anything is placed
+    prefer_node_class: bool = False  # pods go along with a preference for the node class that was counted on
     queue_timeout: float | None = None  # seconds that it may wait with nothing placed; None: for ever
     version: int = 0
     digest: str = ""

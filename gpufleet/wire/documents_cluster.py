@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -18,6 +18,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NamespaceQuota,
     NodeClass,
+    Scoring,
     VirtualNode,
 )
 from gpufleet.model.kinds.reading import join
@@ -28,6 +29,7 @@ from gpufleet.model.resources import Resources, render_resources, resources
 from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
 from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
 from gpufleet.wire.records_base import render_time
+from gpufleet.wire.records_clusters import scoring_object
 
 API_VERSIONS = (API_VERSION,)
 # What a kubelet allows when nobody says anything else.
@@ -52,6 +54,20 @@ class AccessDoc(Doc):
     simulated: dict[str, Any] | None = None
 
 
+class ScoredDoc(Doc):
+    """A resource that a scoring strategy looks at."""
+
+    name: str = Field(min_length=1)
+    weight: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+class ScoringDoc(Doc):
+    """By what the cluster's own scheduler chooses among nodes that fit, as kube-scheduler's configuration has it."""
+
+    type: Literal["LeastAllocated", "MostAllocated"] = "LeastAllocated"
+    resources: list[ScoredDoc] = Field(default_factory=list)
+
+
 class SpecDoc(Doc):
     """What operators write."""
 
@@ -60,6 +76,7 @@ class SpecDoc(Doc):
     zones: list[str] = Field(default_factory=list)
     taints: list[TaintDoc] = Field(default_factory=list)
     access: AccessDoc | None = None
+    scoring_strategy: ScoringDoc | None = None
 
 
 class FreeDoc(Doc):
@@ -134,6 +151,15 @@ class ClusterDoc(ObjectDoc):
     status: StatusDoc | None = None
 
 
+def _scoring(doc: ScoringDoc | None, findings: Findings) -> Scoring | None:
+    if doc is None:
+        return None
+    weights = {item.name: item.weight for item in doc.resources}
+    if len(weights) < len(doc.resources):
+        findings.error("spec.scoringStrategy.resources", "names a resource twice", "give each resource one weight")
+    return Scoring(doc.type == "MostAllocated", tuple(sorted(weights.items())))
+
+
 def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | None:
     """Returns a Cluster document; None where too little of it is right."""
     refuse_placeholders(manifest, findings)
@@ -148,6 +174,7 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | N
         region=doc.spec.region,
         zones=tuple(doc.spec.zones),
         taints=read_taints(doc.spec.taints, "spec.taints", findings),
+        scoring_strategy=_scoring(doc.spec.scoring_strategy, findings),
     )
     registration = ClusterRegistration(spec, _access(doc.spec.access or AccessDoc(), findings))
     return ClusterDocument(registration, None if doc.status is None else _inventory(name, doc.status, findings))
@@ -330,6 +357,7 @@ def dump(registration: ClusterRegistration | ClusterSpec, inventory: Inventory |
             zones=list(spec.zones),
             taints=_dump_taints(spec.taints),
             access=how,
+            scoringStrategy=scoring_object(spec.scoring_strategy),
         ),
     }
     if inventory is not None:

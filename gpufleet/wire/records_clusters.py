@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gpufleet.model.cluster import ClusterSpec
+from gpufleet.model.cluster import ClusterSpec, Scoring
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.selectors import Taint
 from gpufleet.wire.records_base import (
+    Count,
     Pairs,
     SchemaVersion,
     Struct,
@@ -56,6 +57,32 @@ class ClusterAccessMessage(Wire):
         )
 
 
+class ScoredResourceMessage(Wire):
+    """`ScoredResource`: a resource with its weight."""
+
+    name: Text
+    weight: Count
+
+
+class ScoringStrategyMessage(Wire):
+    """`ScoringStrategy`: by what a cluster's own scheduler chooses among nodes that fit."""
+
+    type: Literal["LeastAllocated", "MostAllocated"]
+    resources: tuple[ScoredResourceMessage, ...] = ()
+
+    def to_model(self) -> Scoring:
+        """Returns the domain's scoring."""
+        return Scoring(self.type == "MostAllocated", tuple((item.name, item.weight) for item in self.resources))
+
+
+def scoring_object(scoring: Scoring | None) -> dict[str, Any] | None:
+    """Returns the message as a plain object, or None."""
+    if scoring is None:
+        return None
+    weights = [{"name": name, "weight": weight} for name, weight in scoring.weights]
+    return compact({"type": "MostAllocated" if scoring.packs else "LeastAllocated", "resources": weights})
+
+
 class ClusterSpecMessage(Wire):
     """`ClusterSpec`: a registration."""
 
@@ -67,6 +94,7 @@ class ClusterSpecMessage(Wire):
     zones: tuple[str, ...] = ()
     taints: tuple[TaintMessage, ...] = ()
     access: ClusterAccessMessage | None = None
+    scoring_strategy: ScoringStrategyMessage | None = None
 
     def to_model(self, version: int) -> ClusterRegistration:
         """Returns the registration; ``version`` is the record's offset."""
@@ -78,6 +106,7 @@ class ClusterSpecMessage(Wire):
                 region=self.region,
                 zones=self.zones,
                 taints=tuple(taint.to_model() for taint in self.taints),
+                scoring_strategy=None if self.scoring_strategy is None else self.scoring_strategy.to_model(),
             ),
             access=ClusterAccess() if self.access is None else self.access.to_model(),
             version=version,
@@ -104,5 +133,6 @@ def cluster_object(registration: ClusterRegistration) -> dict[str, Any]:
             "zones": spec.zones,
             "taints": [taint_object(taint) for taint in spec.taints],
             "access": how,
+            "scoringStrategy": scoring_object(spec.scoring_strategy),
         }
     )

@@ -20,6 +20,7 @@ from gpufleet.model.cluster import (
     Inventory,
     ModelStock,
     NodeClass,
+    Scoring,
     VirtualNode,
 )
 from gpufleet.model.kinds import KindError
@@ -43,6 +44,13 @@ TAINTS = st.builds(
     st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"]),
     VALUES,
     st.none() | st.integers(0, 2**32).map(float),
+)
+SCORINGS = st.none() | st.builds(
+    Scoring,
+    st.booleans(),
+    st.dictionaries(st.sampled_from(["cpu", "memory", "nvidia.com/gpu"]), st.integers(1, 100)).map(
+        lambda weights: tuple(sorted(weights.items()))
+    ),
 )
 
 
@@ -90,6 +98,7 @@ def clusters(draw: st.DrawFn) -> tuple[ClusterRegistration, Inventory | None]:
         region=draw(NAMES),
         zones=tuple(draw(st.lists(NAMES, max_size=2))),
         taints=tuple(draw(st.lists(TAINTS, max_size=2))),
+        scoring_strategy=draw(SCORINGS),
     )
     registration = ClusterRegistration(spec, access)
     if draw(st.booleans()):

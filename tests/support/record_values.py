@@ -16,6 +16,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NamespaceQuota,
     NodeClass,
+    Scoring,
     SnapshotId,
     UnitPods,
     VirtualNode,
@@ -124,9 +125,10 @@ def node_classes(draw: st.DrawFn) -> NodeClass:
     return result
 
 
+scorings = st.none() | built(Scoring, flag, tuples(st.tuples(word, st.integers(0, 100))))
 registrations = built(
     ClusterRegistration,
-    spec=built(ClusterSpec, word, labels, text, text, tuples(text), taints),
+    spec=built(ClusterSpec, word, labels, text, text, tuples(text), taints, scorings),
     access=built(ClusterAccess, text, text, st.none() | document, st.none() | document, st.none() | document, flag),
     version=st.just(340),
 )

@@ -14,6 +14,7 @@ from gpufleet.model.cluster import (
     Inventory,
     ModelStock,
     NodeClass,
+    Scoring,
     VirtualNode,
 )
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
@@ -37,6 +38,7 @@ spec:
   zones: [cn-hangzhou-a]
   taints: [{key: maintenance, value: "true", effect: NoSchedule}]
   access: {kubeconfig: idc.yaml, context: admin}
+  scoringStrategy: {type: MostAllocated, resources: [{name: nvidia.com/gpu, weight: 5}, {name: cpu}]}
 status:
   health: Ready
   apis: [apps/v1/Deployment]
@@ -70,6 +72,7 @@ def test_the_cluster_of_the_design() -> None:
             region="cn-hangzhou",
             zones=("cn-hangzhou-a",),
             taints=(Taint("maintenance", "NoSchedule", "true"),),
+            scoring_strategy=Scoring(packs=True, weights=(("cpu", 1), ("nvidia.com/gpu", 5))),
         ),
         ClusterAccess("idc.yaml", "admin"),
     )
@@ -178,6 +181,21 @@ def test_wrong_node_classes(node_class: dict[str, Any], path: str, message: str)
         ({"metadata": {}}, "metadata.name", "is missing"),
         ({"metadata": {"name": "${Cluster 1 ID}"}}, "metadata.name", "is a placeholder"),
         ({"spec": {"access": {"kubeconfig": "a", "secretRef": {}}}}, "spec.access", "names kubeconfig and secretRef"),
+        (
+            {"spec": {"scoringStrategy": {"type": "RequestedToCapacityRatio"}}},
+            "spec.scoringStrategy.type",
+            "is 'RequestedToCapacityRatio'",
+        ),
+        (
+            {"spec": {"scoringStrategy": {"resources": [{"name": "cpu", "weight": 0}]}}},
+            "spec.scoringStrategy.resources[0].weight",
+            "",
+        ),
+        (
+            {"spec": {"scoringStrategy": {"resources": [{"name": "cpu"}, {"name": "cpu"}]}}},
+            "spec.scoringStrategy.resources",
+            "names a resource twice",
+        ),
         ({"spec": {"access": {"context": "a"}}}, "spec.access.context", "needs a kubeconfig"),
         ({"status": {"health": "ready"}}, "status.health", "is 'ready'"),
         ({"status": {"apis": ["Deployment"]}}, "status.apis[0]", "is 'Deployment'"),

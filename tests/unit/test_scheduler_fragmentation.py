@@ -5,25 +5,28 @@ from __future__ import annotations
 import pytest
 
 from gpufleet.model import devices
-from gpufleet.model.cluster import FreeBlock, NodeClass
-from gpufleet.model.resources import resources
+from gpufleet.model.cluster import ClusterSpec, FreeBlock, NodeClass, Scoring
+from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import Component, Division, PodShape, Workload
-from services.scheduler.core.capacity import Fleet
-from services.scheduler.core.fragmentation import Mix
+from services.scheduler.core import fragmentation
+from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fragmentation import Mix, Weighing
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Catalog, Shape
-from tests.support.scheduling import GPU, amounts
+from services.scheduler.core.units import Part
+from services.scheduler.core.worth import POD, Worth
+from tests.support.scheduling import GPU, NODE, amounts, inventory, node_class
 
 CORE = "aliyun.com/gpu-core.percentage"
-NODE = {"cpu": 32_000, "memory": 2**38, "pods": 110, GPU: 4, CORE: 400}
+DEVICES = {"cpu": 32_000, "memory": 2**38, "pods": 110, GPU: 4, CORE: 400}
 
 
 def shared(*free: tuple[int, ...]) -> NodeClass:
     blocks = tuple(
-        FreeBlock(1, resources({**NODE, GPU: sum(d == 1000 for d in devices_), CORE: sum(devices_) // 10}), devices_)
+        FreeBlock(1, resources({**DEVICES, GPU: sum(d == 1000 for d in devices_), CORE: sum(devices_) // 10}), devices_)
         for devices_ in free
     )
-    return NodeClass("shared", resources(NODE), len(free), free=blocks)
+    return NodeClass("shared", resources(DEVICES), len(free), free=blocks)
 
 
 def asking(catalog: Catalog, **requests: int) -> Shape:
@@ -101,6 +104,19 @@ def test_the_mix_follows_the_submissions() -> None:
     assert mix.one, "pods without GPUs are not weighed"
 
 
+def _pool(catalog: Catalog, *free: dict[str, int], **labels_: str) -> Pool:
+    whole = {"cpu": 32_000, "memory": 2**38, "pods": 110, GPU: 2}
+    blocks = tuple(FreeBlock(1, resources({**whole, **block})) for block in free)
+    return Pool(NodeClass("c", resources(whole), len(free), labels(labels_), free=blocks), catalog)
+
+
+def _cost(mix: Mix, pool: Pool, shape: Shape, scoring: Scoring | None = None) -> tuple[int, int] | None:
+    member = Member("c", 0)
+    member.spec = ClusterSpec("c", scoring_strategy=scoring or Scoring())
+    bid = mix.bid(member, pool, shape)
+    return None if bid is None else (bid[1] // POD, bid[2] // POD)
+
+
 def test_a_pod_costs_least_where_nothing_else_would_have_fitted() -> None:
     catalog = Catalog()
     mix = Mix(catalog)
@@ -108,14 +124,10 @@ def test_a_pod_costs_least_where_nothing_else_would_have_fitted() -> None:
     mix.replace(None, _submission("small", 1, amounts(gpu=1, cpu=4_000)))
     small = catalog.shape(PodShape(resources(amounts(gpu=1, cpu=4_000))))
     mix.shapes()
-
-    def pool(cpu: int) -> Pool:
-        free = resources({"cpu": cpu, "memory": 2**38, "pods": 110, GPU: 2})
-        return Pool(NodeClass(f"c{cpu}", free, 1, free=(FreeBlock(1, free),)), catalog)
-
-    assert mix.cost(pool(8_000), small) == (1, 2)  # only its own place is lost; the block was worth 2
-    assert mix.cost(pool(20_000), small) == (1, 3)
-    assert mix.cost(pool(16_000), small) == (2, 3)  # a place of the large one, too
+    assert _cost(mix, _pool(catalog, {"cpu": 8_000}), small) == (1, 2)  # only its own place; the block was worth 2
+    assert _cost(mix, _pool(catalog, {"cpu": 20_000}), small) == (1, 3)
+    assert _cost(mix, _pool(catalog, {"cpu": 16_000}), small) == (2, 3)  # a place of the large one, too
+    assert _cost(mix, _pool(catalog, {"cpu": 2_000}), small) is None
 
 
 def test_what_a_pod_costs_is_forgotten_when_room_is_taken_and_given_back() -> None:
@@ -125,12 +137,84 @@ def test_what_a_pod_costs_is_forgotten_when_room_is_taken_and_given_back() -> No
     mix.replace(None, _submission("small", 1, amounts(gpu=1, cpu=4_000)))
     small = catalog.shape(PodShape(resources(amounts(gpu=1, cpu=4_000))))
     mix.shapes()
-    free = resources({"cpu": 20_000, "memory": 2**38, "pods": 110, GPU: 2})
-    pool = Pool(NodeClass("c", free, 1, free=(FreeBlock(1, free),)), catalog)
-    empty = mix.cost(pool, small)
+    pool = _pool(catalog, {"cpu": 20_000})
+    empty = _cost(mix, pool, small)
     fitter = small.fitter(pool.layout)
     assert pool.take_whole(fitter, 1) == 1
     pool.book_whole(1)
-    assert mix.cost(pool, small) != empty
+    assert _cost(mix, pool, small) != empty
     assert pool.give_back(fitter, 1)
-    assert mix.cost(pool, small) == empty
+    assert _cost(mix, pool, small) == empty
+
+
+@pytest.mark.parametrize(
+    ("scoring", "cost"),
+    [
+        (Scoring(), (2, 2)),  # the emptier node, whose only GPU it takes
+        (Scoring(packs=True), (2, 3)),  # the fuller one
+        (Scoring(packs=True, weights=((GPU, 5),)), (2, 2)),  # fuller in GPUs
+        (Scoring(packs=True, weights=(("example.com/none", 1),)), (2, 3)),  # all alike: the least free
+    ],
+)
+def test_a_pod_costs_what_it_costs_on_the_node_that_the_cluster_takes(scoring: Scoring, cost: tuple[int, int]) -> None:
+    catalog = Catalog()
+    mix = Mix(catalog)
+    mix.replace(None, _submission("large", 1, amounts(gpu=1, cpu=16_000)))
+    mix.replace(None, _submission("small", 1, amounts(gpu=1, cpu=4_000)))
+    small = catalog.shape(PodShape(resources(amounts(gpu=1, cpu=4_000))))
+    mix.shapes()
+    pool = _pool(catalog, {"cpu": 24_000, GPU: 1}, {"cpu": 16_000, GPU: 2})
+    assert _cost(mix, pool, small, scoring) == cost
+
+
+def test_room_that_nearly_suffices_is_worth_a_little_more() -> None:
+    catalog = Catalog()
+    large, small = (catalog.shape(PodShape(resources(amounts(gpu=1, cpu=cpu)))) for cpu in (16_000, 4_000))
+    pool = _pool(catalog, {})
+    worth = Worth([(large, 1), (small, 3)], pool)
+
+    def of(**free: int) -> int:
+        return worth.of(pool.layout.free(resources({"cpu": 0, "memory": 2**38, "pods": 110, GPU: 2, **free})))
+
+    assert of(cpu=8_000) == 6 * POD + 500 + 3 * 2_000
+    assert of(cpu=15_999) == 6 * POD + 999 + 3 * 2_000  # no more than two GPUs
+    assert of(cpu=16_000) == 7 * POD + 1_000 + 3 * 2_000
+    assert of(cpu=-5) == 0
+    assert of(cpu=10**30) == 8 * POD + 8_000, "absurd amounts are large amounts"
+
+
+def test_shares_of_devices_are_worth_what_fits_on_one_device() -> None:
+    catalog = Catalog()
+    pool = Pool(shared((1000, 600, 600, 0)), catalog)
+    worth = Worth([(asking(catalog, share=60), 1), (asking(catalog, gpu=2), 10), (asking(catalog, gpu=1), 100)], pool)
+    assert worth.of(next(iter(pool.running))) // POD == 3 + 0 + 100
+
+
+SMALL, LARGE = amounts(gpu=1, cpu=4_000), amounts(gpu=1, cpu=16_000)
+
+
+@pytest.mark.parametrize(
+    ("prefers", "kinds", "expected"),
+    [
+        (False, ("x", "y"), "roomy"),  # the emptier node, where a large one loses its place
+        (True, ("x", "y"), "narrow"),
+        (True, ("x", "x"), "roomy"),  # the preference cannot be told
+    ],
+)
+def test_a_single_pod_is_counted_where_it_will_go(prefers: bool, kinds: tuple[str, str], expected: str) -> None:
+    fleet = Fleet()
+    mix = Mix(fleet.catalog)
+    mix.replace(None, _submission("large", 1, LARGE))
+    mix.replace(None, _submission("small", 1, SMALL))
+    free = ({"cpu": 16_000, GPU: 2}, {"cpu": 8_000, GPU: 2})
+    classes = [
+        node_class(name, free=[block], allocatable={**NODE, "cpu": 32_000}, node_labels={"kind": kind})
+        for name, block, kind in zip(("roomy", "narrow"), free, kinds, strict=True)
+    ]
+    fleet.registered(ClusterSpec("c"))
+    fleet.observed(inventory("c", *classes))
+    member = fleet.member("c")
+    part = Part("main", fleet.catalog.shape(PodShape(resources(SMALL))))
+    ordered = fragmentation.order(Weighing(mix, prefers), member, part, single=True)
+    assert ordered[0].name == expected
+    assert fragmentation.order(Weighing(mix, prefers), member, part, single=False)[0].name == "narrow"

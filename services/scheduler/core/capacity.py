@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from gpufleet.model.cluster import ClusterSpec, Health, Inventory
 from gpufleet.model.placement import ClusterShare, Source
+from gpufleet.model.resources import Labels
+from services.scheduler.core.class_labels import telling
 from services.scheduler.core.columns import Column, Grid, Indexes
-from services.scheduler.core.pool import Doubt, Pool, VirtualPool
+from services.scheduler.core.pool import Doubt, Notes, Pool, VirtualPool
 from services.scheduler.core.reserve import Hold, Holding, enlist, refit, replay
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Shape, selects
 from services.scheduler.core.units import REGION, Part
@@ -27,6 +29,7 @@ class Member:
     """One cluster: its registration, its inventory, and what placements hold of it. Nothing may be known of either."""
 
     __slots__ = (
+        "_marks",
         "_named",
         "_stale",
         "_takers",
@@ -38,6 +41,7 @@ class Member:
         "inventory",
         "loose",
         "name",
+        "notes",
         "on_virtual",
         "other_debt",
         "pools",
@@ -65,6 +69,8 @@ class Member:
         self._stale: dict[Pool, None] = {}  # these have to be
         self._named: dict[str, Pool] = {}
         self._takers: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
+        self._marks: dict[int, Labels | None] = {}  # by identity
+        self.notes: Notes = {}  # `fragmentation`'s, on the room as it is; the pools clear them
         self.shares: dict[ShareKey, Given] = {}  # that were given before
 
     def settle(self) -> None:
@@ -87,10 +93,23 @@ class Member:
         """Returns a pool by the name of its node class."""
         return self._named.get(name)
 
+    def marks(self, pool: Pool) -> Labels | None:
+        """Returns labels that only the nodes of a pool have in this cluster, or None; nothing if there is no other."""
+        number = pool.identity.id
+        if number not in self._marks:
+            others = [other.identity.labels for other in self.pools if other is not pool]
+            self._marks[number] = telling(pool.identity.labels, others)
+        return self._marks[number]
+
     def set_pools(self, pools: list[Pool]) -> None:
         """Replaces the pools; they have to be refitted."""
+        if [fresh.identity for fresh in pools] != [known.identity for known in self.pools]:
+            self._marks.clear()
         self.pools = pools
         self._named = {pool.name: pool for pool in pools}
+        self.notes.clear()
+        for fresh in pools:
+            fresh.notes = self.notes
         for name, doubt in self.doubts.items():
             if (pool := self._named.get(name)) is not None and pool.doubt is not doubt:
                 pool.set_doubt(doubt)
@@ -289,6 +308,9 @@ class Fleet:
         if member.spec == spec:
             return
         member.spec = spec
+        member.notes.clear()
+        for pool in member.pools:
+            pool.costs.clear()
         member.removed = False
         self.generation += 1
         self.touch(member)

@@ -11,6 +11,7 @@ from services.scheduler.core import gang, namespace_quota, spread_whole, unit_fi
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.fragmentation import Weighing
 from services.scheduler.core.job_parts import may_divide
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.spread_whole import Tried
@@ -47,7 +48,7 @@ def divide(draft: Draft) -> None:
         stock=draft.stock,
         existing_first=draft.policy.existing_capacity_first,
         needed=gang.least(draft.workload),
-        mix=draft.state.mix,
+        by=Weighing(draft.state.mix, draft.policy.prefer_node_class),
     )
     _settle_on(draft, packing)
 
@@ -110,7 +111,7 @@ def _stay_or_move(
             stock=draft.stock,
             existing_first=draft.policy.existing_capacity_first,
             needed=gang.least(draft.workload),
-            mix=draft.state.mix,
+            by=Weighing(draft.state.mix, draft.policy.prefer_node_class),
         )
         if packing is not None:
             _settle_on(draft, packing)

@@ -1,59 +1,40 @@
 """Which of the places that fit leaves the most room for what is asked for (fragmentation, counted over a mix).
 
 The mix is what the submissions on the log ask for: pods by shape, of shapes with GPUs. A block of free capacity is
-worth the pods of the mix that it has room for, each shape weighted by how often it is asked for; what a placement
-costs is the worth that it takes away. Fragmentation gradient descent (Weng et al., USENIX ATC 2023) looks at the GPUs
-that cannot be used by a random pod of the mix; here the pods that still fit are counted, so that cpu and memory that
-GPUs will need count too, and a choice is compared where the pod will really go: on the tightest block of each class.
+worth the pods of the mix that it has room for, each shape weighted by how often it is asked for (`worth`); what a
+placement costs is the worth that it takes away. Fragmentation gradient descent (Weng et al., USENIX ATC 2023) looks at
+the GPUs that cannot be used by a random pod of the mix; here the pods that still fit are counted, so that cpu and
+memory that GPUs will need count too, and a choice is compared where the pod will really go: on the node that the
+cluster's own scheduler takes (`binding`), of the class that a preference sends it to, if one goes along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from gpufleet.model.cluster import Scoring
 from gpufleet.model.devices import SHARED
 from gpufleet.model.workload import Workload
-from services.scheduler.core.blocks import Blocks, tightest
+from services.scheduler.core.binding import Binder
+from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.capacity import Fleet, Member
-from services.scheduler.core.pool import Pool
-from services.scheduler.core.shapes import Catalog, Fitter, Free, Shape
+from services.scheduler.core.pool import Bid, Pool
+from services.scheduler.core.shapes import Catalog, Free, Shape
 from services.scheduler.core.units import Part, Way
+from services.scheduler.core.worth import Worth
 
 # The mix is the shapes asked for most often; the rarer ones hardly change a sum.
-_SHAPES = 24
+_SHAPES = 64
 # It is ranked anew when one part in so many has changed; at once while there are few.
 _CHANGED = 2
 _FEW = 64
 # At most so many clusters are compared; the tightest come first.
 _COMPARED = 128
-_MEMO_LIMIT = 100_000
+_BINDERS = 4096
+_SCORING = Scoring()
 
-# What a pod costs, and the worth of the block that it takes of.
-Cost = tuple[int, int]
-_NOWHERE: Cost = (2**62, 0)
 Tier = Sequence[tuple[Member, Sequence[Way]]]
-
-
-class _Worth:
-    """What free blocks of pools alike in labels, taints and layout are worth."""
-
-    __slots__ = ("_fits", "_known")
-
-    def __init__(self, mix: Iterable[tuple[Shape, int]], pool: Pool) -> None:
-        self._fits = [(s.fitter(pool.layout).fit, weight) for s, weight in mix if s.admitted(pool.identity)]
-        self._known: dict[Free, int] = {}
-
-    def of(self, free: Free) -> int:
-        """Returns what a free block is worth."""
-        worth = self._known.get(free)
-        if worth is None:
-            if len(self._known) >= _MEMO_LIMIT:
-                self._known.clear()
-            worth = 0
-            for fit, weight in self._fits:
-                worth += weight * fit(free)
-            self._known[free] = worth
-        return worth
 
 
 class Mix:
@@ -65,7 +46,8 @@ class Mix:
         self._total = 0
         self._changed = 0
         self._ranked: tuple[tuple[Shape, int], ...] = ()
-        self._worth: dict[tuple[int, int], _Worth] = {}
+        self._worth: dict[tuple[int, int], Worth] = {}
+        self._binders: dict[tuple[Scoring, int, Free], Binder] = {}
         self.generation = 0
 
     def replace(self, before: Workload | None, after: Workload | None) -> None:
@@ -118,29 +100,38 @@ class Mix:
         kind = (pool.identity.id, pool.layout.id)
         known = self._worth.get(kind)
         if known is None:
-            known = self._worth[kind] = _Worth(self._ranked, pool)
+            known = self._worth[kind] = Worth(self._ranked, pool)
         return known.of(free)
 
-    def cost(self, pool: Pool, shape: Shape) -> Cost | None:
-        """Returns what one pod costs a pool's running nodes, and what the block that it takes of is worth.
+    def bid(self, member: Member, pool: Pool, shape: Shape) -> Bid | None:
+        """Returns what one pod costs a pool's running nodes, on the node that the cluster's scheduler will take.
 
-        None if it does not fit there. Of places that cost as much the one in the block worth least is the better.
+        First comes that scheduler's score of the node, last what the block is worth that it is taken of: of places
+        that cost as much the one in the block worth least is the better. None if the pod does not fit there.
         """
         fitter = shape.fitter(pool.layout)
         noted = pool.costs.get(fitter)
         if noted is not None and noted[0] == self.generation:
             return noted[1]
-        return self._note(pool, shape, fitter)
-
-    def _note(self, pool: Pool, shape: Shape, fitter: Fitter) -> Cost | None:
-        cost: Cost | None = None
+        bid: Bid | None = None
         if shape.admitted(pool.identity):
-            block = tightest(pool.running, fitter)
-            if block is not None:
-                worth = self.worth(pool, block[1])
-                cost = (worth - self.worth(pool, fitter.after(block[1], 1)), worth)
-            pool.costs[fitter] = (self.generation, cost)
-        return cost
+            taken = self._binder(member, pool).choose(pool.running, fitter)
+            if taken is not None:
+                score, free, after = taken
+                worth = self.worth(pool, free)
+                bid = (score, worth - self.worth(pool, after), worth)
+            pool.costs[fitter] = (self.generation, bid)
+        return bid
+
+    def _binder(self, member: Member, pool: Pool) -> Binder:
+        scoring = (member.spec.scoring_strategy if member.spec is not None else None) or _SCORING
+        kind = (scoring, pool.layout.id, pool.allocatable)
+        binder = self._binders.get(kind)
+        if binder is None:
+            if len(self._binders) >= _BINDERS:
+                self._binders.clear()
+            binder = self._binders[kind] = Binder(scoring, pool)
+        return binder
 
     def cost_of(self, member: Member, after: Mapping[str, Blocks]) -> int:
         """Returns what a packing costs, of which ``after`` is what it leaves by pool."""
@@ -166,21 +157,65 @@ def _differences(before: Blocks, after: Blocks) -> Iterator[tuple[Free, int]]:
             yield free, -nodes
 
 
-def order(mix: Mix | None, member: Member, part: Part) -> Sequence[Pool]:
-    """Returns a cluster's pools, those that a pod costs least first."""
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """By what places are compared; ``prefers``: pods go along with a preference for the node class counted on."""
+
+    mix: Mix
+    prefers: bool = False
+
+
+def order(by: Weighing | None, member: Member, part: Part, *, single: bool) -> Sequence[Pool]:
+    """Returns a cluster's pools, those first where pods are to be counted.
+
+    A ``single`` pod is where the cluster's scheduler will take it, or where a preference sends it: in the class that it
+    costs least. Several pods are counted where they cost least.
+    """
     pools = member.pools
-    if mix is None or len(pools) < 2 or mix.one:
+    if by is None or len(pools) < 2 or by.mix.one:
         return pools
-    costs = ((mix.cost(pool, part.shape), rank, pool) for rank, pool in enumerate(pools))
-    return [pool for _, _, pool in sorted((c if c is not None else _NOWHERE, rank, pool) for c, rank, pool in costs)]
+    mix, prefers = by.mix, by.prefers
+    ranked: list[tuple[int, tuple[int, ...], int, Pool]] = []
+    for rank, pool in enumerate(pools):
+        bid = mix.bid(member, pool, part.shape)
+        if bid is None:
+            ranked.append((2, (), rank, pool))
+        elif not single or (prefers and member.marks(pool) is not None):
+            ranked.append((0, bid[1:], rank, pool))
+        else:
+            ranked.append((1, (-bid[0], *bid[1:]), rank, pool))
+    ranked.sort(key=lambda item: item[:3])
+    return [pool for _, _, _, pool in ranked]
 
 
-def narrow(mix: Mix | None, fleet: Fleet, tier: Tier, counts: Mapping[str, int]) -> Tier:
+def _bid(by: Weighing, member: Member, part: Part) -> Bid | None:
+    """Returns the bid of the class that a pod will go to in a cluster, or None if it fits none."""
+    mix, prefers = by.mix, by.prefers
+    key = (part.shape.id, part.classes, prefers)
+    noted = member.notes.get(key)
+    if noted is not None and noted[0] == mix.generation:
+        return noted[1]
+    preferred: Bid | None = None
+    taken: Bid | None = None
+    for pool in member.pools:
+        bid = mix.bid(member, pool, part.shape) if part.takes(pool.node_class) else None
+        if bid is None:
+            continue
+        if prefers and (preferred is None or bid[1:] < preferred[1:]) and member.marks(pool) is not None:
+            preferred = bid
+        if taken is None or (-bid[0], *bid[1:]) < (-taken[0], *taken[1:]):
+            taken = bid
+    found = preferred or taken
+    member.notes[key] = (mix.generation, found)
+    return found
+
+
+def narrow(by: Weighing | None, fleet: Fleet, tier: Tier, counts: Mapping[str, int]) -> Tier:
     """Returns the clusters of a tier where a single pod costs least, of those with room on running nodes.
 
     Where several pods go together, or there are several ways, or nothing is to be compared, it is the tier itself.
     """
-    if mix is None or len(tier) < 2 or sum(counts.values()) != 1 or mix.one:
+    if by is None or len(tier) < 2 or sum(counts.values()) != 1 or by.mix.one:
         return tier
     wanted = next(name for name, count in counts.items() if count)
     found: list[tuple[int, int, Member, Sequence[Way], Part]] = []
@@ -194,12 +229,12 @@ def narrow(mix: Mix | None, fleet: Fleet, tier: Tier, counts: Mapping[str, int])
     if len(found) > _COMPARED:
         found = sorted(found, key=lambda item: item[:2])[:_COMPARED]
     cheapest: list[tuple[Member, Sequence[Way]]] = []
-    least: Cost | None = None
+    least: tuple[int, ...] | None = None
     for _, _, member, ways, part in found:
-        costs = [c for p in member.pools if part.takes(p.node_class) and (c := mix.cost(p, part.shape)) is not None]
-        cost = min(costs, default=None)
-        if cost is None:
+        bid = _bid(by, member, part)
+        if bid is None:
             continue
+        cost = bid[1:]
         if least is None or cost < least:
             cheapest, least = [(member, ways)], cost
         elif cost == least:

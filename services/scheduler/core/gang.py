@@ -16,7 +16,7 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core import fragmentation
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
-from services.scheduler.core.fragmentation import Mix
+from services.scheduler.core.fragmentation import Weighing
 from services.scheduler.core.pool import Pool, VirtualPool
 from services.scheduler.core.shapes import Fitter
 from services.scheduler.core.stock import Stock
@@ -38,7 +38,7 @@ class Packing:
     way: Way
     slots: tuple[Slot, ...]
     stock: bool
-    score: tuple[int, int, int]
+    score: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def pods(self) -> int:
@@ -87,19 +87,22 @@ def pack(
     counts: dict[str, int],
     stock: bool,
     more: Mapping[str, int] | None = None,
-    mix: Mix | None = None,
+    by: Weighing | None = None,
     *,
     create: bool = True,
+    compared: bool = True,
 ) -> Packing | None:
     """Returns how everything fits a cluster, or None; ``more`` pods are packed as far as they fit. Nothing is taken.
 
-    Without ``create``, of the stock only nodes count that somebody needs anyway.
+    Without ``create``, of the stock only nodes count that somebody needs anyway. What need not be ``compared`` has no
+    score.
     """
     member.settle()
     wanted = wanted_by_size(way, counts)
     if sum(counts.values()) > way.limit or not may_fit(member, wanted, stock):
         return None
-    scratch = _Copies(member, way, mix, stock=stock, create=create)
+    several = sum(counts.values()) > 1 or bool(more)
+    scratch = _Copies(member, way, by, stock=stock, create=create, single=not several)
     for part, count in wanted:
         if scratch.take(part, count):
             return None
@@ -107,16 +110,19 @@ def pack(
     for part, count in wanted_by_size(way, dict(more or {}) if not member.debt else {}):
         bound -= min(count, bound) - scratch.take(part, min(count, bound))
     uses_stock = any(slot.source is Source.ELASTIC for slot in scratch.slots)
-    several = sum(counts.values()) > 1 or bool(more)
-    cost = mix.cost_of(member, scratch.running) if mix is not None and several and not mix.one else 0
+    if not compared:
+        return Packing(member.name, way, scratch.merged(), uses_stock)
+    cost = by.mix.cost_of(member, scratch.running) if by is not None and several and not by.mix.one else 0
     return Packing(member.name, way, scratch.merged(), uses_stock, (cost, *_score(member, scratch.running)))
 
 
 class _Copies:
     """A cluster's pools to take from without taking from them, and what was taken."""
 
-    def __init__(self, member: Member, way: Way, mix: Mix | None, *, stock: bool, create: bool) -> None:
-        self._member, self._way, self._mix = member, way, mix
+    def __init__(
+        self, member: Member, way: Way, by: Weighing | None, *, stock: bool, create: bool, single: bool
+    ) -> None:
+        self._member, self._way, self._by, self._single = member, way, by, single
         self.running: dict[str, Blocks] = {}
         self._stock: dict[str, Stock] = {}
         takes = [(Source.RUNNING, self._take_running)]
@@ -133,8 +139,9 @@ class _Copies:
         way, left = self._way, count
         if part.virtual is not None:
             return left - _take_virtual(self._member, part, left, way, self._virtual, self.slots)
+        order = fragmentation.order(self._by, self._member, part, single=self._single)
         for source, take_from in self._takes:
-            for pool in fragmentation.order(self._mix, self._member, part):
+            for pool in order:
                 if left > 0 and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
                     taken = take_from(pool, part.shape.fitter(pool.layout), left)
                     if taken:
@@ -222,13 +229,13 @@ def choose(
     stock: bool,
     existing_first: bool,
     needed: dict[str, int] | None = None,
-    mix: Mix | None = None,
+    by: Weighing | None = None,
 ) -> Packing | None:
     """Returns where everything goes, or None if no cluster takes it whole.
 
     ``tiers`` give the candidates with the ways to try in each, in order. ``needed`` are the pods that must fit, the
-    others are packed beside them as far as they go; in a tier clusters that take everything go first. ``mix`` is what
-    room is weighed by.
+    others are packed beside them as far as they go; in a tier clusters that take everything go first. ``by`` is what
+    places are compared by.
     """
     sizes = [counts] if needed is None or needed == counts else [counts, needed]
     # With stock, and then with further nodes than those that are created anyway.
@@ -242,11 +249,11 @@ def choose(
             continue
         for size in sizes:
             more = {name: count - size[name] for name, count in counts.items() if count > size[name]}
-            left = tier if more else fragmentation.narrow(mix, fleet, tier, size)
-            found = _packings(fleet, left, size, with_stock, more, mix, create=create)
+            left = tier if more else fragmentation.narrow(by, fleet, tier, size)
+            found = _packings(fleet, left, size, with_stock, more, by, create=create)
             packings = list(islice(found, _COMPARED))
             if more:  # the rest may use stock although the gang itself needs none
-                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more, mix) for p in packings)
+                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more, by) for p in packings)
                 packings = [packing for packing in filled if packing is not None]
             if packings:
                 return min(packings, key=lambda p: (-p.pods if more else 0, p.score, p.cluster))
@@ -259,7 +266,7 @@ def _packings(
     counts: dict[str, int],
     stock: bool,
     more: Mapping[str, int],
-    mix: Mix | None,
+    by: Weighing | None,
     *,
     create: bool,
 ) -> Iterator[Packing]:
@@ -292,7 +299,7 @@ def _packings(
     rooms.sort(key=lambda item: (-item[0] if more else item[0], item[1]))
     for _, _, member, ways in rooms:
         for way in ways:
-            packing = pack(member, way, counts, stock, mix=mix, create=create)
+            packing = pack(member, way, counts, stock, by=by, create=create, compared=len(rooms) > 1)
             if packing is not None:
                 yield packing
                 break

@@ -12,6 +12,10 @@ from services.scheduler.core.blocks import Blocks, room, take
 from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Identity, Layout, Shape
 from services.scheduler.core.stock import Stock
 
+# What the cluster's scheduler gives the node that it takes for a pod, what the pod costs, what the block is worth.
+Bid = tuple[int, int, int]
+# By shape, kind of node class, and whether a class is preferred: for which mix this was computed, and the bid.
+Notes = dict[tuple[int, str, bool], tuple[int, Bid | None]]
 # For how many kinds of requests a pool remembers its room.
 _KNOWN = 256
 
@@ -40,6 +44,7 @@ class Pool:
     __slots__ = (
         "_base",
         "_base_rooms",
+        "_fresh",
         "_mixed",
         "_rooms",
         "_running",
@@ -56,6 +61,7 @@ class Pool:
         "layout",
         "name",
         "node_class",
+        "notes",
         "order",
         "ordered",
         "potential_nodes",
@@ -82,6 +88,10 @@ class Pool:
         self.order = (self.layout.gpus(self.allocatable), self.name)
         self.cell = -1  # where the fleet's columns have it
         self._base_rooms: dict[Fitter, int] = {}
+        # `fragmentation`'s notes on the room as it is: of this pool, and of its cluster (`Member.set_pools`).
+        self.costs: dict[Fitter, tuple[int, Bid | None]] = {}
+        self.notes: Notes = {}
+        self._fresh = False  # True: nothing was taken, so what was computed of the room still holds
         self.forget()
 
     def forget(self) -> None:
@@ -92,6 +102,10 @@ class Pool:
 
     def reset(self) -> None:
         """Forgets what was taken, but not what is booked."""
+        if self._fresh and not self.booked:
+            self.debt = 0
+            return
+        self._fresh = not self.elastic
         self._sole: Fitter | None = None
         self._taken = 0
         self._mixed = False
@@ -99,10 +113,14 @@ class Pool:
         if self.elastic:
             self.stock.reset()
         self._rooms: dict[Fitter, tuple[int, int]] = {}
-        self.costs: dict[
-            Fitter, tuple[int, tuple[int, int] | None]
-        ] = {}  # `fragmentation`'s notes on the room as it is
         self.debt = 0
+        self._unnoted()
+
+    def _unnoted(self) -> None:
+        if self.costs:
+            self.costs.clear()
+        if self.notes:
+            self.notes.clear()
 
     @property
     def running(self) -> Blocks:
@@ -181,6 +199,7 @@ class Pool:
             return False
         self.reset()
         for fitter, count in self.booked.items():
+            self._fresh = False
             self._sole, self._taken = fitter, min(count, self._base_room(fitter))
             self.debt = count - self._taken
         return True
@@ -211,8 +230,8 @@ class Pool:
         self._running = None
         if self._rooms:
             self._rooms = {}
-        if self.costs:
-            self.costs = {}
+        self._fresh = False
+        self._unnoted()
 
     def take_whole(self, fitter: Fitter, count: int) -> int:
         """Takes room on running nodes for all of ``count`` pods, if that leaves room for so many less.
@@ -248,9 +267,10 @@ class Pool:
             return taken
         taken = take(self.running, fitter, count)
         if taken:
+            self._fresh = False
             self._mixed = True
             self._rooms = {}
-            self.costs = {}
+            self._unnoted()
         return taken
 
     def room_coming(self, fitter: Fitter) -> int:

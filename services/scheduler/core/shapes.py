@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gpufleet.model import devices
 from gpufleet.model.cluster import FreeBlock
-from gpufleet.model.devices import Devices
+from gpufleet.model.devices import Devices, Share
 from gpufleet.model.resources import Labels, Resources
 from gpufleet.model.selectors import Taint, untolerated
 from gpufleet.model.workload import PodShape
@@ -27,7 +27,7 @@ def gpus(amounts: Resources) -> int:
 class Layout:
     """Which resources the columns of a node class are; one more for each device that is shared."""
 
-    __slots__ = ("_fitters", "devices", "gpu_columns", "id", "names", "resources")
+    __slots__ = ("_blocks", "_fitters", "devices", "gpu_columns", "id", "names", "resources")
 
     def __init__(self, number: int, names: tuple[str, ...], shared: Devices | None = None) -> None:
         self.id = number
@@ -36,6 +36,7 @@ class Layout:
         self.devices = shared
         self.gpu_columns = tuple(i for i, name in enumerate(names) if is_gpu(name))
         self._fitters: dict[Resources, Fitter] = {}
+        self._blocks: dict[tuple[Resources, tuple[int, ...]], Free] = {}
 
     def fitter(self, requests: Resources) -> Fitter:
         """Returns how some requests fit the layout; equal requests share it."""
@@ -52,10 +53,16 @@ class Layout:
 
     def block(self, block: FreeBlock) -> Free:
         """Returns a free block as columns."""
-        free = self.free(block.free)
-        if self.devices is None:
-            return free
-        return (*free[: self.resources], *devices.free_devices(block, self.devices.count))
+        key = (block.free, block.gpu_free)
+        free = self._blocks.get(key)
+        if free is None:
+            if len(self._blocks) >= _MEMO_LIMIT:
+                self._blocks.clear()
+            free = self.free(block.free)
+            if self.devices is not None:
+                free = (*free[: self.resources], *devices.free_devices(block, self.devices.count))
+            self._blocks[key] = free
+        return free
 
     def whole(self, allocatable: Resources) -> Free:
         """Returns an empty node as columns."""
@@ -81,13 +88,15 @@ class Identity:
 class Fitter:
     """One shape's requests on one layout."""
 
-    __slots__ = ("columns", "impossible", "memo")
+    __slots__ = ("columns", "impossible", "memo", "others", "share")
 
     def __init__(self, requests: Resources, layout: Layout) -> None:
         index = {name: i for i, name in enumerate(layout.names)}
         # A class that does not say how many pods it takes does not bound them; anything else missing is not there.
         self.impossible = any(name not in index and name != "pods" for name, _ in requests)
         self.columns = tuple((index[name], amount) for name, amount in requests if name in index)
+        self.others = self.columns  # without those that count devices
+        self.share = Share(0, 0)  # of devices that are shared
         self.memo: dict[Free, int] = {}
 
     def fit(self, free: Free) -> int:
@@ -111,15 +120,15 @@ class Fitter:
 class DeviceFitter(Fitter):
     """One shape's requests on a layout whose devices are shared."""
 
-    __slots__ = ("_layout", "_others", "_share", "_shared")
+    __slots__ = ("_layout", "_shared")
 
     def __init__(self, requests: Resources, layout: Layout, shared: Devices) -> None:
         super().__init__(requests, layout)
         self._layout, self._shared = layout, shared
-        self._share = devices.share(requests, shared)
+        self.share = devices.share(requests, shared)
         # The devices say what fits; the sums of them need not be looked at.
-        counted = devices.sums(layout.names, shared, ()) if self._share.count else {}
-        self._others = tuple((i, amount) for i, amount in self.columns if i not in counted)
+        counted = devices.sums(layout.names, shared, ()) if self.share.count else {}
+        self.others = tuple((i, amount) for i, amount in self.columns if i not in counted)
 
     def fit(self, free: Free) -> int:
         """Returns how many pods a node with ``free`` takes."""
@@ -127,20 +136,20 @@ class DeviceFitter(Fitter):
         if count is None:
             if len(self.memo) > _MEMO_LIMIT:
                 self.memo.clear()
-            count = max(0, min((free[i] // a for i, a in self._others), default=UNBOUNDED))
-            if self._share.count:
-                count = min(count, devices.room(free[self._layout.resources :], self._share))
+            count = max(0, min((free[i] // a for i, a in self.others), default=UNBOUNDED))
+            if self.share.count:
+                count = min(count, devices.room(free[self._layout.resources :], self.share))
             self.memo[free] = count = 0 if self.impossible else count
         return count
 
     def after(self, free: Free, pods: int) -> Free:
         """Returns what is left of a node once it has taken some pods."""
-        if not self._share.count:
+        if not self.share.count:
             return super().after(free, pods)
         left = list(free)
-        for i, amount in self._others:
+        for i, amount in self.others:
             left[i] -= amount * pods
-        kept = devices.take(free[self._layout.resources :], self._share, pods)
+        kept = devices.take(free[self._layout.resources :], self.share, pods)
         for i, amount in devices.sums(self._layout.names, self._shared, kept).items():
             left[i] = amount
         return (*left[: self._layout.resources], *kept)
