@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpufleet.model.cluster import Scoring
 from gpufleet.telemetry import memory
 from gpufleet.wire.documents import DocumentErrors, Parsed, parse_documents
 from gpufleet.wire.yaml import load
@@ -38,7 +39,7 @@ def read_arguments(argv: Sequence[str] | None = None) -> tuple[Parsed, dict[str,
         ready_after=options.ready_after,
         stop_seconds=options.stop_seconds,
         idle_seconds=options.idle_seconds,
-        pack=options.pack,
+        scoring=Scoring(packs=options.pack),
     )
     arguments: dict[str, Any] = {
         "host": options.host,

@@ -103,7 +103,7 @@ def build_cluster(
     for crd in crds:
         if is_served(crd, inventory.apis):
             store.create(CUSTOM_RESOURCE_DEFINITIONS, crd, now=now)
-    drive = Drive(store, simulated(behaviour) if controllers is None else controllers)
+    drive = Drive(store, simulated((behaviour or Behaviour()).of(spec)) if controllers is None else controllers)
     drive.apply(cluster_writes(inventory), now)
     pools = [pool_of(spec, node_class) for node_class in inventory.node_classes if node_class.elastic is not None]
     if pools:

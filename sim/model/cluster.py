@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpufleet.model import kinds
+from gpufleet.model.cluster import ClusterSpec, Scoring
 from sim.model.api import Controller
 from sim.model.autoscaler import Autoscaler
 from sim.model.controllers.argo import WorkflowController
@@ -30,7 +31,7 @@ class Behaviour:
 
     `ready_after`: from bound to Ready; `stop_seconds`: from deleted to gone; `idle_seconds`: how long a created node
     stays empty; `grace_seconds`: how long a node that is down counts as ready; `eviction_seconds`: how long its pods
-    are tolerated at most (None: as their tolerations say, 300 by default). `pack` binds to the fullest node.
+    are tolerated at most (None: as their tolerations say, 300 by default). `scoring`: which node pods are bound to.
     """
 
     ready_after: float = 0.0
@@ -38,7 +39,12 @@ class Behaviour:
     idle_seconds: float = 600.0
     grace_seconds: float = 40.0
     eviction_seconds: float | None = None
-    pack: bool = False
+    scoring: Scoring = field(default_factory=Scoring)
+
+    def of(self, spec: ClusterSpec) -> Behaviour:
+        """The same, with nodes chosen as a registration says of its cluster, where it says anything."""
+        said = spec.scoring_strategy
+        return self if said is None else replace(self, scoring=said)
 
 
 def operators() -> list[Controller]:
@@ -62,7 +68,7 @@ def simulated(behaviour: Behaviour | None = None) -> list[Controller]:
         JobController(),
         QuotaController(),
         *operators(),
-        Scheduler(pack=how.pack),
+        Scheduler(scoring=how.scoring),
         Kubelet(ready_after=how.ready_after, stop_seconds=how.stop_seconds),
         NodeController(grace_seconds=how.grace_seconds, eviction_seconds=how.eviction_seconds),
         Autoscaler(idle_seconds=how.idle_seconds),

@@ -221,7 +221,7 @@ def build_member(
     One that the document calls unreachable is silent from the start, and was last heard of too long ago to be given
     anything.
     """
-    behaviour = settings.clusters
+    behaviour = settings.clusters.of(spec)
     held = bool(bound)
     cluster = build_cluster(
         spec,

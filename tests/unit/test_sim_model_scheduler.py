@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet.model.cluster import Scoring
 from sim.model.api import Delete, Json, Ref
 from sim.model.cluster import Behaviour
 from sim.model.faults import Fault, Faults, add_fault, set_faults
@@ -77,8 +78,30 @@ def test_which_node_a_pod_may_go_to(spec: dict[str, Any], expected: str) -> None
 
 @pytest.mark.parametrize(("pack", "expected"), [(False, {"n-0": 2, "n-1": 2, "n-2": 2}), (True, {"n-0": 6})])
 def test_pods_are_spread_or_packed(pack: bool, expected: dict[str, int]) -> None:
-    sim = Simulation(*(node(f"n-{i}") for i in range(3)), behaviour=Behaviour(pack=pack))
+    sim = Simulation(*(node(f"n-{i}") for i in range(3)), behaviour=Behaviour(scoring=Scoring(packs=pack)))
     sim.create(deployment("web", 6))
+    assert sim.where() == expected
+
+
+@pytest.mark.parametrize(
+    ("preferred", "expected"),
+    [
+        ({"a": 1}, {"a-0": 2, "c-0": 4}),  # alone, the lowest weight counts in full, until the node is full
+        ({"a": 2, "b": 1}, {"a-0": 2, "b-0": 4}),
+        ({"nothing": 100}, {"c-0": 6}),
+        ({"b": 1, "a": 1}, {"a-0": 2, "b-0": 4}),  # any of both, until one is full
+        ({"b": 50, "a": 1}, {"b-0": 6}),
+    ],
+)
+def test_preferences_are_scaled_by_the_best_match(preferred: dict[str, int], expected: dict[str, int]) -> None:
+    nodes = [node("a-0", labels={"kind": "a"}, pods="2", cpu="16"), node("b-0", labels={"kind": "b"}, cpu="16")]
+    sim = Simulation(*nodes, node("c-0", cpu="1000", memory="10Ti"))
+    terms = [
+        {"weight": weight, "preference": {"matchExpressions": [{"key": "kind", "operator": "In", "values": [kind]}]}}
+        for kind, weight in preferred.items()
+    ]
+    template = pod_template(affinity=affinity(preferred=terms), cpu="1")
+    sim.create(*(pod(f"p-{i}", template) for i in range(6)))
     assert sim.where() == expected
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gpufleet.model.cluster import Scoring
 from sim.model.api import Bind, Event, Json, Kind, Patch, Ref, Result, View, Write, ref_of
 from sim.model.faults import Faults
 from sim.model.names import FAULTS, SYSTEM_NAMESPACE
@@ -38,6 +39,7 @@ from sim.model.scheduler.usage import Usage
 
 SCHEDULERS = ("default-scheduler", "ack-co-scheduler")
 _IDLE_GROUPS = 64
+_PREFERENCE = 2  # the weight of kube-scheduler's plugin NodeAffinity
 
 
 class _Pending(NamedTuple):
@@ -50,13 +52,16 @@ class _Pending(NamedTuple):
     ref: Ref
 
 
+_Candidate = tuple[int, tuple[Any, ...], int, str]  # (-score, order, version, name)
+
+
 @dataclass(slots=True)
 class _Group:
     """Pending pods with equal needs, and the nodes that take one more of them."""
 
     needs: Needs
     pods: dict[str, _Pending] = field(default_factory=dict)
-    heap: list[tuple[int, tuple[Any, ...], int, str]] | None = None  # (-score, order, version, name)
+    heaps: dict[int, list[_Candidate]] | None = None  # by how much of what the pods prefer the nodes have
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)  # by node: static version, why
     cursor: int = 0  # into the log of changed nodes
     failed: bool = False
@@ -65,14 +70,16 @@ class _Group:
 
 
 class Scheduler:
-    """Binds pods of the given scheduler names. `pack` scores MostAllocated instead of LeastAllocated."""
+    """Binds pods of the given scheduler names."""
 
     name = "kube-scheduler"
     watches: tuple[Kind, ...] = (POD, NODE, CONFIG_MAP)
 
-    def __init__(self, *, schedulers: Iterable[str] = SCHEDULERS, pack: bool = False, emit_events: bool = True) -> None:
+    def __init__(
+        self, *, schedulers: Iterable[str] = SCHEDULERS, scoring: Scoring | None = None, emit_events: bool = True
+    ) -> None:
         self._schedulers = frozenset(schedulers)
-        self._pack = pack
+        self._scoring = scoring or Scoring()
         self._emit_events = emit_events
         self._key = Ref("", "", "", self.name)
         self._usage = Usage(self._changed)
@@ -166,7 +173,7 @@ class Scheduler:
         if len(self._log) > 64 + 16 * len(self._usage.nodes):
             self._log.clear()
             for group in self._groups.values():
-                group.heap, group.cursor = None, 0
+                group.heaps, group.cursor = None, 0
 
     # One round
 
@@ -211,9 +218,9 @@ class Scheduler:
         return self._best(group)
 
     def _refresh(self, group: _Group) -> None:
-        """Brings a group's heap up to date with the nodes that have changed."""
-        if group.heap is None:
-            group.heap = []
+        """Brings a group's heaps up to date with the nodes that have changed."""
+        if group.heaps is None:
+            group.heaps = {}
             names: Iterable[str] = self._usage.nodes
         else:
             names = dict.fromkeys(self._log[group.cursor :])
@@ -221,16 +228,20 @@ class Scheduler:
         for name in names:
             state = self._usage.nodes.get(name)
             if state is not None and not self._refusal(group, state) and state.fits(group.needs):
-                entry = (-state.score(group.needs, pack=self._pack), state.order, state.version, name)
-                heapq.heappush(group.heap, entry)
+                entry = (-state.score(group.needs, self._scoring), state.order, state.version, name)
+                heapq.heappush(group.heaps.setdefault(state.preference(group.needs), []), entry)
 
     def _best(self, group: _Group) -> str | None:
-        heap = group.heap
+        """The best node. Preferences are scaled by the node that has most of them, of those that take the pod."""
+        tops = [(has, top) for has, heap in (group.heaps or {}).items() if (top := self._top(heap)) is not None]
+        most = max((has for has, _ in tops), default=0) or 1
+        return min(((t[0] - _PREFERENCE * (has * 100 // most), *t[1:]) for has, t in tops), default=(None,))[-1]
+
+    def _top(self, heap: list[_Candidate]) -> _Candidate | None:
         while heap:
-            _, _, version, name = heap[0]
-            state = self._usage.nodes.get(name)
-            if state is not None and state.version == version:
-                return name
+            state = self._usage.nodes.get(heap[0][3])
+            if state is not None and state.version == heap[0][2]:
+                return heap[0]
             heapq.heappop(heap)
         return None
 

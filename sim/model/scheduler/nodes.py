@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gpufleet.model.cluster import Scoring
 from gpufleet.model.quantity import QuantityError
 from gpufleet.model.resources import parse_resources
 from gpufleet.model.selectors import Taint, untolerated
@@ -15,7 +16,8 @@ from sim.model.objects import annotations_of, deleting, labels_of
 from sim.model.scheduler.needs import Needs
 
 _DIGITS = re.compile(r"(\d+)")
-_SCORED = ("cpu", "memory")
+# Other resources count for pods that ask for them.
+_ALWAYS_SCORED = ("cpu", "memory")
 STARTUP_TAINTS = frozenset(
     {
         "node.kubernetes.io/not-ready",
@@ -172,21 +174,22 @@ class NodeState:
             return True
         return self.used_models.get(needs.model, 0) + needs.gpus <= self.stock.get(needs.model, 0)
 
-    def score(self, needs: Needs, *, pack: bool) -> int:
-        """How good the node is: LeastAllocated (or MostAllocated, `pack`) of cpu and memory, then preferences."""
+    def score(self, needs: Needs, scoring: Scoring) -> int:
+        """How good the node is: by what is allocated of it, 0 to 100, and whether it is to be avoided."""
         requests = dict(needs.shape.requests)
-        total = 0
-        for name in _SCORED:
+        total = weights = 0
+        for name, weight in scoring.looked_at:
             allocatable = self.allocatable.get(name, 0)
-            if not allocatable:
+            if not allocatable or (name not in _ALWAYS_SCORED and not requests.get(name)):
                 continue
             taken = self.used.get(name, 0) + requests.get(name, 0)
-            total += (taken if pack else allocatable - taken) * 100 // allocatable
-        total //= len(_SCORED)
+            total += weight * ((taken if scoring.packs else allocatable - taken) * 100 // allocatable)
+            weights += weight
+        total //= weights or 1
         if untolerated(self.taints, needs.shape.tolerations, ("PreferNoSchedule",)) is not None:
             total -= 300
-        if needs.preferred:
-            weights = sum(weight for weight, _ in needs.preferred)
-            matched = sum(weight for weight, term in needs.preferred if term.matches(self.labels, self.name))
-            total += 200 * matched // max(1, weights)
         return total - VIRTUAL_PENALTY if self.virtual else total
+
+    def preference(self, needs: Needs) -> int:
+        """The weights of the preferred terms that the node satisfies."""
+        return sum(weight for weight, term in needs.preferred if term.matches(self.labels, self.name))
