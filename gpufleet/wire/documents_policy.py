@@ -157,6 +157,7 @@ class SpecDoc(Doc):
     create_namespaces: bool = False
     partial_stateful_sets: bool = False
     redispatch_user_failures: bool = False
+    prefer_node_class: bool = False
     queue_timeout: Any = None
     dependent_overrides: list[str] = Field(default_factory=list)
     failover: Any = None
@@ -249,6 +250,7 @@ def _policy(
         lazy=spec.activation_preference == "Lazy",
         redispatch_user_failures=spec.redispatch_user_failures,
         dependent_overrides=tuple(spec.dependent_overrides),
+        prefer_node_class=spec.prefer_node_class,
         queue_timeout=_queue_timeout(spec.queue_timeout, findings),
         version=version,
         digest=kinds.digest(manifest),

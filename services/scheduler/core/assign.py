@@ -28,7 +28,7 @@ from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
-from services.scheduler.core import dependencies, job_parts, overrides, unit_patches
+from services.scheduler.core import class_preference, dependencies, job_parts, overrides, unit_patches
 from services.scheduler.core.activation import edition
 from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
@@ -217,7 +217,7 @@ def _alike(order: _Order, shares: Sequence[ClusterShare]) -> bool:
     """Returns whether new assignments differ in cluster, components and incarnation only."""
     if order.overriding or order.completions or order.units is not None or order.policy is None:
         return False
-    if order.policy.suspend_dispatching_on:
+    if order.policy.suspend_dispatching_on or order.policy.prefer_node_class:
         return False
     return not unit_patches.apart(shares)
 
@@ -264,6 +264,9 @@ def _activate(state: State, entry: Entry, order: _Order, share: ClusterShare, ou
         # A job's copy may live on in the cluster that bore the name before; it is not started here a second time.
         incarnation = alive.incarnation
     rendering = unit_patches.render(workload, share, order.units, alive)
+    prefers = policy is not None and policy.prefer_node_class
+    member = state.fleet.member(cluster)
+    rendering = class_preference.along(rendering, workload, share, member, alive, wanted=prefers)
     patches = job_parts.patched(rendering.patches, order.completions.get(cluster), share.replicas)
     waits = not job_parts.goes_on(workload, known)
     before = alive.overrides if alive is not None else None
