@@ -14,12 +14,13 @@ from gpufleet.model.cluster import (
     FreeBlock,
     Inventory,
     NodeClass,
+    Scoring,
     SnapshotId,
     WorkloadPods,
 )
 from gpufleet.model.policy import DivisionType, PropagationPolicy, ResourceSelector
 from gpufleet.model.policy import Placement as PlacementRule
-from gpufleet.model.resources import resources
+from gpufleet.model.resources import Labels, resources
 from gpufleet.model.workload import Component, Division, PodShape, Workload
 from services.scheduler.core import State, decide
 from services.scheduler.core.events import (
@@ -56,6 +57,15 @@ def _block(state: NodeState, nodes: int) -> FreeBlock:
     return FreeBlock(nodes, resources(free), devices)
 
 
+# What operators say of their clusters' schedulers.
+_SCORINGS = {"default": Scoring(), "packing": Scoring(True, (("cpu", 1), ("memory", 1), (_SHARE, 5)))}
+
+
+def _labels(number: int) -> Labels:
+    """Returns what the nodes of a class are called: their instance type, as clouds do."""
+    return (("node.kubernetes.io/instance-type", f"type-{number}"),)
+
+
 class _Published:
     """What inventory publishes of a fleet."""
 
@@ -71,10 +81,10 @@ class _Published:
 
     def _class(self, unit: int) -> NodeClass:
         number = unit % len(self._fleet.classes)
-        model, gpus, cpu, memory = self._fleet.classes[number]
+        _, gpus, cpu, memory = self._fleet.classes[number]
         whole = {"pods": 110, "cpu": cpu, "memory": memory << 20, _GPU: gpus, _SHARE: 100 * gpus}
         free = tuple(_block(state, nodes) for state, nodes in self._blocks[unit].items())
-        return NodeClass(str(number), resources(whole), self._nodes[unit], (("gpu", model),), free=free)
+        return NodeClass(str(number), resources(whole), self._nodes[unit], _labels(number), free=free)
 
     def moved(self, node: int, before: NodeState) -> None:
         """Notes that a node is in another state than before."""
@@ -102,11 +112,15 @@ def ours(fleet_name: str, binder: str, seed: int, *, preferred: bool) -> float:
         namespace="openb",
         selectors=(ResourceSelector("batch/v1", "Job"),),
         placement=PlacementRule(division=DivisionType.AGGREGATED),
+        prefer_node_class=preferred,
         digest="all",
     )
     events: list[Event] = [Started(1, "log"), PolicyChanged(policy)]
     for cluster in range(int(fleet.cluster.max()) + 1):
-        events += [ClusterRegistered(ClusterSpec(str(cluster))), published.inventory(cluster, 1)]
+        events += [
+            ClusterRegistered(ClusterSpec(str(cluster), scoring_strategy=_SCORINGS[binder])),
+            published.inventory(cluster, 1),
+        ]
     for number, shape in enumerate(fleet.arrivals.tolist(), start=2):
         task = Workload(
             key=f"openb/Job/task-{number}",
