@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +115,24 @@ def test_a_snapshot_has_the_quotas_as_they_are_watched() -> None:
     assert published() == {"a": 2000, "b": 3000}
     watcher._take_quotas(Removed(some[1]))
     assert published() == {"b": 3000}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_an_account_that_may_not_read_quotas_does_without(allowed: bool) -> None:
+    inventory = ClusterInventory("c", epoch=1)
+    registration = ClusterRegistration(ClusterSpec("c"), ClusterAccess())
+    watcher = ClusterWatcher(registration, inventory, InventorySettings(request_timeout=0.05), lambda *_: None)
+    read, refused = asyncio.Event(), asyncio.Event()
+    reflectors = [SimpleNamespace(synced=event, last_error=None) for event in (read, refused)]
+    watcher.reflectors = reflectors  # type: ignore[assignment]
+    announcing = asyncio.create_task(watcher._announce_whole())
+    await asyncio.sleep(0)
+    assert not inventory.whole, "nodes and pods have to be read"
+    read.set()
+    if allowed:
+        refused.set()
+    await announcing
+    assert inventory.whole
 
 
 # --- In simulated clusters --------------------------------------------------------------------------------------------
