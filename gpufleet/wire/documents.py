@@ -228,16 +228,14 @@ def _without_version(read: Callable[[Mapping[str, Any], Findings], Value | None]
     return lambda manifest, findings, _: read(manifest, findings)
 
 
-def _read_cluster(manifest: Mapping[str, Any], findings: Findings, _: int) -> ClusterDocument | None:
-    if manifest.get("apiVersion") in documents_karmada.API_VERSIONS:
-        return documents_karmada.read(manifest, findings)
-    return documents_cluster.read(manifest, findings)
-
-
 _ENTRIES = {
     entry.kind: entry
     for entry in (
-        _Entry("Cluster", (*documents_cluster.API_VERSIONS, *documents_karmada.API_VERSIONS), _read_cluster),
+        _Entry(
+            "Cluster",
+            (*documents_cluster.API_VERSIONS, *documents_karmada.API_VERSIONS),
+            _without_version(documents_karmada.read_either),
+        ),
         _Entry("PropagationPolicy", documents_policy.API_VERSIONS, documents_policy.read),
         _Entry("ClusterPropagationPolicy", documents_policy.API_VERSIONS, documents_policy.read),
         _Entry(

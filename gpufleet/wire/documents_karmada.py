@@ -14,6 +14,7 @@ from pydantic import Field
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory, NodeClass
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.resources import resources
+from gpufleet.wire import documents_cluster
 from gpufleet.wire.documents_cluster import ClusterDocument, read_amounts
 from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
 from gpufleet.wire.documents_schema import Count, Doc, Findings, check, refuse_placeholders
@@ -98,6 +99,13 @@ class KarmadaClusterDoc(ObjectDoc):
 
     spec: SpecDoc = Field(default_factory=SpecDoc)
     status: StatusDoc | None = None
+
+
+def read_either(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | None:
+    """Returns a cluster of ours or of Karmada's; None where too little of it is right."""
+    if manifest.get("apiVersion") in API_VERSIONS:
+        return read(manifest, findings)
+    return documents_cluster.read(manifest, findings)
 
 
 def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | None:

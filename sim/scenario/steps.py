@@ -13,7 +13,7 @@ from gpufleet.model import kinds
 from gpufleet.model.cluster import Inventory
 from gpufleet.model.kinds import Declaration
 from gpufleet.model.log import ClusterRegistration
-from gpufleet.wire import documents_cluster
+from gpufleet.wire import documents_karmada
 from gpufleet.wire.documents import ClusterDocument, Object, Parsed, parse_documents
 from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, DocumentWarning
 from gpufleet.wire.documents_scenario import (
@@ -170,8 +170,14 @@ class _Compiler:
             self._unknown_cluster(cluster, f"{path}.cluster")
             return []
         manifest = merge_patch(known, merge)
-        findings = Findings()
-        value = documents_cluster.read(manifest, findings) if isinstance(manifest, dict) else None
+        findings, before = Findings(), Findings()
+        value = documents_karmada.read_either(manifest, findings) if isinstance(manifest, dict) else None
+        documents_karmada.read_either(known, before)
+        self._warnings += [
+            self._document.warning(f"{path}.merge.{p.path}", p.message, p.hint)
+            for p in findings.warnings
+            if p not in before.warnings
+        ]
         self._errors += [self._document.error(f"{path}.merge.{p.path}", p.message, p.hint) for p in findings.errors]
         if value is None or findings.errors:
             return []

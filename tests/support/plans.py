@@ -1,8 +1,8 @@
-"""Documents of a small fleet, as a user of `plan` writes them, and what is planned on them."""
+"""Documents of a small fleet, as users of `plan` and `simulate` write them, and what is planned on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from gpufleet.model.placement import Placement
@@ -10,7 +10,8 @@ from gpufleet.wire.documents import parse_text
 from gpufleet.wire.yaml import dump
 from sim.plan import plan
 
-Json = Mapping[str, Any]
+Json = dict[str, Any]
+LLM = "test/Deployment/llm"
 GPU = "nvidia.com/gpu"
 DYNAMIC = {
     "replicaSchedulingType": "Divided",
@@ -30,20 +31,24 @@ def cluster(
     **status: Any,
 ) -> Json:
     """Returns a cluster with a node of 8 GPUs for each number of free ones, full nodes, and perhaps nodes in stock."""
-    node_class: dict[str, Any] = {
-        "name": "gpu",
-        "allocatable": {"cpu": "64", "memory": "512Gi", GPU: "8"},
-        "nodes": len(free) + full,
-        "free": [{"nodes": 1, GPU: str(count)} for count in free],
-    }
-    if elastic is not None:
-        node_class["elastic"] = {"maxNodes": 100, "stock": elastic}
+    stock: Json = {} if elastic is None else {"elastic": {"maxNodes": 100, "stock": elastic}}
     return {
         "apiVersion": "gpufleet.io/v1alpha1",
         "kind": "Cluster",
         "metadata": {"name": name, "labels": labels or {}},
         "spec": spec or {},
-        "status": {"health": "Ready", "nodeClasses": [node_class], **status},
+        "status": {"health": "Ready", "nodeClasses": [node_class(*free, full=full, **stock)], **status},
+    }
+
+
+def node_class(*free: int, full: int = 0, gpus: int = 8, **more: Any) -> Json:
+    """Returns the class `gpu`; `elastic` and others may be added."""
+    return {
+        "name": "gpu",
+        "allocatable": {"cpu": "64", "memory": "512Gi", GPU: str(gpus)},
+        "nodes": len(free) + full,
+        "free": [{"nodes": 1, GPU: str(count)} for count in free],
+        **more,
     }
 
 
@@ -92,21 +97,31 @@ def overriding(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": {**rules, **spec}}
 
 
-def template(app: str, gpu: int) -> Json:
+def template(app: str, gpu: int, **pod_spec: Any) -> Json:
     """Returns a pod template."""
-    container = {"name": "main", "image": "x", "resources": {"limits": {"cpu": "1", GPU: str(gpu)}}}
-    return {"metadata": {"labels": {"app": app}}, "spec": {"containers": [container]}}
+    container = {"name": "main", "image": "x", "resources": {"limits": {GPU: str(gpu)}}}
+    return {"metadata": {"labels": {"app": app}}, "spec": {"containers": [container], **pod_spec}}
 
 
 def deployment(
-    replicas: int, name: str = "llm", gpu: int = 1, kind: str = "Deployment", uid: str = "", **metadata: Any
+    replicas: int,
+    name: str = "llm",
+    gpu: int = 1,
+    kind: str = "Deployment",
+    uid: str = "",
+    labels: Json | None = None,
+    **pod_spec: Any,
 ) -> Json:
     """Returns a Deployment in the namespace test, or a kind of the same shape."""
     return {
         "apiVersion": "apps/v1",
         "kind": kind,
-        "metadata": {"name": name, "namespace": "test", "uid": uid, **metadata},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template(name, gpu)},
+        "metadata": {"name": name, "namespace": "test", "uid": uid, "labels": labels or {}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template(name, gpu, **pod_spec),
+        },
     }
 
 

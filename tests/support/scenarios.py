@@ -1,8 +1,8 @@
-"""Scenarios in short: documents of a fleet and workloads, and a world that they happen in."""
+"""Scenarios in short: documents and steps, and a world that they happen in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpufleet.model.names import WORKLOAD_ANNOTATION
@@ -13,68 +13,9 @@ from sim.model.api import Json
 from sim.scenario.run import custom_resources, play
 from sim.scenario.steps import Instant, Script, compile_script
 from sim.scenario.world import World
+from tests.support.plans import LLM
 
-LLM = "test/Deployment/llm"
 TRAIN = "test/PyTorchJob/train"
-DYNAMIC = {
-    "replicaSchedulingType": "Divided",
-    "replicaDivisionPreference": "Weighted",
-    "weightPreference": {"dynamicWeight": "AvailableReplicas"},
-}
-
-
-def cluster(name: str, *free: int, full: int = 0, health: str = "Ready", **status: Any) -> Json:
-    """One node of 8 GPUs for each number of free ones, and so many full nodes."""
-    return {
-        "apiVersion": "gpufleet.io/v1alpha1",
-        "kind": "Cluster",
-        "metadata": {"name": name},
-        "status": {"health": health, "nodeClasses": [node_class(*free, full=full)], **status},
-    }
-
-
-def node_class(*free: int, full: int = 0, gpus: int = 8, **more: Any) -> Json:
-    """The class `gpu`; `elastic` and others may be added."""
-    return {
-        "name": "gpu",
-        "allocatable": {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": str(gpus)},
-        "nodes": len(free) + full,
-        "free": [{"nodes": 1, "nvidia.com/gpu": str(count)} for count in free],
-        **more,
-    }
-
-
-def policy(*groups: Iterable[str], replica_scheduling: Mapping[str, Any] | None = None, **spec: Any) -> Json:
-    """For everything in the namespace test."""
-    affinities = [{"affinityName": f"group{i}", "clusterNames": list(names)} for i, names in enumerate(groups)]
-    selectors = [
-        {"apiVersion": "apps/v1", "kind": "Deployment"},
-        {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"},
-    ]
-    rule: dict[str, Any] = {"replicaScheduling": dict(replica_scheduling or DYNAMIC)}
-    if affinities:
-        rule["clusterAffinities"] = affinities
-    return {
-        "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
-        "kind": "PropagationPolicy",
-        "metadata": {"name": "all", "namespace": "test"},
-        "spec": {"resourceSelectors": selectors, "placement": rule, **spec},
-    }
-
-
-def deployment(replicas: int, name: str = "llm", gpu: int = 1, **pod_spec: Any) -> Json:
-    """Pods with GPUs."""
-    container = {"name": "main", "image": "x", "resources": {"limits": {"nvidia.com/gpu": str(gpu)}}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": "test"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container], **pod_spec}},
-        },
-    }
 
 
 def training(workers: int, gpu: int = 1) -> Json:

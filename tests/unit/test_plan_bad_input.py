@@ -8,9 +8,8 @@ import pytest
 
 from gpufleet.wire.documents import DocumentErrors, lint_policies, parse_text
 from gpufleet.wire.yaml import dump
-from tests.support.plans import GPU, Json, cluster, codes, deployment, job, planned, policy, shares
+from tests.support.plans import GPU, LLM, Json, cluster, codes, deployment, job, planned, policy, shares
 
-LLM = "test/Deployment/llm"
 TRAIN = "test/PyTorchJob/train"
 
 

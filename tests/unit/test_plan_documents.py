@@ -9,9 +9,7 @@ import pytest
 from gpufleet.wire.documents import dump_placement, parse_text
 from gpufleet.wire.yaml import dump
 from sim.plan import plan
-from tests.support.plans import Json, cluster, codes, deployment, planned, policy, shares
-
-LLM = "test/Deployment/llm"
+from tests.support.plans import LLM, Json, cluster, codes, deployment, planned, policy, shares
 
 
 def placement(replicas: int, verdict: str = "Scheduled", workload: str = LLM, **assignments: Any) -> Json:

@@ -7,9 +7,8 @@ import pytest
 from gpufleet.wire.documents import parse_text
 from gpufleet.wire.yaml import dump
 from sim.remedy import remedies
-from tests.support.plans import DYNAMIC, GPU, Json, cluster, deployment, job, policy
+from tests.support.plans import DYNAMIC, GPU, LLM, Json, cluster, deployment, job, policy
 
-LLM = "test/Deployment/llm"
 JOB = "test/PyTorchJob/train"
 
 

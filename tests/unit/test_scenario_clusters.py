@@ -6,20 +6,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.plans import LLM, cluster, deployment, node_class, policy
 from tests.support.scenarios import (
-    LLM,
     TRAIN,
-    cluster,
-    deployment,
     ended,
     free_gpus,
     happen,
-    node_class,
     nodes,
     placed,
     placement,
     pods,
-    policy,
     running,
     shares,
     training,

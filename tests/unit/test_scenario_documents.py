@@ -20,7 +20,8 @@ from gpufleet.wire.yaml import dump
 from sim.plan import plan
 from sim.scenario.run import run
 from sim.scenario.settings import SETTINGS, ScenarioSettings
-from tests.support.scenarios import LLM, cluster, deployment, placement, policy, script
+from tests.support.plans import LLM, cluster, deployment, policy
+from tests.support.scenarios import placement, script
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = ("fleet.yaml", "policies.yaml", "llm.yaml")
@@ -94,6 +95,26 @@ def test_every_setting_is_taken() -> None:
     taken = script([], settings=given).settings
     for setting in SETTINGS.values():
         assert getattr(getattr(taken, setting.part), setting.field) == 7
+
+
+def test_a_field_that_a_patch_does_not_know_is_warned_about() -> None:
+    steps = [{"at": 1, "patch": {"cluster": "c1", "merge": {"status": {"helth": "Unreachable"}}}}]
+    [warning] = script([*FLEET, deployment(2)], steps).warnings
+    assert "steps[0].patch.merge.status.helth: is not a known field and is ignored; did you mean health?" in warning
+
+
+def test_a_cluster_as_karmada_prints_it_can_be_patched() -> None:
+    theirs = {
+        "apiVersion": "cluster.karmada.io/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": "m1"},
+        "status": {"resourceSummary": {"allocatable": {"nvidia.com/gpu": "2", "pods": "10"}}},
+    }
+    more = {"status": {"resourceSummary": {"allocatable": {"nvidia.com/gpu": "3"}}}}
+    steps = [{"at": 5, "patch": {"cluster": "m1", "merge": more}}]
+    made = script([theirs, policy(), deployment(4)], steps)
+    assert len(made.warnings) == 1, "what was said of the document is not said again of each patch"
+    assert [found[0].placed for _, found in run(made).steps] == [2, 3]
 
 
 # -- order -------------------------------------------------------------------------------------------------------------

@@ -13,21 +13,8 @@ from sim.model.api import Create, Json
 from sim.scenario.run import custom_resources
 from sim.scenario.steps import SetCluster, Submit
 from sim.scenario.world import START, World
-from tests.support.scenarios import (
-    LLM,
-    TRAIN,
-    cluster,
-    deployment,
-    ended,
-    happen,
-    placed,
-    pods,
-    policy,
-    running,
-    script,
-    shares,
-    training,
-)
+from tests.support.plans import LLM, cluster, deployment, policy
+from tests.support.scenarios import TRAIN, ended, happen, placed, pods, running, script, shares, training
 
 
 def begun(*documents: Json) -> World:

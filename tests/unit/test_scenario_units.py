@@ -10,7 +10,8 @@ import pytest
 from gpufleet.model.names import UNIT_LABEL
 from sim.model.api import Json
 from sim.scenario.world import World
-from tests.support.scenarios import LLM, deployment, ended, node_class, placed, pods, policy
+from tests.support.plans import LLM, deployment, node_class, policy
+from tests.support.scenarios import ended, placed, pods
 
 REGISTERED: Json = {
     "apiVersion": "gpufleet.io/v1alpha1",
