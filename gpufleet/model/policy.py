@@ -108,6 +108,7 @@ class PropagationPolicy:
     propagate_deps: bool = False
     lazy: bool = False
     redispatch_user_failures: bool = False
+    priority_class: str = ""  # ranks what the policy selects, in place of the class that the pods name
     dependent_overrides: tuple[str, ...] = ()  # override policies that must be there before anything is placed
     prefer_node_class: bool = False  # pods go along with a preference for the node class that was counted on
     queue_timeout: float | None = None  # seconds that it may wait with nothing placed; None: for ever

@@ -13,7 +13,7 @@ from gpufleet.wire.documents_lint_pods import lint_pods
 from gpufleet.wire.documents_schema import Findings, path_of
 
 if TYPE_CHECKING:
-    from gpufleet.wire.documents import Parsed
+    from gpufleet.wire.documents import Document, Parsed
 
 _SYSTEM = "system-"  # classes that every cluster has
 
@@ -71,7 +71,20 @@ def lint_policies(parsed: Parsed, select: Select, classes: Container[str] = ()) 
             )
         warnings += _lint_units(parsed, key, workload)
         warnings += _lint_priority(parsed, key, workload, classes)
+    for key, policy in sorted(parsed.policies.items()):
+        document = parsed.document_of(key)
+        if document is not None and policy.priority_class and _missing(policy.priority_class, parsed, classes):
+            warnings.append(_no_class(document, "spec.schedulePriority.priorityClassName", policy.priority_class))
     return warnings
+
+
+def _missing(name: str, parsed: Parsed, classes: Container[str]) -> bool:
+    return name not in parsed.priority_classes and name not in classes and not name.startswith(_SYSTEM)
+
+
+def _no_class(document: Document, path: str, name: str) -> DocumentWarning:
+    message = f"there is no PriorityClass {name!r}, so it says nothing"
+    return document.warning(path, message, "add the PriorityClass, or name another")
 
 
 def _lint_priority(parsed: Parsed, key: str, workload: Workload, classes: Container[str]) -> list[DocumentWarning]:
@@ -79,13 +92,9 @@ def _lint_priority(parsed: Parsed, key: str, workload: Workload, classes: Contai
     if document is None:
         return []
     return [
-        document.warning(
-            path,
-            f"there is no PriorityClass {name!r}, so it says nothing",
-            "add the PriorityClass, or name another",
-        )
+        _no_class(document, path, name)
         for path, name in _classes(workload.manifest, ())
-        if name and name not in parsed.priority_classes and name not in classes and not name.startswith(_SYSTEM)
+        if name and _missing(name, parsed, classes)
     ]
 
 

@@ -33,7 +33,7 @@ from gpufleet.wire.documents_spellings import RIGHT_PATH, normalise, original
 
 LEGACY = "one.alibabacloud.com/v1alpha1"
 API_VERSIONS = ("policy.one.alibabacloud.com/v1alpha1", "policy.karmada.io/v1alpha1", LEGACY)
-_LATER = ("failover", "schedulePriority")
+_LATER = ("failover",)
 _LATER_IN_PLACEMENT = ("workloadAffinity",)
 
 
@@ -140,6 +140,13 @@ class SuspensionDoc(Doc):
     dispatching_on_clusters: ClusterNamesDoc | None = None
 
 
+class SchedulePriorityDoc(Doc):
+    """What ranks workloads: a class that is named here, or the one that their pods name."""
+
+    priority_class_source: Literal["KubePriorityClass", "PodPriorityClass"]
+    priority_class_name: str = ""
+
+
 class SpecDoc(Doc):
     """The policy."""
 
@@ -161,7 +168,7 @@ class SpecDoc(Doc):
     queue_timeout: Any = None
     dependent_overrides: list[str] = Field(default_factory=list)
     failover: Any = None
-    schedule_priority: Any = None
+    schedule_priority: SchedulePriorityDoc | None = None
     association: Any = None
 
 
@@ -193,6 +200,14 @@ def _queue_timeout(given: Any, findings: Findings) -> float | None:
     if not seconds and len(findings.errors) == before:
         findings.error("spec.queueTimeout", "must be more than 0", "leave it out to wait for ever")
     return seconds
+
+
+def _priority_class(doc: SchedulePriorityDoc | None, findings: Findings) -> str:
+    if doc is None or doc.priority_class_source == "PodPriorityClass":
+        return ""
+    if not doc.priority_class_name:
+        findings.error("spec.schedulePriority.priorityClassName", "is missing", "name the PriorityClass")
+    return doc.priority_class_name
 
 
 def _policy(
@@ -249,6 +264,7 @@ def _policy(
         propagate_deps=spec.propagate_deps,
         lazy=spec.activation_preference == "Lazy",
         redispatch_user_failures=spec.redispatch_user_failures,
+        priority_class=_priority_class(spec.schedule_priority, findings),
         dependent_overrides=tuple(spec.dependent_overrides),
         prefer_node_class=spec.prefer_node_class,
         queue_timeout=_queue_timeout(spec.queue_timeout, findings),

@@ -8,7 +8,7 @@ import pytest
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType
-from gpufleet.wire.documents import Ignored, parse_text
+from gpufleet.wire.documents import DocumentErrors, Ignored, lint_policies, parse_text
 from gpufleet.wire.yaml import dump
 from services.dispatcher.core.render import render
 from services.scheduler.core.events import PolicyChanged, WorkloadSubmitted
@@ -259,11 +259,6 @@ def test_defaults_are_upstreams() -> None:
             "spec.failover",
             "is not supported yet and is ignored",
         ),
-        (
-            {"schedulePriority": {"priorityClassSource": "KubePriorityClass", "priorityClassName": "high"}},
-            "spec.schedulePriority",
-            "is not supported yet and is ignored",
-        ),
         ({"association": True}, "spec.association", "does nothing, in Karmada neither"),
         (
             {"placement": {"workloadAffinity": {"affinity": {"groupByLabelKey": "app.group"}}}},
@@ -312,6 +307,51 @@ def test_what_is_kept_beside_workloads_hinders_no_plan(api_version: str, kind: s
     assert (warning.document, warning.path) == (5, "kind")
     assert warning.message == f"{kind} is neither placed nor read here; the document is ignored"
     assert shares(planned(*documents)[NGINX]) == {"member1": 2}
+
+
+HIGH = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 100}
+
+
+def by_class(name: str = "high", source: str = "KubePriorityClass") -> Json:
+    return {"schedulePriority": {"priorityClassSource": source, "priorityClassName": name}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "classes", "first"),
+    [
+        (by_class(), [HIGH], "critical-nginx"),
+        (by_class(), [], "nginx"),
+        (by_class("high", "PodPriorityClass"), [HIGH], "nginx"),
+        ({}, [HIGH], "nginx"),
+    ],
+)
+def test_a_policy_ranks_what_it_selects(spec: Json, classes: list[Json], first: str) -> None:
+    critical = karmada("critical", weighted(**DYNAMIC), resourceSelectors=select(name="critical-nginx"), **spec)
+    rest = karmada("rest", weighted(**DYNAMIC))
+    found = planned(cluster("member1", 3), critical, rest, *classes, nginx(3), nginx(3, "critical-nginx"))
+    assert {key for key, placement in found.items() if placement.placed} == {f"test/Deployment/{first}"}
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "message"),
+    [
+        ({"priorityClassSource": "KubePriorityClass"}, "priorityClassName", "is missing"),
+        ({"priorityClassName": "high"}, "priorityClassSource", "is missing"),
+        ({"priorityClassSource": "Nobody"}, "priorityClassSource", "is 'Nobody'"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_priority(given: Json, path: str, message: str) -> None:
+    with pytest.raises(DocumentErrors) as caught:
+        read(karmada("p", schedulePriority=given))
+    (error,) = caught.value.errors
+    assert (error.path, message in error.message) == (f"spec.schedulePriority.{path}", True)
+
+
+def test_a_class_that_a_policy_misses_is_warned_about() -> None:
+    parsed = read(karmada("p", **by_class()))
+    (warning,) = lint_policies(parsed, lambda _: (None, ()))
+    assert warning.path == "spec.schedulePriority.priorityClassName"
+    assert lint_policies(read(karmada("p", **by_class()), HIGH), lambda _: (None, ())) == []
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,23 @@ def test_t28_nobody_of_equal_or_higher_priority_is_touched(rank: str) -> None:
     assert placed(w) == {"there": 4, "wanted": 0}
 
 
+def test_a_policy_ranks_its_workloads_for_preemption_too() -> None:
+    ours = policy(name="a", kinds=[("kubeflow.org/v1", "PyTorchJob")], priority_class="high")
+    w = world(ours, policy(name="b", kinds=[("apps/v1", "Deployment")], priority_class="mid"), a=gpus_free(8))
+    w.submit(dep("victim", 8, "high", arrival=1))
+    w.submit(train("wanted", 3, "low", arrival=2))
+    assert placed(w) == {"victim": 5, "wanted": 3}
+    services: Any = {"name": "b", "kinds": [("apps/v1", "Deployment")]}
+    # Above all, but it never takes anybody's place; then it may.
+    never, top = PriorityClass("never", 1000, preempts=False), PriorityClass("top", 1000)
+    w.feed(PolicyChanged(never), PolicyChanged(policy(priority_class="never", version=1, **services)))
+    w.submit(dep("more", 1, "low", arrival=3))
+    assert placed(w) == {"more": 0, "victim": 5, "wanted": 3}
+    w.feed(PolicyChanged(top), PolicyChanged(policy(priority_class="top", version=2, **services)))
+    assert placed(w)["wanted"] == 0
+    assert placed(w)["victim"] + placed(w)["more"] == 8
+
+
 def test_a_class_that_never_preempts_waits() -> None:
     w = world(a=gpus_free(4))
     w.feed(PolicyChanged(PriorityClass("polite", 1000, preempts=False)))

@@ -77,6 +77,7 @@ class PolicyIndex:
 
     def __init__(self) -> None:
         self._by_key: dict[str, PropagationPolicy] = {}
+        self.ranking: set[str] = set()  # policies that say what ranks the workloads that they select
         self._by_kind: dict[tuple[str, str], dict[str, PropagationPolicy]] = {}
 
     def get(self, key: str) -> PropagationPolicy | None:
@@ -91,12 +92,15 @@ class PolicyIndex:
         """Adds or replaces a policy."""
         self.remove(policy.key)
         self._by_key[policy.key] = policy
+        if policy.priority_class:
+            self.ranking.add(policy.key)
         for selector in policy.selectors:
             self._by_kind.setdefault((selector.api_version, selector.kind), {})[policy.key] = policy
 
     def remove(self, key: str) -> PropagationPolicy | None:
         """Removes a policy and returns it, or None."""
         policy = self._by_key.pop(key, None)
+        self.ranking.discard(key)
         if policy is not None:
             for selector in policy.selectors:
                 self._by_kind.get((selector.api_version, selector.kind), {}).pop(key, None)

@@ -231,12 +231,23 @@ class State:
 
     def order(self, entry: Entry) -> Order:
         """Returns an entry's place in the queue."""
-        workload = entry.current
+        workload = self.ranked_as(entry)
         rank = priority(workload, self.priority_classes) if workload is not None else 0
         arrival = entry.arrival
         if arrival is None:
             arrival = workload.arrival if workload is not None else 0
         return (-rank, arrival, entry.key)
+
+    def ranked_as(self, entry: Entry) -> Workload | None:
+        """Returns a workload with the class that ranks it: that of its policy, if it names one, else its own."""
+        workload = entry.current
+        if workload is None or not self.policies.ranking:
+            return workload
+        claimed = entry.placement.policy if entry.placement is not None else ""
+        policy, _ = self.policies.select(workload, claimed)
+        if policy is None or not policy.priority_class:
+            return workload
+        return replace(workload, priority_class=policy.priority_class, priority=None)
 
     def ask(self, key: str, mode: Mode) -> None:
         """Notes that a workload has to be decided; Fresh goes over Steady over Fill."""

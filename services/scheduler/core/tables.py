@@ -230,9 +230,12 @@ def _policy_changed(batch: Batch, event: PolicyChanged) -> None:
 
 
 def _propagation_changed(state: State, policy: PropagationPolicy) -> None:
-    if state.policies.get(policy.key) == policy:
+    before = state.policies.get(policy.key)
+    if before == policy:
         return
     state.policies.put(policy)
+    if policy.priority_class != (before.priority_class if before is not None else ""):
+        _ranks_changed(state)
     for key in sorted(state.by_policy.get(policy.key, ())):
         state.ask(key, Mode.FILL)
     for key in sorted(state.unmatched):
@@ -315,7 +318,9 @@ def _policy_removed(batch: Batch, event: PolicyRemoved) -> None:
     elif kind == "Queue":
         if state.quotas.remove_queue(event.key):
             _queues_changed(state)
-    elif state.policies.remove(event.key) is not None:
+    elif (policy := state.policies.remove(event.key)) is not None:
+        if policy.priority_class:
+            _ranks_changed(state)
         for key in sorted(state.by_policy.get(event.key, ())):
             state.ask(key, Mode.FILL)
 

@@ -53,7 +53,7 @@ def attempt(draft: Draft, out: Outputs) -> bool:
         return False
     if not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC):
         return False
-    if not preempts(workload, state.priority_classes):
+    if not preempts(state.ranked_as(draft.entry) or workload, state.priority_classes):
         return False
     rank = -state.order(draft.entry)[0]
     asked = _asked(draft, at_once=at_once)
