@@ -1,4 +1,4 @@
-"""Queues, whatever comes and ends: in order where they block, nobody starved where they do not, the same in any order."""
+"""Queues, whatever comes and ends: in order where they block, and where they do not nobody is starved."""
 
 from __future__ import annotations
 

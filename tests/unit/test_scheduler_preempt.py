@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from gpufleet.model.policy import PriorityClass
+from gpufleet.model.quota import PREEMPTIBLE_LABELS
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape, Workload
 from services.scheduler.core.events import ObservationGone, PolicyChanged, WorkloadDeleted
+from services.scheduler.core.queue import preempts
 from tests.support.quotas import GPU, quota, tree
 from tests.support.scheduling import World, amounts, deployment, gpus_free, job, node_class, policy
 
@@ -261,3 +263,98 @@ def test_t11_the_documented_walk_through() -> None:
     assert w.codes("ns1/Deployment/w")["a"] == "Preempted"
     w.refresh()
     assert [w.placement(f"ns{n}/Deployment/w").placed for n in range(1, 5)] == [2, 2, 2, 2]
+
+
+def test_who_is_not_needed_after_all_is_spared_the_most_important_first() -> None:
+    w = world(a=gpus_free(4, 4))
+    w.submit(train("small", 2, "low", arrival=1))
+    w.submit(train("large", 4, "mid", arrival=2))
+    w.submit(train("rest", 2, "high", arrival=3))
+    w.submit(train("wanted", 4, "high", gpu=1, arrival=4))
+    # The small one goes first, but is not enough; with the large one it is not needed.
+    assert placed(w) == {"large": 0, "rest": 2, "small": 2, "wanted": 4}
+
+
+NEVER = PriorityClass("never", 5, preempts=False)
+DEFAULT = replace(NEVER, global_default=True)
+
+
+@pytest.mark.parametrize(
+    ("classes", "fields", "expected"),
+    [
+        pytest.param([], {}, True, id="nothing is named"),
+        pytest.param([NEVER], {"priority_class": "never"}, False, id="its class says Never"),
+        pytest.param([NEVER], {"priority_class": "never", "priority": 7}, False, id="the class goes before a number"),
+        pytest.param([NEVER], {"priority_class": "gone", "priority": 7}, True, id="a number preempts"),
+        pytest.param([NEVER], {"priority_class": "gone"}, True, id="a class that is missing says nothing"),
+        pytest.param([NEVER], {"Worker": "never"}, False, id="the class of a component"),
+        pytest.param([NEVER], {"Master": "never"}, True, id="a Master does not rank the job"),
+        pytest.param([NEVER, HIGH], {"Master": "high", "Worker": "never"}, False, id="the Worker ranks it"),
+        pytest.param([NEVER, HIGH], {"Master": "never", "Worker": "high"}, True, id="whatever the Master says"),
+        pytest.param([DEFAULT], {}, False, id="the global default says Never"),
+        pytest.param([DEFAULT, HIGH], {"priority_class": "high"}, True, id="a class does not"),
+        pytest.param([DEFAULT], {"priority_class": "gone"}, False, id="missing: the default"),
+        pytest.param([DEFAULT, replace(HIGH, global_default=True)], {}, True, id="the higher default"),
+    ],
+)
+def test_who_may_take_the_place_of_others(classes: list[PriorityClass], fields: dict[str, Any], expected: bool) -> None:
+    made = job("wanted", {"Master": (1, 1), "Worker": (1, 1)})
+    components = tuple(replace(c, priority_class=fields.pop(c.name, "")) for c in made.components)
+    workload = replace(made, components=components, **fields)
+    known = {c.name: c for c in classes}
+    assert preempts(workload, known) is expected
+
+
+@pytest.mark.parametrize("polite", [False, True])
+def test_a_class_that_never_preempts_does_not_reclaim_quota_either(polite: bool) -> None:
+    w = world(a=gpus_free(4))
+    rank = PriorityClass("mine", 50, preempts=not polite)
+    w.feed(PolicyChanged(rank), PolicyChanged(tree(quota("one", 2, 4, "ns1"), quota("two", 2, 4, "ns2"), total=4)))
+    w.feed(PolicyChanged(policy(namespace="")))
+    w.submit(in_namespace("ns1", dep("borrows", 4, "mine", arrival=1)))
+    w.submit(in_namespace("ns2", dep("wants", 2, "mine", arrival=2)))
+    assert placed(w) == ({"borrows": 4, "wants": 0} if polite else {"borrows": 2, "wants": 2})
+
+
+def in_namespace(namespace: str, workload: Workload) -> Workload:
+    return replace(workload, key=f"{namespace}/{workload.kind}/{workload.name}", namespace=namespace)
+
+
+def firm(workload: Workload) -> Workload:
+    return replace(workload, labels=((PREEMPTIBLE_LABELS[0], "false"),))
+
+
+@pytest.mark.parametrize(
+    ("lower", "rank", "wants_firm", "expected"),
+    [
+        pytest.param(True, "high", True, {"there": 1, "wanted": 3}, id="its own of lower priority"),
+        pytest.param(False, "high", True, {"there": 4, "wanted": 0}, id="not without the attribute"),
+        pytest.param(True, "low", True, {"there": 4, "wanted": 0}, id="not of equal priority"),
+        pytest.param(True, "high", False, {"there": 4, "wanted": 0}, id="not for what is preemptible itself"),
+        pytest.param(True, "polite", True, {"there": 4, "wanted": 0}, id="not if its class says Never"),
+    ],
+)
+def test_in_a_quota_that_preempts_lower_priority_the_guaranteed_yields_to_the_guaranteed(
+    lower: bool, rank: str, wants_firm: bool, expected: dict[str, int]
+) -> None:
+    w = world(a=gpus_free(4))
+    w.feed(
+        PolicyChanged(PriorityClass("polite", 1000, preempts=False)),
+        PolicyChanged(tree(quota("team", 4, 4, "test", preempts_lower=lower), total=4)),
+    )
+    w.submit(firm(dep("there", 4, "low", arrival=1)))
+    wanted = train("wanted", 3, rank, arrival=2)
+    w.submit(firm(wanted) if wants_firm else wanted)
+    assert placed(w) == expected
+
+
+def test_it_takes_nothing_that_another_quota_guarantees() -> None:
+    w = world(a=gpus_free(4))
+    one, two = quota("one", 2, 4, "ns1", preempts_lower=True), quota("two", 2, 4, "ns2", preempts_lower=True)
+    w.feed(PolicyChanged(tree(one, two, total=4)), PolicyChanged(policy(namespace="")))
+    w.submit(in_namespace("ns2", firm(dep("theirs", 2, "low", arrival=1))))
+    w.submit(in_namespace("ns1", firm(dep("mine", 2, "low", arrival=2))))
+    w.submit(in_namespace("ns1", firm(train("wanted", 2, "high", arrival=3))))
+    assert placed(w) == {"mine": 0, "theirs": 2, "wanted": 2}
+    w.submit(in_namespace("ns1", firm(train("more", 1, "high", arrival=4))))
+    assert placed(w)["more"] == 0
