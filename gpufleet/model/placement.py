@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gpufleet.model.reasons import Reason, Verdict
@@ -39,20 +41,23 @@ class Slot:
     variant: str = ""  # id of the unit's content, which stays the same when the policy's order changes
 
 
+class _Counted:
+    """What is computed once of a share; no field, so that it is neither compared nor written."""
+
+    __slots__ = ("replicas",)
+    replicas: int  # pods of all components
+
+
 @value(frozen=True, slots=True)
-class ClusterShare:
+class ClusterShare(_Counted):
     """One cluster's part of a placement. ``components`` gives replicas by component, sorted by name."""
 
     cluster: str
     components: tuple[tuple[str, int], ...]
     slots: tuple[Slot, ...] = ()
 
-    @property
-    def replicas(self) -> int:
-        """Pods of all components."""
-        if len(self.components) == 1:
-            return self.components[0][1]
-        return sum(count for _, count in self.components)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replicas", sum([count for _, count in self.components]))
 
     def count(self, source: Source) -> int:
         """Pods whose room was counted from a source."""
@@ -74,7 +79,16 @@ class ClusterShare:
 
 def pods_of(shares: Iterable[ClusterShare]) -> int:
     """Returns the pods of some shares together."""
-    return sum([count for share in shares for _, count in share.components])
+    return sum(map(_REPLICAS, shares))
+
+
+def clusters_of(shares: Iterable[ClusterShare]) -> tuple[str, ...]:
+    """Returns the clusters of some shares."""
+    return tuple(map(_CLUSTER, shares))
+
+
+_REPLICAS = attrgetter("replicas")
+_CLUSTER = attrgetter("cluster")
 
 
 @value(frozen=True, slots=True)
@@ -228,12 +242,11 @@ class AssignmentColumns:
 
     def at(self, place: int) -> Assignment:
         """Returns the assignment at a place."""
-        return replace(
-            self.common,
-            cluster=self.clusters[place],
-            components=self.components[place],
-            incarnation=self.incarnations[place],
-        )
+        made = copy(self.common)
+        object.__setattr__(made, "cluster", self.clusters[place])
+        object.__setattr__(made, "components", self.components[place])
+        object.__setattr__(made, "incarnation", self.incarnations[place])
+        return made
 
     def __iter__(self) -> Iterator[Assignment]:
         return (self.at(place) for place in range(len(self.clusters)))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -411,7 +412,7 @@ def encode(value: Mapping[str, Any], limit: int = MAX_DERIVED_BYTES) -> bytes:
 
 def compact(value: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields that are set: empty text, 0, false and empty collections are what a reader assumes."""
-    return {name: item for name, item in value.items() if item}
+    return dict(filter(itemgetter(1), value.items()))
 
 
 def time_or_none(seconds: float | None) -> str | None:

@@ -6,10 +6,11 @@ again in placements. A test holds the bytes to those of the plain way, `encode(a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +24,8 @@ _KNOWN: Final = 65_536
 _OWN: Final = ("cluster", "components", "incarnation")
 _SAME: Final = ("manifest", "patches", "overrides")
 
+_HERE: Final = "-"
+
 V = TypeVar("V")
 
 
@@ -31,24 +34,25 @@ class _Fragments(Generic[V]):
 
     def __init__(self, render: Callable[[V], bytes]) -> None:
         self._render = render
-        self._known: dict[int, tuple[bytes, V]] = {}
+        self._known: dict[int, bytes] = {}
+        self._kept: list[V] = []
 
     def of(self, value: V) -> bytes:
         known = self._known.get(id(value))
-        return self._put(value) if known is None else known[0]
+        return self._put(value) if known is None else known
 
-    def of_all(self, values: Iterable[V]) -> list[bytes]:
-        known = self._known
-        try:
-            return [known[id(value)][0] for value in values]
-        except KeyError:
+    def of_all(self, values: Sequence[V]) -> list[bytes]:
+        found = list(map(self._known.get, map(id, values)))
+        if None in found:
             return [self.of(value) for value in values]
+        return cast("list[bytes]", found)
 
     def _put(self, value: V) -> bytes:
-        if len(self._known) >= _KNOWN:
+        if len(self._kept) >= _KNOWN:
             self._known.clear()
-        text = self._render(value)
-        self._known[id(value)] = (text, value)
+            self._kept.clear()
+        text = self._known[id(value)] = self._render(value)
+        self._kept.append(value)
         return text
 
 
@@ -74,15 +78,16 @@ def placement_bytes(placement: Placement) -> bytes:
 def assignments_bytes(columns: AssignmentColumns) -> list[bytes]:
     """Returns the values of assignments that are columns, in the order of these."""
     before, after = _around_incarnation(assignment_object(columns.common))
-    found = [
-        b"%b%b%b%b%b}" % (cluster, components, before, incarnation, after)
-        for cluster, components, incarnation in zip(
-            _CLUSTERS.of_all(columns.clusters),
-            _COMPONENTS.of_all(columns.components),
-            _INCARNATIONS.of_all(columns.incarnations),
-            strict=True,
-        )
-    ]
+    after += b"}"
+    parts = zip(
+        _CLUSTERS.of_all(columns.clusters),
+        _COMPONENTS.of_all(columns.components),
+        repeat(before),
+        _INCARNATIONS.of_all(columns.incarnations),
+        repeat(after),
+        strict=False,
+    )
+    found = list(map(b"".join, parts))
     check_size(max(map(len, found), default=0), MAX_DERIVED_BYTES)
     return found
 
@@ -133,13 +138,9 @@ def assignment_bytes(assignment: Assignment) -> bytes:
 
 def _around_incarnation(value: dict[str, Any]) -> tuple[bytes, bytes]:
     """Returns the members that assignments of a decision have in common: those before the incarnation, and after it."""
-    common = {name: item for name, item in value.items() if name not in _OWN}
-    return (
-        _members({name: item for name, item in common.items() if name < "incarnation"}),
-        _members({name: item for name, item in common.items() if name > "incarnation"}),
-    )
-
-
-def _members(value: dict[str, Any]) -> bytes:
-    """Returns the members of an object, each after a comma."""
-    return b"," + encode(value)[1:-1] if value else b""
+    value.pop("cluster", None)
+    value.pop("components", None)
+    # Members that come before it have numbers and truth values only, so nothing else can look like this.
+    value["incarnation"] = _HERE
+    before, _, after = encode(value)[1:-1].partition(b'"incarnation":"%b"' % _HERE.encode())
+    return (b"," + before[:-1] if before else b"", after)

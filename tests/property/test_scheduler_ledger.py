@@ -226,20 +226,30 @@ class _Nodes:
         return count
 
 
-def _decide(fleet: Fleet, step: Decide, version: Version) -> None:
-    """Does what a decision does with the room of a workload, where no cluster has to give it from several pools."""
-    holding = sorted(name for name, member in fleet.members.items() if step.workload in member.held)
-    if holding:
-        booking.release(fleet, step.workload, holding)
-    shape = fleet.catalog.shape(SHAPES[step.shape])
-    made = list[booking.Made]()
-    for cluster, count in step.counts:
-        member = fleet.member(cluster)
-        pool = booking.take(member, shape, count)
-        if pool is not None:
-            made.append((member, (Hold(Part("main", shape), pool.name, count, Source.RUNNING),), pool))
-    fleet.moved(shape, [pool for _, _, pool in made if pool is not None], [holds[0].count for _, holds, _ in made])
-    booking.reserve(fleet, step.workload, version, made)
+class Room:
+    """Takes room for workloads as decisions do, where no cluster has to give it from several pools."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.booked: dict[str, booking.Booked] = {}
+
+    def decide(self, step: Decide, version: Version) -> None:
+        fleet = self.fleet
+        known = self.booked.pop(step.workload, None)
+        if known is not None:
+            booking.release(fleet, step.workload, known)
+        for member in fleet.by_index:
+            if step.workload in member.held:
+                fleet.hold(member, step.workload, None, taken=False)
+        shape = fleet.catalog.shape(SHAPES[step.shape])
+        booked, _ = booking.take(fleet, shape, [(fleet.member(cluster), count) for cluster, count in step.counts])
+        holds: list[tuple[Hold, ...]] = [
+            (Hold(Part("main", shape), pool.name, count, Source.RUNNING),)
+            for pool, count in zip(booked.pools, booked.counts, strict=True)
+        ]
+        found = booking.reserve(fleet, step.workload, version, booking.Made(booked, holds, []))
+        if found is not None:
+            self.booked[step.workload] = found
 
 
 DECIDE = st.builds(
@@ -262,6 +272,7 @@ def test_incremental_caches_equal_a_recomputation_from_scratch(
     fleet = Fleet()
     for name in ("a", "b"):
         fleet.observed(inventory(name, node_class("big", nodes=3, node_labels={"gpu": "big"})))
+    room = Room(fleet)
     for number, step in enumerate(steps):
         match step:
             case None:
@@ -269,10 +280,11 @@ def test_incremental_caches_equal_a_recomputation_from_scratch(
             case Observe():
                 fleet.observed(step.inventory)
             case Decide():
-                _decide(fleet, step, Version(1, number))
+                room.decide(step, Version(1, number))
             case Mistrust():
                 fleet.set_doubt(fleet.member(step.cluster), step.name, step.doubt)
             case Put():
+                room.booked.pop(step.workload, None)
                 member = fleet.member(step.cluster)
                 forward = step.forward and step.workload not in member.held
                 holds = _forward(member, step, fleet) if forward else tuple(_hold(fleet, *hold) for hold in step.holds)
@@ -290,7 +302,8 @@ def test_decisions_correct_the_columns_as_a_recomputation_would(steps: list[Deci
     for name in ("a", "b"):
         classes = (node_class("big", nodes=2, node_labels={"gpu": "big"}), node_class("small", nodes=1))
         fleet.observed(inventory(name, *classes))
+    room = Room(fleet)
     for number, step in enumerate(steps):
         _check(fleet)
-        _decide(fleet, step, Version(1, number))
+        room.decide(step, Version(1, number))
     _check(fleet)

@@ -141,7 +141,6 @@ def test_what_a_pod_costs_is_forgotten_when_room_is_taken_and_given_back() -> No
     empty = _cost(mix, pool, small)
     fitter = small.fitter(pool.layout)
     assert pool.take_whole(fitter, 1) == 1
-    pool.book_whole(1)
     assert _cost(mix, pool, small) != empty
     assert pool.give_back(fitter, 1)
     assert _cost(mix, pool, small) == empty

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import (
@@ -23,6 +24,7 @@ from gpufleet.model.placement import (
     Placement,
     Variant,
     Version,
+    clusters_of,
 )
 from gpufleet.model.policy import PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
@@ -34,6 +36,11 @@ from services.scheduler.core.outputs import AssignmentWrite, Outputs
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_patches import Patch
 from services.scheduler.core.units import applying
+
+_CLUSTER = attrgetter("cluster")
+_COMPONENTS = attrgetter("components")
+_DIVISION = attrgetter("cluster", "replicas")
+_INCARNATION = attrgetter("incarnation")
 
 
 def is_gone(state: State, entry: Entry, cluster: str) -> bool:
@@ -84,7 +91,7 @@ def _superfluous(entry: Entry, placement: Placement) -> list[str]:
     """Returns the clusters that may have a copy, but no share."""
     if not entry.assignments and not placement.leaving:
         return []
-    shares = [share.cluster for share in placement.shares]
+    shares = clusters_of(placement.shares)
     if not placement.leaving and entry.assignments.common_to(shares) is not None:
         return []
     return sorted((entry.assignments.keys() | set(placement.leaving)) - set(shares))
@@ -185,7 +192,7 @@ def _activate_all(state: State, entry: Entry, placement: Placement, workload: Wo
         overriding=overriding,
         units=applying(workload, units.values()) if units else None,
     )
-    shares = sorted(placement.shares, key=_cluster)
+    shares = sorted(placement.shares, key=_CLUSTER)
     if not entry.assignments and _alike(order, shares):
         _activate_new(state, entry, order, shares, out)
     else:
@@ -209,10 +216,6 @@ class _Order:
     units: ResourcePolicy | None
 
 
-def _cluster(share: ClusterShare) -> str:
-    return share.cluster
-
-
 def _alike(order: _Order, shares: Sequence[ClusterShare]) -> bool:
     """Returns whether new assignments differ in cluster, components and incarnation only."""
     if order.overriding or order.completions or order.units is not None or order.policy is None:
@@ -226,7 +229,7 @@ def _activate_new(state: State, entry: Entry, order: _Order, shares: Sequence[Cl
     """Writes the first assignments of a workload, which are alike."""
     workload, policy = order.workload, order.policy
     assert policy is not None
-    clusters = tuple([share.cluster for share in shares])
+    clusters = clusters_of(shares)
     columns = AssignmentColumns(
         common=Assignment(
             workload=entry.key,
@@ -244,8 +247,8 @@ def _activate_new(state: State, entry: Entry, order: _Order, shares: Sequence[Cl
             suspended=policy.suspend_dispatching,
         ),
         clusters=clusters,
-        components=tuple([share.components for share in shares]),
-        incarnations=tuple([_incarnation(state, cluster) for cluster in clusters]),
+        components=tuple(map(_COMPONENTS, shares)),
+        incarnations=tuple(map(_INCARNATION, map(state.fleet.member, clusters))),
     )
     entry.gone.difference_update(clusters)
     entry.overwritten.difference_update(clusters)
@@ -320,7 +323,7 @@ def _incarnation(state: State, cluster: str) -> str:
 
 def division(placement: Placement) -> tuple[tuple[str, int], ...]:
     """Returns the whole division of a placement: replicas by cluster."""
-    return tuple((share.cluster, share.replicas) for share in placement.shares)
+    return tuple(map(_DIVISION, placement.shares))
 
 
 def _overrides(

@@ -6,7 +6,7 @@ columns where somebody asks for one; from the first change on each is kept by it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 
 from gpufleet.model.placement import Assignment, AssignmentColumns, Version
 
@@ -32,10 +32,10 @@ class Assigned(MutableMapping[str, Assignment]):
             return [a.version for a in self._single.values()]
         return [self.columns.common.version] if self.columns.clusters else []
 
-    def common_to(self, clusters: Sequence[str]) -> Assignment | None:
+    def common_to(self, clusters: tuple[str, ...]) -> Assignment | None:
         """Returns what the assignments have in common if they are columns, and of just these clusters."""
         columns = self.columns
-        return columns.common if columns is not None and columns.clusters == tuple(clusters) else None
+        return columns.common if columns is not None and columns.clusters == clusters else None
 
     def stamp(self) -> AssignmentColumns | list[Assignment]:
         """Returns all of them, to tell later whether they are still the same."""

@@ -19,8 +19,8 @@ from services.scheduler.core.units import REGION, Part
 
 # For how many shapes a cluster remembers which pools admit them.
 _KNOWN = 64
-# Of a share that is taken from one pool: component, shape, pool and count.
-ShareKey = tuple[str, int, str, int]
+# Of shares that are taken from one pool: component, shape and count.
+ShareKey = tuple[str, int, int]
 # A share and its holds.
 Given = tuple[ClusterShare, tuple[Hold, ...]]
 
@@ -31,12 +31,11 @@ class Member:
     __slots__ = (
         "_marks",
         "_named",
-        "_stale",
-        "_takers",
         "debt",
         "dirty",
         "doubts",
         "held",
+        "incarnation",
         "index",
         "inventory",
         "loose",
@@ -48,6 +47,8 @@ class Member:
         "removed",
         "shares",
         "spec",
+        "stale_pools",
+        "takers_of",
         "virtual",
     )
 
@@ -66,28 +67,29 @@ class Member:
         self.other_debt = 0  # of these, those that no pool owes alone
         self.dirty = False  # every pool has to be refitted
         self.doubts: dict[str, Doubt] = {}  # by node class: why no more nodes of it are counted on
-        self._stale: dict[Pool, None] = {}  # these have to be
+        self.stale_pools: dict[Pool, None] = {}  # these have to be
+        self.incarnation = ""  # empty if it is not known
         self._named: dict[str, Pool] = {}
-        self._takers: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
+        self.takers_of: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
         self._marks: dict[int, Labels | None] = {}  # by identity
         self.notes: Notes = {}  # `fragmentation`'s, on the room as it is; the pools clear them
-        self.shares: dict[ShareKey, Given] = {}  # that were given before
+        self.shares: dict[ShareKey, dict[str, Given]] = {}  # that were given before, by pool
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""
         if self.dirty:
             self.dirty = False
-            self._stale.clear()
+            self.stale_pools.clear()
             refit(self)
-        elif self._stale:
-            stale = list(self._stale)
-            self._stale.clear()
+        elif self.stale_pools:
+            stale = list(self.stale_pools)
+            self.stale_pools.clear()
             replay(self, stale, virtual=False)
 
     @property
     def unsettled(self) -> bool:
         """Whether `settle` has anything to do."""
-        return self.dirty or bool(self._stale)
+        return self.dirty or bool(self.stale_pools)
 
     def pool(self, name: str) -> Pool | None:
         """Returns a pool by the name of its node class."""
@@ -105,24 +107,27 @@ class Member:
         """Replaces the pools; they have to be refitted."""
         if [fresh.identity for fresh in pools] != [known.identity for known in self.pools]:
             self._marks.clear()
+        for before in self.pools:
+            before.retired = True
         self.pools = pools
         self._named = {pool.name: pool for pool in pools}
         self.notes.clear()
         for fresh in pools:
             fresh.notes = self.notes
+            fresh.retired = False
         for name, doubt in self.doubts.items():
             if (pool := self._named.get(name)) is not None and pool.doubt is not doubt:
                 pool.set_doubt(doubt)
-        self._takers = {}
+        self.takers_of = {}
 
     def takers(self, shape: Shape) -> tuple[tuple[Pool, Fitter], ...]:
         """Returns the pools that admit a shape, in order, and how it fits them."""
-        found = self._takers.get(shape.id)
+        found = self.takers_of.get(shape.id)
         if found is None:
-            if len(self._takers) >= _KNOWN:
-                self._takers.clear()
+            if len(self.takers_of) >= _KNOWN:
+                self.takers_of.clear()
             admitting = (pool for pool in self.pools if shape.admitted(pool.identity))
-            found = self._takers[shape.id] = tuple((pool, shape.fitter(pool.layout)) for pool in admitting)
+            found = self.takers_of[shape.id] = tuple((pool, shape.fitter(pool.layout)) for pool in admitting)
         return found
 
     def hold(self, workload: str, held: Holding | None, *, taken: bool) -> Sequence[Pool] | None:
@@ -149,13 +154,19 @@ class Member:
                     continue
                 pools.append(pool)
                 if not taken:
-                    self._stale[pool] = None
+                    self.stale_pools[pool] = None
         return None if whole else pools
 
     def give_back(self, hold: Hold) -> Pool | None:
         """Gives back the room of a hold and returns its pool, if that is a subtraction; else does nothing."""
         pool = self._named.get(hold.pool)
-        if pool is None or self.loose or pool in self._stale or hold.source is not Source.RUNNING or hold.provisioning:
+        if (
+            pool is None
+            or self.loose
+            or pool in self.stale_pools
+            or hold.source is not Source.RUNNING
+            or hold.provisioning
+        ):
             return None
         shape = hold.part.shape
         fitter = shape.fitter(pool.layout)
@@ -171,11 +182,6 @@ class Member:
     def ready(self) -> bool:
         """Whether the cluster's API answers, as far as known."""
         return self.inventory is not None and self.inventory.health is Health.READY
-
-    @property
-    def incarnation(self) -> str:
-        """The cluster's incarnation, or empty if it is not known."""
-        return self.inventory.snapshot.incarnation if self.inventory is not None else ""
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Returns room for pods of a shape on running nodes and in stock; none while the cluster is in debt."""
@@ -240,7 +246,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.generation = 0
-        self.alike: dict[ShareKey, Given] = {}  # what shares of different clusters have in common
+        self.alike: dict[tuple[ShareKey, str], Given] = {}  # what shares of different clusters have in common
         self.seen: npt.NDArray[np.float64] = np.full(16, -np.inf)  # by member index: when its inventory was taken
         self._oldest: dict[int, tuple[Indexes, float]] = {}  # of groups of members, until an inventory comes
         self._grid = Grid(self.by_index)
@@ -271,9 +277,9 @@ class Fleet:
         for pool in pools:
             self._grid.changed(pool)
 
-    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int]) -> None:
-        """Notes that each of some pools has room for so many pods of a shape less (negative: more)."""
-        self._grid.moved(shape, pools, counts)
+    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int], sign: int) -> None:
+        """Notes that each of some pools has room for so many pods of a shape more (``sign`` -1: less)."""
+        self._grid.moved(shape, pools, counts, sign)
 
     def set_doubt(self, member: Member, node_class: str, doubt: Doubt | None) -> None:
         """Says whether nodes of a class that could be created count as room."""
@@ -332,6 +338,7 @@ class Fleet:
         if before is not None and _older(inventory, before):
             return False
         member.inventory = inventory
+        member.incarnation = inventory.snapshot.incarnation
         self.seen[member.index] = inventory.observed_at
         self._oldest.clear()
         if before is None or _eligibility(before) != _eligibility(inventory):
@@ -364,6 +371,7 @@ class Fleet:
         member = self.member(name)
         if member.inventory is not None:
             member.inventory = None
+            member.incarnation = ""
             member.set_pools([])
             member.virtual = []
             self._grid.replaced(member)

@@ -9,6 +9,7 @@ over the grid, which numpy makes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.int64]
 Indexes = npt.NDArray[np.intp]
 _COLUMNS = 512
+_CELL = attrgetter("cell")
 
 
 class Column:
@@ -131,19 +133,19 @@ class Grid:
         if not self._outgrown:
             self._changed.add(pool.cell, len(self._cells))
 
-    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int]) -> None:
-        """Notes that each of some pools has room for so many pods of a shape less (negative: more).
+    def moved(self, shape: Shape, pools: Sequence[Pool], counts: Sequence[int], sign: int) -> None:
+        """Notes that each of some pools has room for so many pods of a shape more (``sign`` -1: less).
 
         Room for equal requests is corrected if it is known; any other is looked at again when it is asked for.
         """
         if self._outgrown or not pools:
             return
-        cells = [pool.cell for pool in pools]
+        cells = list(map(_CELL, pools))
         rooms = self._rooms.get(shape.need)
         known = rooms is not None and rooms.position == self._changed.end
         self._changed.extend(cells, len(self._cells))
         if rooms is not None and known:
-            rooms.running[cells] -= counts
+            rooms.running[np.array(cells)] += counts if sign > 0 else np.negative(counts)
             rooms.position = self._changed.end
 
     def column(self, shape: Shape) -> Column:

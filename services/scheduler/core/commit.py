@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpufleet.model.placement import ClusterShare, Placement
+from gpufleet.model.placement import ClusterShare, Placement, clusters_of
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Reason, Verdict
 from services.scheduler.core import activation, assign, dependencies, explain, ledger
@@ -121,10 +121,10 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
     entry.placement = placement
     if placement is not None:
         key, on_cluster = entry.key, state.on_cluster
-        for share in placement.shares if not same else ():
-            keys = on_cluster.get(share.cluster)
+        for cluster in clusters_of(placement.shares) if not same else ():
+            keys = on_cluster.get(cluster)
             if keys is None:
-                on_cluster[share.cluster] = {key}
+                on_cluster[cluster] = {key}
             else:
                 keys.add(key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)

@@ -103,13 +103,15 @@ def webster_column(seats: int, weights: Weights, last_first: bool = False) -> di
         return {}
     if seats < len(weights):
         # Nobody gets a seat before all that weigh more have one, nor before those of equal weight and earlier name.
-        least = np.partition(weights, len(weights) - seats)[len(weights) - seats]
+        ordered = weights.copy()
+        ordered.partition(len(weights) - seats)
+        least = int(ordered[len(weights) - seats])
         if least > 0:
             chosen = (weights > least).nonzero()[0].tolist()
             equal = (weights == least).nonzero()[0].tolist()
             missing = seats - len(chosen)
             chosen += equal[len(equal) - missing :] if last_first else equal[:missing]
-            if 3 * int(least) >= int(weights.max()):
+            if 3 * least >= int(np.maximum.reduce(weights)):
                 return dict.fromkeys(chosen, 1)  # a second seat weighs a third
         else:
             chosen = weights.nonzero()[0].tolist()

@@ -106,7 +106,7 @@ class Draft:
     usage: Usage | None = None
     divided: tuple[dict[str, int], list[tuple[Member, int]]] | None = None
     unnamed: dict[Code, int] = field(default_factory=dict)  # clusters that have no reason of their own, by code
-    made: list[Made] = field(default_factory=list)  # holds of shares that are all new
+    made: Made | None = None  # what is booked, with the holds, of shares that are all new
     terminating: dict[tuple[str, str], int] = field(default_factory=dict)  # pods by cluster and unit, as far as asked
     seen: Seen = field(default_factory=Seen)
 

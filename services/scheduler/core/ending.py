@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from gpufleet.model.placement import AssignmentState, FailureClass, ObservedPhase, Placement, WorkloadHealth
+from itertools import repeat
+from operator import attrgetter, is_
+
+from gpufleet.model.placement import (
+    AssignmentState,
+    FailureClass,
+    ObservedPhase,
+    Placement,
+    WorkloadHealth,
+    clusters_of,
+)
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
 from services.scheduler.core.activation import workload_digest
 from services.scheduler.core.state import FINAL, Entry
+
+_PHASE = attrgetter("phase")
+_HEALTH = attrgetter("health")
 
 
 def ended(
@@ -18,25 +31,26 @@ def ended(
         return None
     if dict(placement.inputs).get("workload") != workload_digest(workload):
         return None
-    seen = []
-    alike = entry.assignments.common_to([share.cluster for share in placement.shares])
-    for share in placement.shares:
-        observation = entry.observations.get(share.cluster)
-        if observation is None or observation.phase is not ObservedPhase.APPLIED:
+    clusters = clusters_of(placement.shares)
+    seen = list(map(entry.observations.get, clusters))
+    if None in seen or not all(map(is_, map(_PHASE, seen), repeat(ObservedPhase.APPLIED))):
+        return None
+    succeeded = all(map(is_, map(_HEALTH, seen), repeat(WorkloadHealth.SUCCEEDED)))
+    if not succeeded and not workload.job:
+        return None
+    common = entry.assignments.common_to(clusters)
+    known = repeat(common) if common is not None else map(entry.assignments.get, clusters)
+    for observation, assignment in zip(seen, known, strict=False):
+        if observation is None or assignment is None or assignment.state is not AssignmentState.ACTIVE:
             return None
-        known = alike or entry.assignments.get(share.cluster)
-        if known is None or known.state is not AssignmentState.ACTIVE or observation.version < known.version:
+        if observation.version < assignment.version:
             return None
-        seen.append(observation)
-    if all(o.health is WorkloadHealth.SUCCEEDED for o in seen):
+    if succeeded:
         return Verdict.FINISHED
-    if (
-        workload.job
-        and any(o.health is WorkloadHealth.FAILED and o.failure is FailureClass.USER for o in seen)
-        and not (policy is not None and policy.redispatch_user_failures)
-    ):
-        return Verdict.FAILED
-    return None
+    if policy is not None and policy.redispatch_user_failures:
+        return None
+    failed = (o for o in seen if o is not None and o.health is WorkloadHealth.FAILED)
+    return Verdict.FAILED if any(o.failure is FailureClass.USER for o in failed) else None
 
 
 def failure(entry: Entry, verdict: Verdict) -> tuple[Reason, ...]:

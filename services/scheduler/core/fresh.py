@@ -6,9 +6,11 @@ cluster gives the same one to every workload that gets as many pods on the same 
 
 from __future__ import annotations
 
+from operator import attrgetter, itemgetter
+
 from gpufleet.model.placement import ClusterShare, Slot, Source
-from services.scheduler.core.booking import take
-from services.scheduler.core.capacity import Fleet, Given, Member
+from services.scheduler.core.booking import Made, take
+from services.scheduler.core.capacity import Fleet, Given, Member, ShareKey
 from services.scheduler.core.divide import pour_columns
 from services.scheduler.core.draft import Draft, TierRoom
 from services.scheduler.core.gang import add_up
@@ -19,6 +21,8 @@ from services.scheduler.core.units import Part
 # How many shares a cluster remembers, and the fleet of those that differ in more than the cluster.
 _KNOWN = 128
 _ALIKE = 4096
+_FIRST, _SECOND = itemgetter(0), itemgetter(1)
+_NAME, _CLUSTER = attrgetter("name"), attrgetter("cluster")
 
 
 def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bool) -> dict[str, int]:
@@ -29,57 +33,58 @@ def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bo
         last_first=last_first,
         existing_first=draft.policy.existing_capacity_first,
     )
-    found = [
-        (room.members[place], count)
+    named = [
+        (room.members[place].name, room.members[place], count)
         for room, counts in zip(rooms, divided, strict=True)
         for place, count in counts.items()
     ]
-    found.sort(key=_name)
-    counts = {member.name: count for member, count in found}
-    draft.divided = (counts, found)
+    named.sort()
+    counts = {name: count for name, _, count in named}
+    draft.divided = (counts, [(member, count) for _, member, count in named])
     return counts
-
-
-def _name(item: tuple[Member, int]) -> str:
-    return item[0].name
 
 
 def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShare, ...]:
     """Returns the shares, and takes their slots out of the pools for good."""
     part, fleet = draft.ways[0].parts[0], draft.state.fleet
-    made: list[ClusterShare] = []
-    pools: list[Pool] = []
-    counts: list[int] = []
-    for member, count in divided:
-        pool = take(member, part.shape, count)
-        if pool is None:
-            share, holds = _spread(member, part, count, stock=draft.stock)
-        else:
-            share, holds = _known(fleet, member, part, pool, count)
-            pools.append(pool)
-            counts.append(count)
+    booked, rest = take(fleet, part.shape, divided)
+    key = (part.component, part.shape.id, 0)
+    found: list[Given] = []
+    for member, pool, count in zip(booked.members, booked.pools, booked.counts, strict=True):
+        if count != key[2]:
+            key = (part.component, part.shape.id, count)
+        by_pool = member.shares.get(key)
+        given = by_pool.get(pool.name) if by_pool is not None else None
+        found.append(_known(fleet, member, part, pool, key) if given is None else given)
+    made, holds = list(map(_FIRST, found)), list(map(_SECOND, found))
+    others = []
+    for member, count in rest:
+        share, held = _spread(member, part, count, stock=draft.stock)
         made.append(share)
-        draft.made.append((member, holds, pool))
-    draft.taken.update([member.name for member, _ in divided])
-    fleet.moved(part.shape, pools, counts)
+        others.append((member, held))
+    if others:
+        made.sort(key=_CLUSTER)
+    draft.made = Made(booked, holds, others)
+    draft.taken.update(map(_NAME, map(_FIRST, divided)))
     return tuple(made)
 
 
-def _known(fleet: Fleet, member: Member, part: Part, pool: Pool, count: int) -> Given:
-    """Returns a share and its holds; clusters share what is the same in them."""
-    key = (part.component, part.shape.id, pool.name, count)
-    known = member.shares.get(key)
-    if known is None:
-        if len(member.shares) >= _KNOWN:
-            member.shares.clear()
-        if len(fleet.alike) >= _ALIKE:
-            fleet.alike.clear()
-        if key not in fleet.alike:
-            slots = [Slot(part.component, pool.name, count, Source.RUNNING, None)]
-            fleet.alike[key] = _made(member, part, count, slots)
-        share, holds = fleet.alike[key]
-        known = member.shares[key] = (ClusterShare(member.name, share.components, share.slots), holds)
-    return known
+def _known(fleet: Fleet, member: Member, part: Part, pool: Pool, key: ShareKey) -> Given:
+    """Returns a share and its holds, and remembers them; clusters share what is the same in them."""
+    if len(member.shares) >= _KNOWN:
+        member.shares.clear()
+    if len(fleet.alike) >= _ALIKE:
+        fleet.alike.clear()
+    alike = fleet.alike.get((key, pool.name))
+    if alike is None:
+        slots = [Slot(part.component, pool.name, key[2], Source.RUNNING, None)]
+        alike = fleet.alike[key, pool.name] = _made(member, part, key[2], slots)
+    share, holds = alike
+    made = member.shares.setdefault(key, {})[pool.name] = (
+        ClusterShare(member.name, share.components, share.slots),
+        holds,
+    )
+    return made
 
 
 def _spread(member: Member, part: Part, count: int, *, stock: bool) -> Given:

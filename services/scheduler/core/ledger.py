@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from gpufleet.model.placement import ClusterShare, Placement
@@ -34,28 +33,29 @@ def update(
     now: float,
     *,
     taken: AbstractSet[str] = frozenset(),
-    made: Sequence[Made] = (),
+    made: Made | None = None,
 ) -> None:
     """Brings the holds of an entry up to date everywhere.
 
     ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all;
-    ``made`` gives the holds of all shares, if all are new.
+    ``made`` gives the holds of all shares, if all are new, and what of them is booked.
     """
     placement = entry.placement
     _expire(state, entry, placement, now)
     live = placement if placement is not None and placement.verdict not in RELEASED and not entry.expired else None
     if live is None or entry.workload is None:
         if entry.held_in:
-            given_back = sorted(entry.held_in)
-            entry.held_in.clear()
-            booking.release(state.fleet, entry.key, given_back)
-            state.grown.update(dict.fromkeys(given_back))
+            _release(state, entry)
         held = False
-    elif made and not entry.held_in and not entry.pods:
-        booking.reserve(state.fleet, entry.key, live.version, made)
-        entry.held_in.update([member.name for member, _, _ in made])
-        held = True
+    elif made is not None and not entry.held_in and not entry.pods:
+        entry.booked = booking.reserve(state.fleet, entry.key, live.version, made)
+        entry.held_in.update(taken)
+        held = bool(taken)
     else:
+        if made is not None:
+            for cluster in sorted(taken):
+                state.fleet.touch(state.fleet.member(cluster))
+            taken = frozenset()
         held = _renew(state, entry, live, taken)
     for cluster in sorted(taken - entry.held_in) if taken else ():
         state.fleet.touch(state.fleet.member(cluster))
@@ -70,8 +70,21 @@ def update(
         rebuild_deadlines(state)
 
 
+def _release(state: State, entry: Entry) -> None:
+    """Gives back all that an entry holds."""
+    if entry.booked is not None:
+        booking.release(state.fleet, entry.key, entry.booked)
+        entry.booked = None
+    else:
+        for cluster in sorted(entry.held_in):
+            state.fleet.hold(state.fleet.member(cluster), entry.key, None, taken=False)
+    state.grown.update(dict.fromkeys(entry.held_in))
+    entry.held_in.clear()
+
+
 def _renew(state: State, entry: Entry, live: Placement, taken: AbstractSet[str]) -> bool:
     """Sets what every share holds, and returns whether any does."""
+    entry.booked = None
     wanted: dict[str, Holding] = {}
     known = ways_of(state, entry)
     for share in live.shares:

@@ -48,7 +48,6 @@ class Pool:
         "_mixed",
         "_rooms",
         "_running",
-        "_sole",
         "_taken",
         "allocatable",
         "booked",
@@ -65,6 +64,8 @@ class Pool:
         "order",
         "ordered",
         "potential_nodes",
+        "retired",
+        "sole",
         "stock",
     )
 
@@ -87,6 +88,7 @@ class Pool:
         # Nodes with few GPUs first: what needs none, or few, leaves the large ones alone.
         self.order = (self.layout.gpus(self.allocatable), self.name)
         self.cell = -1  # where the fleet's columns have it
+        self.retired = False  # another one is in its place
         self._base_rooms: dict[Fitter, int] = {}
         # `fragmentation`'s notes on the room as it is: of this pool, and of its cluster (`Member.set_pools`).
         self.costs: dict[Fitter, tuple[int, Bid | None]] = {}
@@ -106,7 +108,7 @@ class Pool:
             self.debt = 0
             return
         self._fresh = not self.elastic
-        self._sole: Fitter | None = None
+        self.sole: Fitter | None = None  # the only kind of requests that has taken room
         self._taken = 0
         self._mixed = False
         self._running: Blocks | None = None
@@ -127,8 +129,8 @@ class Pool:
         """What is left on running nodes."""
         if self._running is None:
             blocks = self._running = dict(self._base)
-            if self._sole is not None:
-                take(blocks, self._sole, self._taken)
+            if self.sole is not None:
+                take(blocks, self.sole, self._taken)
         return self._running
 
     def set_doubt(self, doubt: Doubt | None) -> None:
@@ -143,7 +145,7 @@ class Pool:
 
     def left(self) -> tuple[Blocks | None, tuple[int, Blocks] | None]:
         """Returns copies of what is left: on running nodes (None: all), in stock and coming (None: there is none)."""
-        touched = self._mixed or self._sole is not None
+        touched = self._mixed or self.sole is not None
         stock = (self.stock.fresh, dict(self.stock.coming)) if self.elastic else None
         return (dict(self.running) if touched else None, stock)
 
@@ -164,7 +166,7 @@ class Pool:
 
     def rooms(self, fitter: Fitter) -> tuple[int, int]:
         """Returns room for pods of some requests, on running nodes and in stock, whatever nodes they select."""
-        sole = fitter is self._sole and not self._mixed
+        sole = fitter is self.sole and not self._mixed
         if sole and not self.elastic:
             return (self._left(fitter), 0)
         known = self._rooms.get(fitter)
@@ -200,7 +202,7 @@ class Pool:
         self.reset()
         for fitter, count in self.booked.items():
             self._fresh = False
-            self._sole, self._taken = fitter, min(count, self._base_room(fitter))
+            self.sole, self._taken = fitter, min(count, self._base_room(fitter))
             self.debt = count - self._taken
         return True
 
@@ -214,54 +216,52 @@ class Pool:
 
     def give_back(self, fitter: Fitter, count: int) -> bool:
         """Gives back pods that are booked, if that is a subtraction; returns False, and does nothing, if it is not."""
-        if fitter is not self._sole or self._mixed or self.ordered or self.debt or len(self.booked) != 1:
+        if fitter is not self.sole or self._mixed or self.ordered or self.debt or len(self.booked) != 1:
             return False
         booked = self.booked[fitter] - count
         if booked:
             self.booked[fitter] = booked
         else:
-            self.booked, self._sole = {}, None
+            self.booked, self.sole = {}, None
         self._taken -= count
         self._changed()
         return True
 
     def _changed(self) -> None:
         """Forgets what was known of the room as it was."""
+        self._fresh = False
         self._running = None
         if self._rooms:
             self._rooms = {}
-        self._fresh = False
-        self._unnoted()
+        if self.costs or self.notes:
+            self._unnoted()
 
     def take_whole(self, fitter: Fitter, count: int) -> int:
-        """Takes room on running nodes for all of ``count`` pods, if that leaves room for so many less.
+        """Takes room on running nodes for all of ``count`` pods, and books it, if that leaves room for so many less.
 
         Returns ``count``; 0, if there is no room at all; -1, if it is not that simple, and nothing was taken.
         """
-        if self._mixed or (self._sole is not fitter and self._sole is not None) or not fitter.columns:
+        if (self.sole is not fitter and self.sole is not None) or self._mixed or not fitter.columns:
             return -1
-        left = self._left(fitter)
+        base = self._base_rooms.get(fitter)
+        left = (self._base_room(fitter) if base is None else base) - self._taken
         if left < count:
             return -1 if left else 0
-        self._sole = fitter
+        self.sole = fitter
         self._taken += count
+        self.booked[fitter] = self.booked.get(fitter, 0) + count
         self._changed()
         return count
-
-    def book_whole(self, count: int) -> None:
-        """Notes pods that `take_whole` has taken room for, last of all."""
-        assert self._sole is not None
-        self.booked[self._sole] = self.booked.get(self._sole, 0) + count
 
     def take_running(self, shape: Shape, count: int) -> int:
         """Takes room on running nodes for up to ``count`` pods; returns for how many there was some."""
         if count <= 0 or not shape.admitted(self.identity):
             return 0
         fitter = shape.fitter(self.layout)
-        if not self._mixed and (self._sole is None or self._sole is fitter):
+        if not self._mixed and (self.sole is None or self.sole is fitter):
             taken = min(count, self._left(fitter))
             if taken:
-                self._sole = fitter
+                self.sole = fitter
                 self._taken += taken
                 self._changed()
             return taken

@@ -24,8 +24,10 @@ def add_refusals(draft: Draft) -> None:
     at_once = whole(draft.workload, division, is_gang=draft.policy.placement.gang)
     if draft.blocked or draft.unmet or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
         return  # capacity was not looked at
+    if missing <= 0 and len(draft.candidates.tiers) == 1:
+        return
     used = {cluster for cluster, count in counts.items() if count}
-    if missing <= 0 and (len(draft.candidates.tiers) == 1 or not used):
+    if missing <= 0 and not used:
         return
     last = max((draft.tier_of(cluster) or 0 for cluster in used), default=-1)
     spoken = {reason.cluster for reason in draft.reasons}

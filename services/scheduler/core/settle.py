@@ -316,7 +316,7 @@ def _placed(draft: Draft, out: Outputs) -> Draft:
             waited={},
             stopped={},
             unnamed={},
-            made=[],
+            made=None,
         )
         place(first)
         if pods_of(first.shares) >= first.replicas or takeover.attempt(first, out):

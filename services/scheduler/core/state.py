@@ -12,6 +12,7 @@ from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePoli
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division, Workload
 from services.scheduler.core.assigned import Assigned
+from services.scheduler.core.booking import Booked
 from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.credit import Credits
 from services.scheduler.core.divide import Mode
@@ -41,6 +42,7 @@ class Entry:
         "applied",
         "arrival",
         "assignments",
+        "booked",
         "current",
         "deadline",
         "deleted",
@@ -86,6 +88,7 @@ class Entry:
         self.gone: set[str] = set()
         # The ledger's part: where it holds something, until when, and whether that time has run out.
         self.held_in: set[str] = set()
+        self.booked: Booked | None = None  # the same with pools and counts, while it is as it was decided
         self.deadline: float | None = None
         self.expired = False
         self.timer: float | None = None

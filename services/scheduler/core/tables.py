@@ -57,8 +57,9 @@ class Batch:
 
 def apply(batch: Batch, events: Iterable[object]) -> None:
     """Applies events in their order, except `Started`, which is noted."""
+    find = _HANDLERS.get
     for event in events:
-        handler = _HANDLERS.get(type(event))
+        handler = find(type(event))
         if handler is None:
             raise TypeError(f"{type(event).__name__} is no event of the scheduler")
         handler(batch, event)

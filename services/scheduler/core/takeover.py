@@ -218,9 +218,13 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     shares[found.cluster] = ClusterShare(
         found.cluster, tuple(sorted(counts.items())), merged(draft, slots, sort=known is not None)
     )
-    draft.shares = tuple(shares[cluster] for cluster in sorted(shares))
+    before, draft.shares = draft.shares, tuple(shares[cluster] for cluster in sorted(shares))
     draft.taken.discard(found.cluster)
-    draft.made.clear()
+    if draft.made is not None:
+        for share in before:
+            draft.state.fleet.touch(draft.member(share.cluster))
+        draft.taken.clear()
+        draft.made = None
     draft.state.fleet.touch(draft.member(found.cluster))
     if pods_of(draft.shares) >= draft.replicas:
         draft.reasons = [r for r in draft.reasons if r.code not in _SHORTAGES]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from gpufleet.model import kinds, names
@@ -26,6 +27,7 @@ _TAINT = Taint(VIRTUAL_TAINT, "NoSchedule", "alibabacloud")
 _LONGEST_NAME = 253
 # Scaling in takes pods of lower cost first, so earlier units cost more.
 _COST_STEP = 100
+_SLOTS = attrgetter("slots")
 
 
 @value(frozen=True, slots=True)
@@ -69,8 +71,9 @@ def render(
 
 def apart(shares: Iterable[ClusterShare]) -> bool:
     """Returns whether some pods of some shares are not just as their template says."""
-    for share in shares:
-        for slot in share.slots:  # a loop costs half of a generator here
+    slots = list(map(_SLOTS, shares))
+    for some in dict(zip(map(id, slots), slots, strict=True)).values():  # many shares have the same
+        for slot in some:
             if slot.variant or slot.source is Source.VIRTUAL:
                 return True
     return False
