@@ -27,7 +27,7 @@ from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass,
 from gpufleet.model.kinds import interpret
 from gpufleet.model.manifest import packed
 from gpufleet.model.placement import AssignmentState, Observation, ObservedPhase, WorkloadHealth
-from gpufleet.model.policy import ClusterAffinity, PriorityClass, PropagationPolicy, ResourceSelector
+from gpufleet.model.policy import ClusterAffinity, DivisionType, PriorityClass, PropagationPolicy, ResourceSelector
 from gpufleet.model.policy import Placement as PlacementRule
 from gpufleet.model.quota import ElasticQuotaTree, Quota
 from gpufleet.model.reasons import Verdict
@@ -103,7 +103,7 @@ def _fleet(ranked: bool) -> list[Event]:
         name="all",
         namespace="bench",
         selectors=(ResourceSelector("kubeflow.org/v1", "PyTorchJob"),),
-        placement=PlacementRule(groups=groups, prioritized=True),
+        placement=PlacementRule(groups=groups, prioritized=True, division=DivisionType.DYNAMIC),
         digest="all",
     )
     total = ((_GPU, QUOTA),)

@@ -13,7 +13,8 @@ from gpufleet.model.quota import Quota
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.selectors import Toleration, untolerated
 from gpufleet.wire.documents import Parsed
-from services.scheduler.core.quota import Quotas, Shortfall, preemptible
+from services.scheduler.core.quota import Quotas, Shortfall
+from services.scheduler.core.quota_terms import preemptible
 from sim.plan import plan
 
 _MOST_LIMITS = 32

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
-from gpufleet.model import names, quantity
+from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
-from gpufleet.model.quota import (
-    MAX_JOBS,
-    NAME_LABELS,
-    PREEMPTIBLE_LABELS,
-    Amounts,
-    ElasticQuotaTree,
-    QueueRule,
-    Quota,
-    flavored,
-)
+from gpufleet.model.quota import MAX_JOBS, Amounts, ElasticQuotaTree, QueueRule, Quota
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import Labels
-from gpufleet.model.workload import PodShape, Workload
-from services.scheduler.core.shapes import UNBOUNDED, is_gpu
+from gpufleet.model.workload import Workload
+from services.scheduler.core.quota_terms import named_quota, preemptible, requests
+from services.scheduler.core.shapes import UNBOUNDED
 
+# For so many kinds of labels it is remembered which quota they mean.
+_KNOWN = 4096
 _RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
 
 
@@ -143,6 +136,7 @@ class Quotas:
         self.freed = False  # whether some usage fell, or a limit rose, since somebody asked
         self._by_name: dict[str, Node] = {}
         self._by_namespace: dict[str, Node] = {}
+        self._leaf_of: dict[tuple[Labels, str], Node | None] = {}
         self._governed: frozenset[str] = frozenset()
         self._charges: dict[str, Charge] = {}
 
@@ -186,6 +180,7 @@ class Quotas:
                     leaf.blocking, leaf.priority = rule.blocking, rule.priority
 
     def _build(self) -> None:
+        self._leaf_of = {}
         self._by_name, self._by_namespace, self._charges, self.root, self.tree = {}, {}, {}, None, None
         self._governed = frozenset()
         self.freed = True
@@ -210,8 +205,13 @@ class Quotas:
 
     def leaf_of(self, workload: Workload) -> Node | None:
         """Returns the quota that a workload counts in: its label's, else its namespace's."""
-        named = named_quota(workload)
-        return self._by_name.get(named) if named else self._by_namespace.get(workload.namespace)
+        key = (workload.labels, workload.namespace)
+        if key not in self._leaf_of:
+            if len(self._leaf_of) >= _KNOWN:
+                self._leaf_of.clear()
+            named = named_quota(workload)
+            self._leaf_of[key] = self._by_name.get(named) if named else self._by_namespace.get(workload.namespace)
+        return self._leaf_of[key]
 
     def recall(self, use: Iterable[tuple[str, Amounts, Amounts, int]]) -> None:
         """Takes what a past decision saw for what quotas use: by name, all of it, the firm part, and jobs."""
@@ -312,48 +312,3 @@ def _book(charge: Charge, sign: int) -> None:
             node.used[name] = node.used.get(name, 0) + sign * amount
             if charge.firm:
                 node.firm[name] = node.firm.get(name, 0) + sign * amount
-
-
-def named_quota(workload: Workload) -> str:
-    """Returns the quota that a workload's label names, or nothing."""
-    return _label(workload.labels, NAME_LABELS) or ""
-
-
-def preemptible(workload: Workload) -> bool:
-    """Returns whether a workload may use more than is guaranteed, and lose it again; yes, unless its label says no."""
-    return _label(workload.labels, PREEMPTIBLE_LABELS) != "false"
-
-
-def _label(labels: Labels, keys: tuple[str, ...]) -> str | None:
-    """Returns the value of the first of some labels that says something, or None."""
-    found = [(keys.index(key), value) for key, value in labels if key in keys and value]
-    return min(found)[1] if found else None
-
-
-@lru_cache(maxsize=4096)
-def requests(shape: PodShape, labels: Labels) -> Amounts:
-    """Returns what one pod counts for: its requests, and its GPUs once more under the model that it asks for."""
-    found = list(shape.requests)
-    model = gpu_model(shape, labels)
-    if model:
-        found += [(flavored(name, model), amount) for name, amount in shape.requests if is_gpu(name)]
-    return tuple(found)
-
-
-def gpu_model(shape: PodShape, labels: Labels) -> str:
-    """Returns the GPU model that a pod asks for by label, node selector or required affinity, or nothing."""
-    asked = {**dict(labels), **dict(shape.node_selector)}
-    for key in names.GPU_MODEL_LABELS:
-        if asked.get(key):
-            return asked[key].lower()
-    found: set[str] = set()
-    for term in shape.affinity:
-        one = {
-            r.values[0].lower()
-            for r in term.expressions
-            if r.key in names.GPU_MODEL_LABELS and r.operator == "In" and len(r.values) == 1
-        }
-        if len(one) != 1:
-            return ""
-        found |= one
-    return found.pop() if len(found) == 1 else ""

@@ -16,7 +16,7 @@ from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
 from services.scheduler.core import ledger
 from services.scheduler.core.capacity import Member
-from services.scheduler.core.quota import preemptible
+from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.reserve import part_of
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.trial import Kind

@@ -14,7 +14,7 @@ from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.inputs import Inputs
 from services.scheduler.core.queue import QuotaNeed
-from services.scheduler.core.quota import preemptible
+from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.state import Entry, State
 
 
