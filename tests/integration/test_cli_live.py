@@ -443,6 +443,18 @@ def test_a_topic_of_another_version_is_named_because_nobody_reads_it(live: Live)
     assert "gpufleet.workloads.v2" in live("doctor").out
 
 
+def test_every_decision_so_far_is_the_same_when_it_is_made_again(live: Live) -> None:
+    workload = "test/Deployment/once-more"
+    live.done("apply", "-f", "-", "--wait", stdin=doc(deployment("once-more", 2)))
+    wait_for(lambda: workload in live.done("replay"), "the history to have its decision")
+    made_again = live.done("replay", "-o", "json")  # exit code 1 if any were different
+    assert {d["again"] for d in json.loads(made_again)["decisions"]} <= {"same", "follows"}
+    told = live.done("explain", workload, "--at", "2999-01-01T00:00:00Z")
+    assert told.startswith(f"{workload} is Scheduled: 2 of 2 placed")
+    assert "made again it is same" in told
+    live.done("delete", workload)
+
+
 def test_ctrl_c_leaves_nothing(live: Live) -> None:
     """Last: it ends the fleet."""
     assert live.up.interrupt() == 0
