@@ -57,6 +57,11 @@ class Overrides:
             del self._known[namespace]
         return policy
 
+    def named(self, namespace: str, names: Iterable[str]) -> tuple[OverridePolicy, ...]:
+        """Returns the policies of some names that are there."""
+        known = self._known.get(namespace, {})
+        return tuple(known[name] for name in names if name in known)
+
     def has(self, namespace: str, name: str) -> bool:
         """Returns whether there is a policy of a name; a cluster-wide one where the namespace is empty."""
         return name in self._known.get(namespace, {})

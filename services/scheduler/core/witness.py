@@ -221,7 +221,7 @@ def witness(
         expired=entry.expired,
         policies=_policies(state, entry, placement, draft),
         applied=applied,
-        overrides=() if state.overrides.empty or workload is None else state.overrides.matching(workload),
+        overrides=() if state.overrides.empty or workload is None else _overrides(state, workload, draft),
         units=draft.units if draft is not None else None,
         classes=tuple(state.priority_classes.values()) if state.priority_classes else (),
         ranked=state.ranked,
@@ -257,6 +257,15 @@ def _policies(state: State, entry: Entry, placement: Placement, draft: Draft | N
     claimed = entry.placement.policy if entry.placement is not None else ""
     policy, ignored = state.policies.select(entry.current, claimed)
     return () if policy is None else (policy, *ignored)
+
+
+def _overrides(state: State, workload: Workload, draft: Draft | None) -> tuple[OverridePolicy, ...]:
+    """Returns the override policies that mean a workload, and those that its policy waits for."""
+    found = state.overrides.matching(workload)
+    if draft is None or not draft.policy.dependent_overrides:
+        return found
+    awaited = state.overrides.named(draft.policy.namespace, draft.policy.dependent_overrides)
+    return (*found, *(policy for policy in awaited if policy not in found))
 
 
 def _line(state: State, entry: Entry, seen: Seen) -> LineSeen:
