@@ -20,11 +20,13 @@ VERDICTS: Mapping[Verdict, str] = {
     Verdict.SCHEDULED: "Every replica has a cluster.",
     Verdict.PARTIALLY_SCHEDULED: "Some replicas have a cluster; the others are tried again when capacity appears.",
     Verdict.UNSCHEDULABLE: "It was tried and nothing is placed. It is tried again when something changes that matters.",
-    Verdict.QUEUED: "It waits for its turn: after a failed attempt, until the back-off is over.",
-    Verdict.SUSPENDED: "The policy suspends scheduling; nothing new is placed.",
+    Verdict.QUEUED: "It waits for its turn: behind others in a blocking queue, for its quota, or after it lost its "
+    "place or an attempt failed, until there is room and the back-off is over.",
+    Verdict.SUSPENDED: "The policy suspends scheduling, or waits for an override policy; nothing new is placed.",
     Verdict.FINISHED: "Every copy has succeeded. The room that was held for it is free again.",
     Verdict.FAILED: "The job failed through its own containers, and its policy does not send such jobs elsewhere.",
-    Verdict.GIVEN_UP: "The job failed in one cluster after another until its attempts were used up.",
+    Verdict.GIVEN_UP: "The job failed in one cluster after another until its attempts were used up, or nothing of it "
+    "was placed within the queueTimeout of its policy.",
     Verdict.DELETING: "Its copies are being removed; it is forgotten when every cluster reports its copy gone.",
     Verdict.ORPHANED: "Its submission is missing from the log, but it was placed once. Its copies stay as they are.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,22 @@ ShareKey = tuple[str, int, int]
 Given = tuple[ClusterShare, tuple[Hold, ...]]
 
 
+class Known(NamedTuple):
+    """A member as it was known at some time; the member goes on changing, this does not."""
+
+    member: Member
+    spec: ClusterSpec | None
+    inventory: Inventory | None
+    pools: list[Pool]
+    removed: bool
+    doubts: tuple[tuple[str, Doubt], ...]
+
+
 class Member:
     """One cluster: its registration, its inventory, and what placements hold of it. Nothing may be known of either."""
 
     __slots__ = (
+        "_known",
         "_marks",
         "_named",
         "debt",
@@ -69,11 +82,24 @@ class Member:
         self.doubts: dict[str, Doubt] = {}  # by node class: why no more nodes of it are counted on
         self.stale_pools: dict[Pool, None] = {}  # these have to be
         self.incarnation = ""  # empty if it is not known
+        self._known: Known | None = None  # until something of it changes
         self._named: dict[str, Pool] = {}
         self.takers_of: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
         self._marks: dict[int, Labels | None] = {}  # by identity
         self.notes: Notes = {}  # `fragmentation`'s, on the room as it is; the pools clear them
         self.shares: dict[ShareKey, dict[str, Given]] = {}  # that were given before, by pool
+
+    @property
+    def known(self) -> Known:
+        """What is known of it now, but for its room."""
+        if self._known is None:
+            doubts = tuple(self.doubts.items())
+            self._known = Known(self, self.spec, self.inventory, self.pools, self.removed, doubts)
+        return self._known
+
+    def changed(self) -> None:
+        """Notes that its registration, inventory, pools or doubts are others now."""
+        self._known = None
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""
@@ -110,6 +136,7 @@ class Member:
         for before in self.pools:
             before.retired = True
         self.pools = pools
+        self._known = None
         self._named = {pool.name: pool for pool in pools}
         self.notes.clear()
         for fresh in pools:
@@ -287,6 +314,7 @@ class Fleet:
             member.doubts.pop(node_class, None)
         else:
             member.doubts[node_class] = doubt
+        member.changed()
         pool = member.pool(node_class)
         if pool is not None:
             pool.set_doubt(doubt)
@@ -318,6 +346,7 @@ class Fleet:
         for pool in member.pools:
             pool.costs.clear()
         member.removed = False
+        member.changed()
         self.generation += 1
         self.touch(member)
 
@@ -328,6 +357,7 @@ class Fleet:
             return
         member.spec = None
         member.removed = True
+        member.changed()
         self.generation += 1
         self.touch(member)
 
@@ -339,6 +369,7 @@ class Fleet:
             return False
         member.inventory = inventory
         member.incarnation = inventory.snapshot.incarnation
+        member.changed()
         self.seen[member.index] = inventory.observed_at
         self._oldest.clear()
         if before is None or _eligibility(before) != _eligibility(inventory):

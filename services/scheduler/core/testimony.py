@@ -6,6 +6,8 @@ import math
 import sys
 from collections.abc import Iterator, Set
 from dataclasses import asdict, replace
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 from gpufleet.model.cluster import FreeBlock, Inventory, NodeClass
@@ -20,12 +22,24 @@ from services.scheduler.core.settings import Settings
 from services.scheduler.core.unit_use import Use
 from services.scheduler.core.witness import Witness
 
+
+class _Detail(Enum):
+    """How much of an inventory counted: free blocks, node classes of which the room is known, or neither."""
+
+    FREE = auto()
+    CLASSES = auto()
+    HEAD = auto()
+
+
 _LONG = sys.float_info.max
+_KEPT = 4096
+# Inventories as they are written, by identity, kind and namespace: snapshots are the same for many decisions.
+_TRIMMED: dict[tuple[int, str, str, _Detail], tuple[Inventory, Inventory]] = {}
 
 
 def testify(witness: Witness) -> ev.Evidence:
     """Returns what a decision saw, whole; what there is no place for is the writer's business (`cut`)."""
-    seen, told = witness.seen, {member.name for member, *_ in witness.members}
+    seen, told = witness.seen, {known.member.name for known in witness.members}
     return ev.Evidence(
         format=ev.FORMAT,
         key=witness.key,
@@ -41,7 +55,9 @@ def testify(witness: Witness) -> ev.Evidence:
         eviction=witness.eviction,
         before=witness.before,
         copies=tuple(_copy(copy, witness.workload) for copy in sorted(witness.copies, key=lambda a: a.cluster)),
-        observations=tuple(replace(o, status={}) for o in sorted(witness.observations, key=lambda o: o.cluster)),
+        observations=tuple(
+            replace(o, status={}) if o.status else o for o in sorted(witness.observations, key=lambda o: o.cluster)
+        ),
         pods=tuple(sorted(witness.pods, key=lambda p: p.cluster)),
         gone=tuple(sorted(witness.gone)),
         held_in=tuple(sorted(witness.held_in)),
@@ -67,6 +83,7 @@ def testify(witness: Witness) -> ev.Evidence:
     )
 
 
+@lru_cache(maxsize=16)
 def _finite(settings: Settings) -> Settings:
     """Returns settings without what JSON cannot say: for ever is very long."""
     for_ever: dict[str, Any] = {name: _LONG for name, value in asdict(settings).items() if value == math.inf}
@@ -79,7 +96,7 @@ def cut(evidence: ev.Evidence, step: int) -> ev.Evidence | None:
         return replace(evidence, rest=(), refused=())
     if step == 1:
         shares = {cluster.name for cluster in evidence.clusters if cluster.classes}
-        few = tuple(c if c.name in shares else replace(c, inventory=_bare(c.inventory)) for c in evidence.clusters)
+        few = tuple(c if c.name in shares else _without_free(c) for c in evidence.clusters)
         what = f"free blocks of {len(few) - len(shares)} of {len(few)} clusters"
         return replace(evidence, rest=(), refused=(), clusters=few, left_out=(what,))
     if step == 2:
@@ -93,9 +110,12 @@ def cut(evidence: ev.Evidence, step: int) -> ev.Evidence | None:
     return None
 
 
-def _bare(inventory: Inventory | None) -> Inventory | None:
-    if inventory is None:
-        return None
+def _without_free(cluster: ev.ClusterSeen) -> ev.ClusterSeen:
+    inventory = cluster.inventory
+    return cluster if inventory is None else replace(cluster, inventory=_bare(inventory))
+
+
+def _bare(inventory: Inventory) -> Inventory:
     return replace(inventory, node_classes=tuple(replace(c, free=_devices(c)) for c in inventory.node_classes))
 
 
@@ -107,12 +127,17 @@ def _devices(node_class: NodeClass) -> tuple[FreeBlock, ...]:
 
 def _clusters(witness: Witness) -> Iterator[ev.ClusterSeen]:
     column = witness.seen.column
-    for member, spec, inventory, pools, debt, removed, doubts in witness.members:
+    for member, spec, inventory, pools, removed, doubts in witness.members:
+        debt = witness.debts.get(member.name, 0)
         left = witness.seen.left.get(member.name)
-        by_room = left is None and column is not None
+        detail = _Detail.FREE
         if left is not None:
             inventory, debt = left.inventory, left.debt
-        known = _known(inventory, witness.workload, free=not by_room) if inventory is not None else None
+        elif not witness.drafted:
+            detail = _Detail.HEAD
+        elif column is not None:
+            detail = _Detail.CLASSES
+        known = _known(inventory, witness.workload, detail) if inventory is not None else None
         if left is not None:
             yield ev.ClusterSeen(
                 member.name,
@@ -130,18 +155,29 @@ def _clusters(witness: Witness) -> Iterator[ev.ClusterSeen]:
             yield ev.ClusterSeen(member.name, spec, known, removed, classes, debt, doubts=doubts)
 
 
-def _known(inventory: Inventory, workload: Workload | None, *, free: bool) -> Inventory:
-    """Returns an inventory without what says nothing about a workload."""
-    if workload is None:
-        return replace(_bare(inventory) or inventory, apis=None, namespaces=None, quotas=())
-    api = f"{workload.api_version}/{workload.kind}"
-    found = inventory if free else _bare(inventory) or inventory
-    return replace(
-        found,
-        apis=None if inventory.apis is None else inventory.apis & {api},
-        namespaces=None if inventory.namespaces is None else inventory.namespaces & {workload.namespace},
-        quotas=tuple(quota for quota in inventory.quotas if quota.namespace == workload.namespace),
-    )
+def _known(inventory: Inventory, workload: Workload | None, detail: _Detail) -> Inventory:
+    """Returns an inventory without what says nothing about a workload; the same one for the next of its kind."""
+    api = f"{workload.api_version}/{workload.kind}" if workload is not None else ""
+    namespace = workload.namespace if workload is not None else ""
+    key = (id(inventory), api, namespace, detail)
+    known = _TRIMMED.get(key)
+    if known is None:
+        if len(_TRIMMED) >= _KEPT:
+            _TRIMMED.clear()
+        if detail is _Detail.FREE:
+            found = inventory
+        elif detail is _Detail.CLASSES:
+            found = _bare(inventory)
+        else:
+            found = replace(inventory, node_classes=(), virtual_nodes=())
+        trimmed = replace(
+            found,
+            apis=None if inventory.apis is None else inventory.apis & {api},
+            namespaces=None if inventory.namespaces is None else inventory.namespaces & {namespace},
+            quotas=tuple(quota for quota in inventory.quotas if quota.namespace == namespace),
+        )
+        known = _TRIMMED[key] = (inventory, trimmed)  # kept, so that its identity is not another's
+    return known[1]
 
 
 def _class(name: str, running: Blocks | None, stock: tuple[int, Blocks] | None) -> ev.ClassSeen:

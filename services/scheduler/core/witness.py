@@ -14,11 +14,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
+from gpufleet.model.cluster import WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
-from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Observation, Placement
+from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Observation, Placement, clusters_of
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import ElasticQuotaTree, QueueRule
 from gpufleet.model.reasons import Reason
@@ -26,24 +26,19 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.evidence import LineSeen, QuotaUse
-from services.scheduler.core.pool import Doubt, Pool
 from services.scheduler.core.seen import Left, OtherSeen, Seen
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.unit_use import Usage
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Member
+    from services.scheduler.core.capacity import Known, Member
     from services.scheduler.core.draft import Draft
     from services.scheduler.core.filter import Tier
     from services.scheduler.core.losses import Preemption
     from services.scheduler.core.quota import Node
     from services.scheduler.core.state import Entry, State
 
-# A cluster, and what of it may be replaced later: spec, inventory, pools, debt, whether it was removed, doubts.
-Known: TypeAlias = (
-    "tuple[Member, ClusterSpec | None, Inventory | None, list[Pool], int, bool, tuple[tuple[str, Doubt], ...]]"
-)
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
 _SMALL = 12
 
@@ -84,6 +79,8 @@ class Witness:
     terminating: Mapping[tuple[str, str], int]
     required: tuple[tuple[str, tuple[str, ...]], ...]
     members: list[Known]
+    debts: Mapping[str, int]
+    drafted: bool  # whether anything was to be placed, so that room counts
     tiers: tuple[Tier, ...]
     refused: tuple[Reason, ...]
     stock: bool
@@ -182,12 +179,12 @@ def witness(
     """
     before, workload, fleet = entry.placement, entry.workload, state.fleet.members
     seen = draft.seen if draft is not None else Seen()
-    names = {share.cluster for share in placement.shares}
+    names = set(clusters_of(placement.shares))
     names.update([reason.cluster for reason in placement.reasons])
     if len(fleet) <= _SMALL:
         names.update(fleet)
     if before is not None:
-        names.update([share.cluster for share in before.shares], before.leaving)
+        names.update(clusters_of(before.shares), before.leaving)
     names.update(entry.assignments, seen.left)
     if draft is not None:
         if draft.policy.placement.division is DivisionType.DUPLICATED:
@@ -232,10 +229,9 @@ def witness(
         usage=draft.usage if draft is not None else None,
         terminating=draft.terminating if draft is not None else {},
         required=_required(state, entry, seen),
-        members=[
-            (m, m.spec, m.inventory, m.pools, m.debt, m.removed, tuple(m.doubts.items()) if m.doubts else ())
-            for m in members
-        ],
+        members=[member.known for member in members],
+        debts={member.name: member.debt for member in members if member.debt},
+        drafted=draft is not None,
         tiers=draft.candidates.tiers if draft is not None else (),
         refused=draft.candidates.reasons if draft is not None else (),
         stock=draft is not None and draft.stock,
