@@ -260,8 +260,9 @@ REASONS: Mapping[Code, Explanation] = {
     ),
     Code.QUEUE_BLOCKED: Explanation(
         "The queue is a blocking one: while the first in it waits, nobody behind it is placed.",
-        "None needed: it is its turn when those before it are placed. With the attribute gpufleet.io/queue-policy: "
-        "Priority of the quota, or the setting queue_policy, those that fit may overtake.",
+        "None needed: it is its turn when those before it are placed. With queuePolicy: Priority in its Queue, the "
+        "attribute gpufleet.io/queue-policy: Priority of the quota, or the setting queue_policy, those that fit may "
+        "overtake.",
     ),
     Code.CLUSTER_KEPT: Explanation(
         "The first in the queue has been overtaken for longer than overtake_after. Those behind it get of this cluster "

@@ -134,3 +134,17 @@ def test_a_tombstone_by_hand_counts(view: Tables) -> None:
     decided(view, 3, 5, replicas=8)
     give(view, "placements", LLM, None)
     assert shown(view) == []
+
+
+def test_positions_are_those_of_now_whatever_the_records_said_when_they_were_written(view: Tables) -> None:
+    for name, arrival, queue in (("a", 1, "train"), ("b", 2, "train"), ("c", 3, "train"), ("d", 2, "other")):
+        placement = Placement(
+            f"test/Job/{name}", Version(1, 1), Verdict.QUEUED, 1, arrival=arrival, queue=queue, queue_position=9
+        )
+        give(view, "placements", placement.workload, dump_placement(placement))
+    assert [p.queue_position for p in view.placements()] == [1, 2, 3, 1]
+    found = view.placement("test/Job/c")
+    assert found is not None
+    assert (found.queue_position, view.ahead(found)) == (3, ["test/Job/a", "test/Job/b"])
+    give(view, "placements", "test/Job/a", None)
+    assert view.ahead(found) == ["test/Job/b"]
