@@ -9,11 +9,23 @@ import pytest
 
 from gpufleet.model.cluster import NamespaceQuota
 from gpufleet.model.reasons import Verdict
-from gpufleet.model.resources import resources
+from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import PodShape
 from gpufleet.wire import documents, yaml
+from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.events import InventoryChanged
-from tests.support.scheduling import GPU, NODE, World, deployment, gpus_free, inventory, job, node_class, policy
+from tests.support.scheduling import (
+    GPU,
+    NODE,
+    World,
+    amounts,
+    deployment,
+    gpus_free,
+    inventory,
+    job,
+    node_class,
+    policy,
+)
 
 LLM = "test/Deployment/llm"
 TRAIN = "test/PyTorchJob/train"
@@ -148,3 +160,14 @@ def test_sets_of_several_components_are_packed_largest_first(order: tuple[str, s
     submitted = job(components={name: sizes[name] for name in order})
     world.submit(replace(submitted), policy())
     assert world.placement(TRAIN).verdict is Verdict.SCHEDULED
+
+
+def test_nodes_that_are_labelled_anew_are_other_room() -> None:
+    fleet = Fleet()
+    wanted = fleet.catalog.shape(PodShape(resources(amounts(gpu=1)), node_selector=labels({"pool": "a"})))
+    room: list[int] = []
+    for pools in (["a", "a"], ["a", "b"], ["b"], ["b", "a"]):
+        classes = [gpus_free(2, name=f"c{i}", node_labels={"pool": pool}) for i, pool in enumerate(pools)]
+        fleet.observed(inventory("c", *classes, n=len(room)))
+        room.append(int(fleet.column(wanted).running[0]))
+    assert room == [4, 2, 0, 2]

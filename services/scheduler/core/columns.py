@@ -186,7 +186,8 @@ class Grid:
             if pool is not None:
                 pool.cell = cell
             self._changed.add(cell, len(self._cells))
-            self._replaced.add(cell, len(self._cells))
+            if pool is None or before is None or pool.identity is not before.identity:
+                self._replaced.add(cell, len(self._cells))
 
     def _lay_out(self) -> None:
         """Gives every pool its cell anew, with room to grow."""

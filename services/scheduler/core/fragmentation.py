@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpufleet.model.cluster import Scoring
 from gpufleet.model.devices import SHARED
 from gpufleet.model.workload import Workload
 from services.scheduler.core.binding import Binder
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.columns import Counts
 from services.scheduler.core.pool import Bid, Pool
 from services.scheduler.core.shapes import Catalog, Free, Shape
 from services.scheduler.core.units import Part, Way
@@ -219,11 +222,16 @@ def narrow(by: Weighing | None, fleet: Fleet, tier: Tier, counts: Mapping[str, i
         return tier
     wanted = next(name for name, count in counts.items() if count)
     found: list[tuple[int, int, Member, Sequence[Way], Part]] = []
+    shape: Shape | None = None
+    running: Counts = np.zeros(0, np.int64)
     for rank, (member, ways) in enumerate(tier):
         part = ways[0].part(wanted) if len(ways) == 1 else None
         if part is None or part.virtual is not None:
             return tier
-        room = int(fleet.column(part.shape).running[member.index])
+        if part.shape is not shape:
+            shape = part.shape
+            running = fleet.column(shape).running
+        room = int(running[member.index])
         if room > 0 and ways[0].limit > 0:
             found.append((room, rank, member, ways, part))
     if len(found) > _COMPARED:
