@@ -1,5 +1,5 @@
 """`python -m benchmarks [scheduler] [quality] [plan] [simulation] [idle] [pipeline]`: all by default
-but `quality`, which takes a quarter of an hour.
+but `quality`, which takes half an hour.
 
 GPUFLEET_BENCH_KAFKA=host:port measures the pipeline on that broker too; `apache` starts Apache Kafka for it, as the
 tests on real parts do (Java and Maven are needed).
