@@ -73,12 +73,12 @@ def _preempting(matching: list[PropagationPolicy], claimed: PropagationPolicy) -
 
 
 class PolicyIndex:
-    """Propagation policies by what they may select, so that a look-up touches only those of one kind."""
+    """Propagation policies by what they may select: a look-up touches those of one kind, of its namespace or of all."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, PropagationPolicy] = {}
         self.ranking: set[str] = set()  # policies that say what ranks the workloads that they select
-        self._by_kind: dict[tuple[str, str], dict[str, PropagationPolicy]] = {}
+        self._by_kind: dict[tuple[str, str, str], dict[str, PropagationPolicy]] = {}
 
     def get(self, key: str) -> PropagationPolicy | None:
         """Returns a policy by its key, or None."""
@@ -95,7 +95,8 @@ class PolicyIndex:
         if policy.priority_class:
             self.ranking.add(policy.key)
         for selector in policy.selectors:
-            self._by_kind.setdefault((selector.api_version, selector.kind), {})[policy.key] = policy
+            kind = (selector.api_version, selector.kind, policy.namespace)
+            self._by_kind.setdefault(kind, {})[policy.key] = policy
 
     def remove(self, key: str) -> PropagationPolicy | None:
         """Removes a policy and returns it, or None."""
@@ -103,11 +104,14 @@ class PolicyIndex:
         self.ranking.discard(key)
         if policy is not None:
             for selector in policy.selectors:
-                self._by_kind.get((selector.api_version, selector.kind), {}).pop(key, None)
+                self._by_kind.get((selector.api_version, selector.kind, policy.namespace), {}).pop(key, None)
         return policy
 
     def select(
         self, workload: Workload, claimed_by: str = ""
     ) -> tuple[PropagationPolicy | None, tuple[PropagationPolicy, ...]]:
         """Returns the policy that counts for a workload, or None, and the ignored ones."""
-        return select(self._by_kind.get((workload.api_version, workload.kind), {}).values(), workload, claimed_by)
+        found: list[PropagationPolicy] = []
+        for namespace in {workload.namespace, ""}:
+            found += self._by_kind.get((workload.api_version, workload.kind, namespace), {}).values()
+        return select(found, workload, claimed_by)
