@@ -125,7 +125,7 @@ def node_classes(draw: st.DrawFn) -> NodeClass:
     return result
 
 
-scorings = st.none() | built(Scoring, flag, tuples(st.tuples(word, st.integers(0, 100))))
+scorings = st.none() | built(Scoring, flag, tuples(st.tuples(word, st.integers(1, 100))))
 registrations = built(
     ClusterRegistration,
     spec=built(ClusterSpec, word, labels, text, text, tuples(text), taints, scorings),
