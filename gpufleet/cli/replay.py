@@ -26,7 +26,7 @@ from gpufleet.wire.records_base import parse_time, render_time
 from gpufleet.wire.records_keys import HISTORY
 from services.scheduler.core.evidence import Evidence, Rest
 from services.scheduler.core.replay import replay as make_again
-from services.scheduler.history import Replayed, Result, decide_again, evidence_of
+from services.scheduler.history import Replayed, Result, all_again, decide_again, evidence_of
 
 
 def read_log(kafka: KafkaSettings, workload: str) -> list[HistoryEntry]:
@@ -98,7 +98,7 @@ def chosen(entries: Sequence[HistoryEntry], at: str, decision: str) -> list[Hist
 
 def show(entries: Sequence[HistoryEntry], format_: Format) -> None:
     """Makes decisions again and prints what came of it. Raises CliError if any is another one."""
-    results = [decide_again(entry) for entry in entries]
+    results = all_again(entries)
     if format_ in (Format.JSON, Format.YAML):
         value = {"decisions": [_object(result) for result in results]}
         show_json(value) if format_ is Format.JSON else show_documents([value], format_)

@@ -6,7 +6,7 @@ a bound; what has no place in it is left out and named, and then the decision ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -15,9 +15,10 @@ import msgspec
 
 from gpufleet.model import log
 from gpufleet.model.manifest import PackedManifest
+from services.scheduler.core.compare import differences, loses_alike
 from services.scheduler.core.evidence import FORMAT, Evidence
 from services.scheduler.core.outputs import HistoryEntry
-from services.scheduler.core.replay import differences, replay
+from services.scheduler.core.replay import consequence, replay
 from services.scheduler.core.testimony import cut, testify
 
 # Bytes of the state; the placement and the rest of the record come on top.
@@ -30,7 +31,7 @@ class Result(StrEnum):
     SAME = "same"
     DIFFERENT = "different"
     INEXACT = "inexact"  # too much is left out of the record
-    FOLLOWS = "follows"  # a consequence of another workload's decision
+    FOLLOWS = "follows"  # a consequence of another workload's decision, which is not at hand
     UNKNOWN = "unknown"  # no state, or one that this version does not read
 
 
@@ -89,26 +90,48 @@ def evidence_of(entry: log.HistoryEntry) -> Evidence:
         raise UnknownState(f"the record's state cannot be read: {error}") from error
 
 
-def decide_again(entry: log.HistoryEntry) -> Replayed:
-    """Makes a past decision again from its record, and says whether it is the same."""
-    if entry.because:
+def decide_again(entry: log.HistoryEntry, cause: log.HistoryEntry | None = None) -> Replayed:
+    """Makes a past decision again from its record, and says whether it is the same.
+
+    A consequence of another one is made from that record, the ``cause``, if it is given.
+    """
+    if entry.because and (cause is None or entry.placement is None):
         return Replayed(entry, Result.FOLLOWS, (f"a consequence of the decision on {entry.because}",))
     if entry.placement is None:
         return Replayed(entry, Result.UNKNOWN, ("the record does not say what was decided",))
     try:
-        evidence = evidence_of(entry)
+        evidence = evidence_of(cause if cause is not None else entry)
     except UnknownState as error:
         return Replayed(entry, Result.UNKNOWN, (str(error),))
     if evidence.left_out:
         return Replayed(entry, Result.INEXACT, tuple(f"not in the record: {what}" for what in evidence.left_out))
-    if evidence.key != entry.workload:
+    if evidence.key != (entry.because or entry.workload):
         return Replayed(entry, Result.DIFFERENT, (f"the state is that of {evidence.key}",))
     try:
-        found = differences(entry.placement, replay(evidence), evidence)
+        if entry.because:
+            found = loses_alike(entry.placement, consequence(evidence, entry.workload))
+        else:
+            found = differences(entry.placement, replay(evidence), evidence)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The types of a state are checked, but not that it makes sense.
         return Replayed(entry, Result.UNKNOWN, (f"nothing follows from the record's state: {error!r}",))
     return Replayed(entry, Result.DIFFERENT if found else Result.SAME, tuple(found))
+
+
+def all_again(entries: Sequence[log.HistoryEntry]) -> list[Replayed]:
+    """Makes decisions again; consequences from the decisions that they follow from, as far as these are among them.
+
+    A consequence is written before its cause: the next decision at that time on the workload that it names.
+    """
+    made: dict[tuple[str, float], list[log.HistoryEntry]] = {}
+    for entry in entries:
+        made.setdefault((entry.workload, entry.decided_at), []).append(entry)
+    results = []
+    for entry in entries:
+        later = (other for other in made.get((entry.because, entry.decided_at), ()) if other.version > entry.version)
+        cause = min(later, key=lambda other: other.version, default=None) if entry.because else None
+        results.append(decide_again(entry, cause))
+    return results
 
 
 def _plain(value: object) -> msgspec.Raw:

@@ -10,7 +10,7 @@ import pytest
 from gpufleet.cli.files import load_documents
 from gpufleet.wire.documents import parse_documents
 from services.scheduler.core.outputs import HistoryEntry
-from services.scheduler.history import Result, decide_again, history
+from services.scheduler.history import Result, all_again, history
 from sim.scenario.run import Outcome, run
 from sim.scenario.steps import compile_script
 from tests.support.decisions import through_json
@@ -46,9 +46,8 @@ def test_scenario(path: Path) -> None:
     # The first article's policy has replicaScheduling in the wrong place, which is taken with a warning.
     assert not [warning for warning in outcome.warnings if "vllm-deploy-pp.yaml" not in warning]
     # What is written of each decision is enough to make it again.
-    for entry in decisions[path]:
-        again = decide_again(through_json(history(entry)))
-        assert again.result in (Result.SAME, Result.FOLLOWS), (again.entry.workload, again.entry.version, again.told)
+    for again in all_again([through_json(history(entry)) for entry in decisions[path]]):
+        assert again.result is Result.SAME, (again.entry.workload, again.entry.version, again.told)
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)

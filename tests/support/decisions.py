@@ -6,7 +6,7 @@ from gpufleet.bus.records import Record
 from gpufleet.model.log import HistoryEntry
 from gpufleet.wire.records import dump_history, parse_history
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.history import Replayed, decide_again, history
+from services.scheduler.history import Replayed, all_again, history
 
 
 def through_json(entry: HistoryEntry) -> HistoryEntry:
@@ -16,4 +16,4 @@ def through_json(entry: HistoryEntry) -> HistoryEntry:
 
 def again(out: Outputs) -> list[Replayed]:
     """Returns what comes of making every decision of some outputs again, from their records."""
-    return [decide_again(through_json(history(entry))) for entry in out.history]
+    return all_again([through_json(history(entry)) for entry in out.history])

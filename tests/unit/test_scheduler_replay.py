@@ -31,7 +31,7 @@ from services.scheduler.core.events import (
     Scaled,
     WorkloadDeleted,
 )
-from services.scheduler.history import Result, decide_again, history
+from services.scheduler.history import Result, all_again, decide_again, history
 from tests.support.decisions import through_json
 from tests.support.quotas import quota, tree
 from tests.support.scheduling import GPU, World, deployment, gpus_free, inventory, job, policy
@@ -214,20 +214,23 @@ STRATEGIES = (
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.__name__)
 def test_every_decision_of_a_strategy_is_the_same(strategy: Callable[[], Recorder]) -> None:
     world = strategy()
-    results = [decide_again(entry) for entry in world.history]
-    assert [
-        (r.entry.workload, r.result, r.told) for r in results if r.result not in (Result.SAME, Result.FOLLOWS)
-    ] == []
-    # More than one is made again, and only who lost its place follows from another decision.
-    assert sum(r.result is Result.SAME for r in results) > 1
-    assert all((r.result is Result.FOLLOWS) is bool(r.entry.because) for r in results)
+    results = all_again(world.history)
+    assert [(r.entry.workload, r.result, r.told) for r in results if r.result is not Result.SAME] == []
+    assert len(results) > 1
 
 
 def test_who_loses_its_place_follows_from_another_decision() -> None:
-    results = [decide_again(entry) for entry in preemption().history]
-    lost = [r for r in results if r.result is Result.FOLLOWS]
-    assert lost
-    assert {r.told for r in lost} <= {(f"a consequence of the decision on {key}",) for key in (TRAIN, LLM)}
+    entries = preemption().history
+    lost = [entry for entry in entries if entry.because]
+    assert {entry.because for entry in lost} <= {TRAIN, LLM}
+    alone = decide_again(lost[0])
+    assert (alone.result, alone.told) == (Result.FOLLOWS, (f"a consequence of the decision on {lost[0].because}",))
+    assert lost[0].placement is not None
+    keeps_all = replace(lost[0].placement, reasons=())
+    changed_by_hand = [replace(e, placement=keeps_all) if e is lost[0] else e for e in entries]
+    other = [r for r in all_again(changed_by_hand) if r.result is not Result.SAME]
+    assert [(r.entry.version, r.result) for r in other] == [(lost[0].version, Result.DIFFERENT)]
+    assert other[0].told[0].startswith("told: [] was recorded")
 
 
 # -- records that are not what they should be --------------------------------------------------------------------------

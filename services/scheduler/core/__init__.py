@@ -6,7 +6,8 @@ arithmetic of `divide` and `gang`), `slots` (on which nodes), `refusals` and `ex
 (what is said of the whole), `commit` and `assign` (what is written). `place` lists the steps; a new rule is a new step
 there. `settle` says what a workload is due for: `draining` takes copies back, `standing` tells what may stay as it is,
 `waiting` what waits and when it is looked at again. `witness` notes what a decision sees, `testimony` puts it into
-words (`evidence`), and `replay` makes it again. `queue` says who is next and what wakes whom; `tables`, `records`
+words (`evidence`), `replay` makes it again, and `compare` says whether it is
+the same. `queue` says who is next and what wakes whom; `tables`, `records`
 and `reconcile` keep the state.
 """
 

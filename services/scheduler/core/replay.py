@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from gpufleet.model.cluster import Inventory
-from gpufleet.model.placement import Assignment, ClusterShare, Placement, Source, Version
-from gpufleet.model.reasons import Code, Reason
+from gpufleet.model.placement import Assignment, Placement, Source, Version
 from gpufleet.model.selectors import Toleration
 from gpufleet.model.workload import PodShape
 from services.scheduler.core import commit, settle, tables
@@ -26,8 +25,6 @@ from services.scheduler.core.unit_use import Use
 from services.scheduler.core.units import Part
 
 _ALL = 10**9
-# Reasons whose words tell of free blocks.
-_OF_BLOCKS = frozenset({Code.INSUFFICIENT_RESOURCES, Code.NO_STOCK, Code.STOCK_NOT_TRUSTED, Code.GANG_DOES_NOT_FIT})
 # What no node has, so that pods which ask for it are a debt.
 _NOWHERE = PodShape((("gpufleet.io/debt", 1),), tolerations=(Toleration(operator="Exists"),))
 
@@ -38,6 +35,21 @@ def replay(evidence: Evidence, *, everything: bool = False) -> Placement | None:
     With ``everything`` it names every cluster that it knows, as it does where not all clusters are known: which of them
     the record had a place for cannot be told then.
     """
+    entry, out = _settled(evidence, everything=everything)
+    return _written(out, entry.key) or entry.placement
+
+
+def consequence(evidence: Evidence, workload: str) -> Placement | None:
+    """Returns what a decision makes of another workload, whose place it takes; None: nothing."""
+    _, out = _settled(evidence, everything=False)
+    return _written(out, workload)
+
+
+def _written(out: Outputs, workload: str) -> Placement | None:
+    return next((write.placement for write in out.placements if write.workload == workload), None)
+
+
+def _settled(evidence: Evidence, *, everything: bool) -> tuple[Entry, Outputs]:
     settings, now = evidence.settings, evidence.now
     if everything or evidence.more:
         settings = replace(settings, reason_clusters=_ALL)
@@ -68,8 +80,7 @@ def replay(evidence: Evidence, *, everything: bool = False) -> Placement | None:
     state.pending.clear()
     out = Outputs()
     settle.settle(state, entry, evidence.mode, now, out)
-    found = next((write.placement for write in out.placements if write.workload == entry.key), None)
-    return found if found is not None else entry.placement
+    return entry, out
 
 
 def _events(evidence: Evidence) -> Iterator[happened.Event]:
@@ -188,67 +199,3 @@ def _with_room(pool: Pool, shape: Shape, count: int) -> Blocks:
 def _owe(state: State, member: Member, debt: int) -> None:
     part = Part("", state.fleet.catalog.shape(_NOWHERE))
     member.held["//"] = Holding(Version(), (Hold(part, member.pools[0].name, debt, Source.RUNNING),))
-
-
-def differences(recorded: Placement, again: Placement | None, evidence: Evidence) -> list[str]:
-    """Returns in which points a decision that was made again is another one, each in a sentence."""
-    if again is None:
-        return ["nothing follows from what it saw"]
-    found = []
-    for name, before, after in (
-        ("verdict", recorded.verdict.value, again.verdict.value),
-        ("policy", recorded.policy or "none", again.policy or "none"),
-        ("uid", recorded.uid, again.uid),
-        ("pods wanted", recorded.replicas, again.replicas),
-        ("clusters to be left", list(recorded.leaving), list(again.leaving)),
-        ("queue position", recorded.queue_position, again.queue_position),
-        ("queue", recorded.queue, again.queue),
-        ("priority", recorded.priority, again.priority),
-        ("waiting since", recorded.waiting_since, again.waiting_since),
-        ("inputs", dict(recorded.inputs), dict(again.inputs)),
-        ("waits in units", list(recorded.unit_waits), list(again.unit_waits)),
-    ):
-        if before != after:
-            found.append(f"{name}: {before} was recorded, {after} follows")
-    found += _shares(recorded, again)
-    found += _reasons(recorded.reasons, again.reasons, evidence)
-    return found
-
-
-def _shares(recorded: Placement, again: Placement) -> Iterator[str]:
-    for name in sorted({share.cluster for share in (*recorded.shares, *again.shares)}):
-        before, after = recorded.share(name), again.share(name)
-        if before != after:
-            yield f"{name}: {_share(before)} was recorded, {_share(after)} follows"
-
-
-def _share(share: ClusterShare | None) -> str:
-    if share is None:
-        return "nothing"
-    where = ", ".join(f"{s.count} {s.source.value} on {s.node_class or 'any node'}" for s in share.slots)
-    pods = ", ".join(f"{count} {name}" for name, count in share.components)
-    return f"{pods or 'the object'}{f' ({where})' if where else ''}"
-
-
-def _reasons(recorded: tuple[Reason, ...], again: tuple[Reason, ...], evidence: Evidence) -> Iterator[str]:
-    """Compares reasons; those that only count clusters where not all of them are known are left out."""
-    known = {cluster.name: cluster for cluster in evidence.clusters}
-    blind = {name for name, cluster in known.items() if any(seen.rooms is not None for seen in cluster.classes)}
-    counted = evidence.more > 0
-    before = {_reason(reason, blind) for reason in recorded if not (counted and _counts(reason))}
-    after = {_reason(reason, blind) for reason in again if not (counted and _counts(reason))}
-    for reason in sorted(before - after):
-        yield f"reason {' '.join(filter(None, reason))} was recorded and does not follow"
-    for code, cluster, message in sorted(after - before):
-        if not (counted and cluster):
-            yield f"reason {' '.join(filter(None, (code, cluster, message)))} follows and was not recorded"
-
-
-def _reason(reason: Reason, blind: set[str]) -> tuple[str, str, str]:
-    # Of some clusters only the room is known, not the free blocks that the words are about.
-    wordless = reason.cluster in blind and reason.code in _OF_BLOCKS
-    return (reason.code.value, reason.cluster, "" if wordless else reason.message)
-
-
-def _counts(reason: Reason) -> bool:
-    return not reason.cluster and reason.message.endswith(" more clusters")
