@@ -40,7 +40,6 @@ from services.scheduler.core.units import applying
 _CLUSTER = attrgetter("cluster")
 _COMPONENTS = attrgetter("components")
 _DIVISION = attrgetter("cluster", "replicas")
-_INCARNATION = attrgetter("incarnation")
 
 
 def is_gone(state: State, entry: Entry, cluster: str) -> bool:
@@ -248,7 +247,7 @@ def _activate_new(state: State, entry: Entry, order: _Order, shares: Sequence[Cl
         ),
         clusters=clusters,
         components=tuple(map(_COMPONENTS, shares)),
-        incarnations=tuple(map(_INCARNATION, map(state.fleet.member, clusters))),
+        incarnations=state.fleet.incarnations(clusters),
     )
     entry.gone.difference_update(clusters)
     entry.overwritten.difference_update(clusters)

@@ -288,6 +288,11 @@ class Fleet:
                 self.seen = np.concatenate([self.seen, np.full(len(self.seen), -np.inf)])
         return member
 
+    def incarnations(self, clusters: Sequence[str]) -> tuple[str, ...]:
+        """Returns the incarnations of some clusters, as far as they are known."""
+        found = map(self.members.get, clusters)
+        return tuple([member.incarnation if member is not None else "" for member in found])
+
     def touch(self, member: Member) -> None:
         """Notes that all of a member's room has to be computed afresh."""
         if not member.dirty:

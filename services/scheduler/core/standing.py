@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 from gpufleet.model.placement import ObservedPhase, Placement, clusters_of
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.reasons import Code, Verdict
@@ -11,8 +9,6 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core import assign, dependencies
 from services.scheduler.core.inputs import Inputs, overridden_alike, same
 from services.scheduler.core.state import Entry, State
-
-_INCARNATION = attrgetter("incarnation")
 
 
 def stands(
@@ -52,7 +48,7 @@ def stands(
 def replaced(state: State, entry: Entry, placement: Placement) -> bool:
     """Returns whether a cluster that it uses was replaced by a new one under the old name, which has nothing of it."""
     columns = entry.assignments.columns
-    now = tuple(map(_INCARNATION, map(state.fleet.member, clusters_of(placement.shares))))
+    now = state.fleet.incarnations(clusters_of(placement.shares))
     if columns is not None and columns.incarnations == now:
         return False
     for share, incarnation in zip(placement.shares, now, strict=True):

@@ -352,19 +352,20 @@ def _eviction_gone(batch: Batch, event: EvictionGone) -> None:
 def _observed(batch: Batch, event: Observed) -> None:
     state = batch.state
     observation = event.observation
-    entry = state.entries.get(observation.workload) or state.entry(observation.workload)
-    known = entry.observations.get(observation.cluster)
+    workload, cluster = observation.workload, observation.cluster
+    entry = state.entries.get(workload) or state.entry(workload)
+    known = entry.observations.get(cluster)
     if known is not None and (observation.version < known.version or known == observation):
         return
-    entry.observations[observation.cluster] = observation
-    if (
+    entry.observations[cluster] = observation
+    if workload not in state.pending and (
         known is None
         or known.phase is not observation.phase
         or known.health is not observation.health
         or known.version != observation.version
         or known.failure is not observation.failure
     ):
-        state.ask(observation.workload, Mode.FILL)
+        state.ask(workload, Mode.FILL)
 
 
 def _observation_gone(batch: Batch, event: ObservationGone) -> None:

@@ -193,7 +193,7 @@ def witness(
             names.update([tier.members[0].name for tier in draft.candidates.tiers if tier.members])
         if seen.column is None:
             see(draft, names)
-    members = [fleet[name] for name in sorted(names) if name in fleet]
+    members = [member for member in map(fleet.get, sorted(names)) if member is not None]
     at_once = draft is not None and whole(
         draft.workload, draft.policy.placement.division, is_gang=draft.policy.placement.gang
     )
