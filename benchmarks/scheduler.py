@@ -22,6 +22,7 @@ from benchmarks.report import Report
 from benchmarks.steady import Steady, half_full
 from gpufleet.model.cluster import FreeBlock, Inventory, NodeClass, SnapshotId
 from gpufleet.model.resources import resources
+from gpufleet.telemetry import memory as collector
 from services.scheduler.core import State, decide
 from services.scheduler.core.events import Event, InventoryChanged, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
@@ -61,8 +62,8 @@ def _warm(clusters: int, groups: int) -> Steady:
     fleet.run(WARM_UP)
     fleet.seconds.clear()
     # As in a service that has been up for a while: what is old is not looked at again and again.
-    gc.collect()
-    gc.freeze()
+    collector.own()
+    collector.settle()
     return fleet
 
 

@@ -45,6 +45,7 @@ _GPU = "nvidia.com/gpu"
 _CLASSES = ("a10", "a100", "h20", "l20")
 NODE = {"cpu": 96_000, "memory": 2**40, "pods": 110, _GPU: GPUS_PER_NODE}
 NOW = 1_000_000.0
+_STEP = 0.001  # seconds from one step to the next: no two decisions are made at the same time
 
 
 def cluster_names(count: int) -> list[str]:
@@ -151,6 +152,7 @@ class Steady:
     seconds: list[float] = field(default_factory=list)
     size: int = 0
     profile: Profile | None = None
+    now: float = NOW
 
     def __post_init__(self) -> None:
         self.state = State(Settings())
@@ -190,8 +192,9 @@ class Steady:
             events += [self.arrival() for _ in range(batch)]
             if self.profile is not None:
                 self.profile.enable()
+            self.now += _STEP
             begun = time.perf_counter()
-            out = decide(self.state, events, NOW)
+            out = decide(self.state, events, self.now)
             self.size += encoded(out)
             self.seconds.append(time.perf_counter() - begun)
             if self.profile is not None:
@@ -204,9 +207,9 @@ class Steady:
 
     def forget(self) -> None:
         """Deletes what has finished, as its producer would; not timed."""
-        decide(self.state, [WorkloadDeleted(key) for key in self.finished], NOW)
+        decide(self.state, [WorkloadDeleted(key) for key in self.finished], self.now)
         gone = [e for key in self.finished for e in self.reports(key, ObservedPhase.GONE, WorkloadHealth.UNKNOWN)]
-        decide(self.state, gone, NOW)
+        decide(self.state, gone, self.now)
         left = [key for key in self.finished if key in self.state.entries and self.state.entries[key].placement]
         if left:
             raise RuntimeError(f"{len(left)} workloads were not removed")
