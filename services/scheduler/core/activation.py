@@ -8,7 +8,7 @@ decided anyhow is decided by the edition that there is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +99,12 @@ def not_ours(state: State, policy: PropagationPolicy) -> Reason | None:
     return Reason(Code.OTHER_SCHEDULER, message)
 
 
-def held_back(policy: PropagationPolicy, placement_clusters: list[str]) -> list[Reason]:
+def held_back(policy: PropagationPolicy, placement_clusters: Sequence[str]) -> list[Reason]:
     """Returns where a policy suspends dispatching, if it does."""
     if policy.suspend_dispatching and placement_clusters:
         return [Reason(Code.SUSPENDED, f"{policy.key} suspends dispatching: decided, but written to no cluster")]
+    if not policy.suspend_dispatching_on:
+        return []
     return [
         Reason(Code.SUSPENDED, f"{policy.key} suspends dispatching there: decided, but not written", cluster)
         for cluster in placement_clusters

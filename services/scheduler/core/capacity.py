@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from services.scheduler.core.units import REGION, Part
 
 # For how many shapes a cluster remembers which pools admit them.
 _KNOWN = 64
+_INCARNATION = attrgetter("incarnation")
 # Of shares that are taken from one pool: component, shape and count.
 ShareKey = tuple[str, int, int]
 # A share and its holds.
@@ -290,8 +292,10 @@ class Fleet:
 
     def incarnations(self, clusters: Sequence[str]) -> tuple[str, ...]:
         """Returns the incarnations of some clusters, as far as they are known."""
-        found = map(self.members.get, clusters)
-        return tuple([member.incarnation if member is not None else "" for member in found])
+        found = list(map(self.members.get, clusters))
+        if None in found:
+            return tuple([member.incarnation if member is not None else "" for member in found])
+        return tuple(map(_INCARNATION, found))
 
     def touch(self, member: Member) -> None:
         """Notes that all of a member's room has to be computed afresh."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import WorkloadPods
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
 _SMALL = 12
+_DEBT = attrgetter("debt")
 
 
 @dataclass(slots=True)
@@ -193,7 +195,7 @@ def witness(
             names.update([tier.members[0].name for tier in draft.candidates.tiers if tier.members])
         if seen.column is None:
             see(draft, names)
-    members = [member for member in map(fleet.get, sorted(names)) if member is not None]
+    members = list(filter(None, map(fleet.get, sorted(names))))
     at_once = draft is not None and whole(
         draft.workload, draft.policy.placement.division, is_gang=draft.policy.placement.gang
     )
@@ -230,7 +232,7 @@ def witness(
         terminating=draft.terminating if draft is not None else {},
         required=_required(state, entry, seen),
         members=[member.known for member in members],
-        debts={member.name: member.debt for member in members if member.debt},
+        debts={m.name: m.debt for m in members if m.debt} if any(map(_DEBT, members)) else {},
         drafted=draft is not None,
         tiers=draft.candidates.tiers if draft is not None else (),
         refused=draft.candidates.reasons if draft is not None else (),
