@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from gpufleet.model.placement import ClusterCap, Eviction
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.queueing import counted, in_order
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape, Workload
-from services.scheduler.core.events import PolicyChanged, Tick, WorkloadDeleted, WorkloadSubmitted
+from services.scheduler.core.events import Evicted, PolicyChanged, Tick, WorkloadDeleted, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
 from tests.support.quotas import quota, tree
 from tests.support.scheduling import World, amounts, deployment, gpus_free, job, policy
@@ -324,3 +325,42 @@ def test_node_classes_that_the_first_cannot_use_are_not_kept() -> None:
     assert placed(w) == {"large": 0, "other": 4, "runs": 1}
     w.submit(deployment("same", 1, arrival=4, shape=picky))
     assert placed(w)["same"] == 0
+
+
+def test_nothing_stays_kept_for_the_first_once_it_is_placed_at_another_priority() -> None:
+    w = overtaken_too_long()
+    w.feed(PolicyChanged(PriorityClass("low", -5)))
+    w.submit(train("large", 8, 5, priority_class="low", digest="again"))
+    assert w.state.queue.line("").kept_for == w.state.order(w.state.entry(key("large")))
+    for name in ("one", "two", "three"):
+        end(w, name)
+    assert placed(w)["large"] == 8
+    assert w.state.queue.line("").kept_for is None
+    w.submit(train("rest", 4, 9, priority_class="low"))
+    assert placed(w)["rest"] == 4
+
+
+def test_who_goes_to_another_queue_leaves_what_was_kept_for_it() -> None:
+    w = World(Settings(overtake_after=60.0))
+    w.clusters(a=gpus_free(8, 8))
+    w.feed(PolicyChanged(tree(quota("team", 4, 4, "test"), quota("other", 2, 2, "others"))), PolicyChanged(policy()))
+    for name, workers in (("runs", 2), ("large", 4)):
+        w.submit(train(name, workers, workers))
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    w.submit(train("small", 1, 9))
+    assert placed(w) == {"large": 0, "runs": 2, "small": 0}
+    w.submit(train("large", 4, 4, digest="moved", labels=(("quota.scheduling.alibabacloud.com/name", "other"),)))
+    assert placed(w) == {"large": 0, "runs": 2, "small": 1}
+
+
+def test_what_asks_for_less_than_before_is_woken_by_less_room() -> None:
+    w = world(None, a=gpus_free(1))
+    w.submit(deployment("web", gpu=8))
+    web = "test/Deployment/web"
+    cap = ClusterCap("b", 0, w.now + 1000, "PendingTooLong")
+    w.feed(Evicted(Eviction(web, w.placement(web).version, at=w.now, caps=(cap,))))
+    w.submit(deployment("web", gpu=2))
+    w.observe("a", gpus_free(2))
+    assert placed(w) == {"web": 1}

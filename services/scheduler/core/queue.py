@@ -131,7 +131,7 @@ class Queue:
         self._counter = 0
         self._lines: dict[str, Line] = {}
         self._line_of: dict[str, str] = {}
-        self.let_go: list[str] = []  # lines whose first has left, or whose kept cluster is free for others again
+        self.let_go: list[str] = []  # lines whose first, or for whom a cluster is kept, has left its place
 
     def __len__(self) -> int:
         return len(self._order_of)
@@ -178,14 +178,16 @@ class Queue:
         if known is not None and known.clusters != clusters:
             self._watch(known, clusters)
         queue = self.line(line)
+        stays = (self._order_of.get(workload), self._line_of.get(workload)) == (order, line)
         if (
-            self._class_of.get(workload) == key
-            and self._order_of[workload] == order
-            and self._line_of[workload] == line
+            stays
+            and known is not None
+            and self._class_of[workload] == key
+            and (known.needs, known.stock) == (needs, stock)
             and blocks is _contains(queue.blocking, order)
         ):
             return
-        self.remove(workload, stays=blocks)
+        self.remove(workload, stays=stays and blocks)
         known = self._classes.get(key)
         if known is None:
             first = self._settings.retry_initial
@@ -220,7 +222,7 @@ class Queue:
         return [workload for _, _, workload in moved]
 
     def remove(self, workload: str, *, stays: bool = False) -> None:
-        """Takes a workload out; it need not be there. ``stays``: only to be put in again."""
+        """Takes a workload out; it need not be there. ``stays``: only to be put in again at the same place."""
         key = self._class_of.pop(workload, None)
         if key is None:
             return
@@ -228,7 +230,7 @@ class Queue:
         name = self._line_of.pop(workload)
         queue = self._lines[name]
         del queue.waiting[bisect_left(queue.waiting, order)]
-        if queue.first == order and not stays:
+        if not stays and order in (queue.first, queue.kept_for):
             self.let_go.append(name)
         if _contains(queue.blocking, order):
             del queue.blocking[bisect_left(queue.blocking, order)]
