@@ -263,6 +263,13 @@ def test_a_node_of_the_class_ends_it(pods: dict[str, Any]) -> None:
     assert world.state.doubts == {}
 
 
+def test_a_snapshot_that_was_overtaken_ends_nothing() -> None:
+    world = disappointed(timed_out=1)
+    world.observe("a", gpus_free(0, stock=5), n=3)
+    world.observe("a", gpus_free(0, 0, stock=4), n=2)
+    assert world.state.doubts == {("a", "gpu"): 1600.0}
+
+
 @pytest.mark.parametrize("pods, ends", [({"no_stock": True}, True), ({"timed_out": 1}, False)])
 def test_stock_that_comes_back_ends_a_doubt_about_stock(pods: dict[str, Any], ends: bool) -> None:
     world = disappointed(**pods)

@@ -374,7 +374,7 @@ class Fleet:
         """Applies a snapshot; returns whether anything but its time is new."""
         member = self.member(inventory.cluster)
         before = member.inventory
-        if before is not None and _older(inventory, before):
+        if before is not None and older(inventory, before):
             return False
         member.inventory = inventory
         member.incarnation = inventory.snapshot.incarnation
@@ -421,7 +421,8 @@ class Fleet:
             self.touch(member)
 
 
-def _older(inventory: Inventory, known: Inventory) -> bool:
+def older(inventory: Inventory, known: Inventory) -> bool:
+    """Returns whether a snapshot was overtaken by the one that is known: it says nothing any more."""
     # Another incarnation is another cluster, whose counters begin anew.
     new, old = inventory.snapshot, known.snapshot
     return new.incarnation == old.incarnation and (new.epoch, new.n) < (old.epoch, old.n)
@@ -432,4 +433,4 @@ def _eligibility(inventory: Inventory) -> tuple[object, ...]:
     return (inventory.health, inventory.apis, inventory.namespaces, bounded, inventory.snapshot.incarnation)
 
 
-__all__ = ["Column", "Fleet", "Member", "selects"]
+__all__ = ["Column", "Fleet", "Member", "older", "selects"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.placement import Eviction
+from services.scheduler.core.capacity import older
 from services.scheduler.core.pool import Doubt
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _doubt(state: State, cluster: str, node_class: str, at: float, what: str, no
 def inventory_changed(state: State, member: Member, inventory: Inventory) -> None:
     """Ends doubts about classes of which a node has come since the inventory that is known so far."""
     before = member.inventory
-    if not member.doubts or before is None:
+    if not member.doubts or before is None or older(inventory, before):
         return
     replaced = before.snapshot.incarnation != inventory.snapshot.incarnation
     known = {c.name: c for c in before.node_classes}
