@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpufleet.model.policy import DivisionType
+from gpufleet.model.policy import DivisionType, PriorityClass
 from gpufleet.model.reasons import Verdict
 from services.scheduler.core.events import ClusterRemoved, PolicyChanged, Scaled, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
@@ -32,6 +32,23 @@ def test_an_edition_counts_from_the_next_submission_on() -> None:
     world.submit(deployment(replicas=3))
     assert world.assigned(LLM) == {"b": 3}
     assert world.assignment(LLM, "b").conflict_overwrite
+
+
+def test_an_edition_ranks_from_the_next_submission_on() -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=1)
+    world.feed(PolicyChanged(PriorityClass("high", 10)))
+    world.submit(deployment("early", 2, arrival=1), policy(["a"], lazy=True, gang=True))
+    late = deployment("late", 2, arrival=2)
+    world.submit(late, policy(["a"], lazy=True, gang=True, version=2, priority_class="high"))
+    keys = ("test/Deployment/early", "test/Deployment/late")
+    assert [world.placement(key).priority for key in keys] == [0, 10]
+    world.restart()
+    assert [world.placement(key).priority for key in keys] == [0, 10]
+    assert world.state.queue.line("").first == (-10, 2, late.key)
+    world.submit(deployment("early", 3, arrival=1))
+    assert world.placement(keys[0]).priority == 10
+    assert world.state.queue.line("").first == (-10, 1, keys[0])
 
 
 def test_a_scale_is_a_submission() -> None:

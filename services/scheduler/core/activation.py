@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpufleet.model.placement import Placement
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
-from services.scheduler.core.state import Entry, State
+
+if TYPE_CHECKING:
+    from services.scheduler.core.state import Entry, State
 
 
 def policy_stamp(policy: PropagationPolicy) -> str:

@@ -11,6 +11,7 @@ from gpufleet.model.placement import Assignment, AssignmentColumns, Eviction, Ob
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division, Workload
+from services.scheduler.core import activation
 from services.scheduler.core.assigned import Assigned
 from services.scheduler.core.booking import Booked
 from services.scheduler.core.capacity import Fleet
@@ -246,8 +247,7 @@ class State:
         workload = entry.current
         if workload is None or not self.policies.ranking:
             return workload
-        claimed = entry.placement.policy if entry.placement is not None else ""
-        policy, _ = self.policies.select(workload, claimed)
+        policy = activation.in_force(self, entry, workload, entry.placement).policy
         if policy is None or not policy.priority_class:
             return workload
         return replace(workload, priority_class=policy.priority_class, priority=None)
