@@ -6,7 +6,6 @@ file, document number, line and path, and raises them together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,7 @@ from gpufleet.wire.documents_placement import dump as dump_placement
 from gpufleet.wire.documents_queue import FULL_NAME
 from gpufleet.wire.documents_resources import Freeze, dump_freeze
 from gpufleet.wire.documents_schema import Findings, nearest
-from gpufleet.wire.records_base import MAX_VALUE_BYTES
+from gpufleet.wire.documents_writable import writable
 from gpufleet.wire.records_keys import policy_key
 from gpufleet.wire.yaml import Document, load
 
@@ -291,7 +290,8 @@ def _read(manifest: Mapping[str, Any], findings: Findings, arrival: int) -> Valu
     entry = _entry(manifest, findings)
     if entry is None:
         return None
-    _check_size(manifest, findings)
+    if not writable(manifest, findings):
+        return None
     if isinstance(entry, _Entry):
         return entry.read(manifest, findings, 0)
     try:
@@ -301,20 +301,6 @@ def _read(manifest: Mapping[str, Any], findings: Findings, arrival: int) -> Valu
         return None
     lint_workload(workload, findings)
     return workload
-
-
-def _check_size(manifest: Mapping[str, Any], findings: Findings) -> None:
-    try:
-        size = len(json.dumps(manifest, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    except (TypeError, ValueError, RecursionError):
-        findings.error("", "cannot be written as JSON", "use only texts, finite numbers, lists and maps")
-        return
-    if size > MAX_VALUE_BYTES and manifest.get("kind") != "Scenario":
-        findings.error(
-            "",
-            f"has {-(-size // 1024)} KiB, more than the {MAX_VALUE_BYTES // 1024} KiB that a record may have",
-            "keep large data out of the manifest: refer to it by ConfigMap, volume or URL",
-        )
 
 
 def _items(document: Document, errors: list[DocumentError]) -> list[Document]:

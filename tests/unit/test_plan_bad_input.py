@@ -299,3 +299,20 @@ def test_a_fleet_with_no_clusters(rest: tuple[Json, ...]) -> None:
 def test_clusters_without_nodes() -> None:
     found = planned(cluster("c1"), cluster("c2", 0, full=3), policy(), deployment(3), job(2))
     assert {placement.verdict.value for placement in found.values()} == {"Unschedulable"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_have_are_named_with_their_field(number: float) -> None:
+    tree = {
+        "apiVersion": "scheduling.sigs.k8s.io/v1beta1",
+        "kind": "ElasticQuotaTree",
+        "metadata": {"name": "tree", "namespace": "kube-system"},
+        "spec": {"root": {"children": [{"name": "a", "min": {"cpu": number}}]}},
+    }
+    rule: Any = policy()
+    rule["spec"]["priority"] = number
+    web: Any = deployment(2)
+    web["spec"]["replicas"] = number
+    message = f"is {number}, which JSON does not have"
+    paths = ["spec.root.children[0].min.cpu", "spec.priority", "spec.replicas"]
+    assert errors(tree, rule, web) == [(path, message) for path in paths]
