@@ -270,6 +270,7 @@ def changed(manifest: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return manifest
 
 
+GANG = "gang.scheduling.koordinator.sh/min-available"
 CPU = "spec.template.spec.containers[0].resources.requests"
 
 
@@ -356,6 +357,21 @@ CPU = "spec.template.spec.containers[0].resources.requests"
         ),
         (changed(manifests.ray_job(), "spec.rayClusterSpec", None), "spec.rayClusterSpec", "is missing"),
         (changed(manifests.cron_job(), "spec.schedule", None), "spec.schedule", "is missing"),
+        (
+            changed(manifests.pytorch(), "spec.runPolicy", {"schedulingPolicy": {"minAvailable": 2**31}}),
+            "spec.runPolicy.schedulingPolicy.minAvailable",
+            "more than the limit of 100000",
+        ),
+        (
+            changed(manifests.deployment(), "spec.template.metadata.annotations", {GANG: "9" * 5000}),
+            f"spec.template.metadata.annotations[{GANG}]",
+            "must be a whole number from 1 to 100000",
+        ),
+        (
+            changed(manifests.deployment(), "spec.template.spec.priority", 2**31),
+            "spec.template.spec.priority",
+            "is 2147483648, but a priority has 32 bits",
+        ),
         (changed(manifests.deployment(), "kind", "Deploy"), "kind", "not a known kind of workload"),
         (changed(manifests.deployment(), "apiVersion", "apps/v2"), "apiVersion", "apps/v2 has no Deployment"),
         (changed(manifests.deployment(), "apiVersion", None), "apiVersion", "is missing"),

@@ -39,7 +39,7 @@ def _read(manifest: View) -> Pods:
         shape=PodShape(one_pod(_min_resources(manifest)), *node_constraints(spec)),
         labels=spec.map("podMetadata").labels("labels"),
         priority_class=entry_class or spec.text("podPriorityClassName"),
-        priority=spec.optional_integer("priority"),
+        priority=spec.priority(),
         scheduler_name=spec.text("schedulerName"),
     )
     # The literal priority goes first here (specification 14).

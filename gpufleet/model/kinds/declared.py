@@ -162,7 +162,7 @@ def _read(declaration: Declaration, manifest: View) -> Pods:
     if declaration.min_member:
         value = at(manifest.value, declaration.min_member)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            member = value
+            member = min(value, MAX_REPLICAS)
     ranked_by = at(manifest.value, declaration.priority_class) if declaration.priority_class else None
     rank = ranked_by if isinstance(ranked_by, str) else components[0].priority_class
     return Pods(tuple(components), rank, components[0].priority, member)

@@ -10,7 +10,7 @@ from gpufleet.model.kinds import conditions
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Pods, PodTemplate, pod_template
 from gpufleet.model.kinds.edit import editable
 from gpufleet.model.kinds.pods import component, min_member
-from gpufleet.model.kinds.reading import View
+from gpufleet.model.kinds.reading import MAX_REPLICAS, View
 from gpufleet.model.workload import Division
 
 
@@ -37,7 +37,7 @@ def _reader(field: str, roles: tuple[str, ...]) -> Callable[[View], Pods]:
             member = member or min_member(template)
         scheduling = spec.map("runPolicy").map("schedulingPolicy")
         if "minAvailable" in scheduling.value:
-            member = scheduling.integer("minAvailable", 0, minimum=1) or None
+            member = scheduling.integer("minAvailable", 0, minimum=1, maximum=MAX_REPLICAS) or None
         # The first role that is not Master ranks the job; a Master alone has no rank (specification 14).
         first = next((c for c in components if c.name != "Master"), None)
         if not specs.value.keys().isdisjoint(roles) and components and not any(c.replicas for c in components):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpufleet.model import requests
 from gpufleet.model.kinds.base import Pods
-from gpufleet.model.kinds.reading import View
+from gpufleet.model.kinds.reading import MAX_REPLICAS, View
 from gpufleet.model.resources import Labels, Resources
 from gpufleet.model.selectors import NodeSelectorTerm, Requirement, Toleration
 from gpufleet.model.workload import Component, PodShape
@@ -27,7 +27,7 @@ def component(name: str, replicas: int, template: View) -> Component:
         shape=PodShape(_pod_requests(spec) if spec.value else (), *node_constraints(spec)),
         labels=template.map("metadata").labels("labels"),
         priority_class=spec.text("priorityClassName"),
-        priority=spec.optional_integer("priority"),
+        priority=spec.priority(),
         scheduler_name=spec.text("schedulerName"),
     )
 
@@ -45,9 +45,9 @@ def min_member(template: View) -> int | None:
         view = metadata.map(field)
         value = view.value.get(key)
         if isinstance(value, str):
-            if value.isdecimal() and int(value) > 0:
+            if value.isdecimal() and len(value) < 10 and 0 < int(value) <= MAX_REPLICAS:
                 return int(value)
-            view.problem(key, f"is {value!r}, but must be a whole number of 1 or more")
+            view.problem(key, f"is {value[:40]!r}, but must be a whole number from 1 to {MAX_REPLICAS}")
     return None
 
 

@@ -140,6 +140,14 @@ class View:
             return None
         return value
 
+    def priority(self, key: str = "priority") -> int | None:
+        """Returns a member that is a priority, a whole number of 32 bits, or None."""
+        value = self.optional_integer(key)
+        if value is not None and not -(2**31) <= value < 2**31:
+            self.problem(key, f"is {value}, but a priority has 32 bits", f"write {2**31 - 1} at most")
+            return None
+        return value
+
     def replicas(self, key: str, default: int = 1) -> int:
         """Returns a member that counts pods."""
         return self.integer(key, default, maximum=MAX_REPLICAS)
