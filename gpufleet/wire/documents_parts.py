@@ -11,7 +11,7 @@ from pydantic import Field
 from gpufleet.model.kinds.reading import check_subdomain, is_label_value, is_placeholder, join, label_problem
 from gpufleet.model.resources import Labels, labels
 from gpufleet.model.selectors import LabelSelector, Requirement, Taint, Toleration
-from gpufleet.wire.documents_schema import INT32_MAX, Doc, Findings, shown
+from gpufleet.wire.documents_schema import INT32_MAX, INT64_MAX, Doc, Findings, shown
 from gpufleet.wire.records_base import parse_time
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -76,7 +76,7 @@ class TolerationDoc(Doc):
     operator: str = "Equal"
     value: str = ""
     effect: str = ""
-    toleration_seconds: int | None = None
+    toleration_seconds: int | None = Field(default=None, ge=-INT64_MAX - 1, le=INT64_MAX)
 
 
 def name_of(metadata: MetadataDoc, findings: Findings, *, namespaced: bool) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from gpufleet.model.kinds.reading import PLACEHOLDER_HINT, Problem, View, is_placeholder, join, name_of_type
 
 INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
 Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
 
 

@@ -316,3 +316,17 @@ def test_numbers_that_json_does_not_have_are_named_with_their_field(number: floa
     message = f"is {number}, which JSON does not have"
     paths = ["spec.root.children[0].min.cpu", "spec.priority", "spec.replicas"]
     assert errors(tree, rule, web) == [(path, message) for path in paths]
+
+
+def test_a_toleration_lasts_no_longer_than_a_time_can_be_counted() -> None:
+    def tolerating(seconds: int) -> Json:
+        rule: Any = policy()
+        rule["spec"]["placement"]["clusterTolerations"] = [{"operator": "Exists", "tolerationSeconds": seconds}]
+        return rule  # type: ignore[no-any-return]
+
+    driven: Any = cluster("c1", 8)
+    driven["spec"] = {**driven.get("spec", {}), "taints": [{"key": "gone", "effect": "NoExecute"}]}
+    ((path, message),) = errors(driven, tolerating(10**400), deployment(1))
+    assert path == "spec.placement.clusterTolerations[0].tolerationSeconds"
+    assert len(message) < 200
+    assert planned(driven, tolerating(2**63 - 1), deployment(1))[LLM].placed == 1
