@@ -244,7 +244,9 @@ async def delete(
 
 
 async def scale(kafka: KafkaSettings, key: str, replicas: int | None) -> None:
-    """Overrides the total of a workload; None gives the manifest its say again."""
+    """Overrides the total of a workload; None gives the manifest its say again. Raises CliError."""
+    if replicas is not None and replicas > kinds.MAX_REPLICAS:
+        raise CliError(f"--replicas {replicas} is more than the limit of {kinds.MAX_REPLICAS}; give fewer")
     workload = _workload_key(key)
     value = None if replicas is None else dump_scale(Scale(workload, replicas, _user(), time.time()))
     async with tables(kafka, ("workloads",)) as view:

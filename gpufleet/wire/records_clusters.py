@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from gpufleet.model.cluster import ClusterSpec, Scoring
 from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.selectors import Taint
 from gpufleet.wire.records_base import (
-    Count,
     Pairs,
     SchemaVersion,
     Struct,
@@ -61,7 +62,7 @@ class ScoredResourceMessage(Wire):
     """`ScoredResource`: a resource with its weight."""
 
     name: Text
-    weight: Count
+    weight: Annotated[int, Field(ge=1, le=100)]
 
 
 class ScoringStrategyMessage(Wire):

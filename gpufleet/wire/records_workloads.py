@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from gpufleet.model.kinds import MAX_REPLICAS
 from gpufleet.model.log import Claim, HistoryEntry, LogId, Scale
 from gpufleet.model.placement import Version
 from gpufleet.wire import yaml
@@ -62,7 +63,7 @@ class ScaleMessage(Wire):
 
     schema_version: SchemaVersion = ""
     workload: Text
-    replicas: Count = 0
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 0
     requested_by: str = ""
     requested_at: Time = 0.0
 

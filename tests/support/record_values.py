@@ -22,6 +22,7 @@ from gpufleet.model.cluster import (
     VirtualNode,
     WorkloadPods,
 )
+from gpufleet.model.kinds import MAX_REPLICAS
 from gpufleet.model.log import (
     Claim,
     ClassInventory,
@@ -256,7 +257,7 @@ evictions = built(
     give_up=flag,
     at=moment,
 )
-scales = built(Scale, word, count, text, moment, st.just(340))
+scales = built(Scale, word, st.integers(0, MAX_REPLICAS), text, moment, st.just(340))
 claims = st.one_of(built(LogId, word), built(Claim, word, word, st.none() | count, moment))
 histories = built(
     HistoryEntry,
