@@ -76,6 +76,8 @@ def field_values(descriptor: FieldDescriptor, depth: int) -> st.SearchStrategy[A
         single = flag
     elif descriptor.type == FieldDescriptor.TYPE_DOUBLE:
         single = offset
+    elif descriptor.name == "weight":
+        single = st.integers(1, 100)
     else:
         single = st.integers(0, 1000)
     return st.lists(single, max_size=2) if descriptor.is_repeated else single
