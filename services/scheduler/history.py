@@ -22,7 +22,7 @@ from services.scheduler.core.replay import consequence, replay
 from services.scheduler.core.testimony import cut, testify
 
 # Bytes of the state; the placement and the rest of the record come on top.
-MOST: Final = 400_000
+MOST: Final = 600_000
 
 
 class Result(StrEnum):

@@ -94,14 +94,21 @@ def look(draft: Draft) -> None:
     """The step between the division and the shares: copies what is going to be taken from."""
     if draft.divided is not None:
         return  # room by columns; nothing else was looked at
-    placement = draft.policy.placement
     seen = draft.seen
     seen.options = draft.measured
     names = {name: None for name, count in (draft.counts or {}).items() if count}
     names.update(dict.fromkeys(draft.before))
-    if placement.exclusive or placement.spread or len(draft.state.fleet.members) <= _SMALL:
-        names.update((member.name, None) for tier in draft.candidates.tiers for member in tier.members)
+    if seen.column is None:
+        names.update(dict.fromkeys(_compared(draft)))
     see(draft, names)
+
+
+def _compared(draft: Draft) -> Iterable[str]:
+    """Returns the candidates if all of them have to be known: each counts for what the others get."""
+    placement = draft.policy.placement
+    if placement.exclusive or placement.spread or len(draft.state.fleet.members) <= _SMALL:
+        return [member.name for tier in draft.candidates.tiers for member in tier.members]
+    return ()
 
 
 def see(draft: Draft, clusters: Iterable[str]) -> None:
@@ -193,6 +200,8 @@ def witness(
             names.update(draft.candidates.tier_of)  # a quota is asked for as many copies
         elif names.isdisjoint(fleet):
             names.update([tier.members[0].name for tier in draft.candidates.tiers if tier.members])
+        if draft.divided is None:
+            names.update(_compared(draft))
         if seen.column is None:
             see(draft, names)
     members = list(filter(None, map(fleet.get, sorted(names))))
