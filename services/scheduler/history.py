@@ -15,10 +15,11 @@ import msgspec
 
 from gpufleet.model import log
 from gpufleet.model.manifest import PackedManifest
+from gpufleet.model.placement import Version
 from services.scheduler.core.compare import differences, loses_alike
 from services.scheduler.core.evidence import FORMAT, Evidence
 from services.scheduler.core.outputs import HistoryEntry
-from services.scheduler.core.replay import consequence, replay
+from services.scheduler.core.replay import consequences, replay
 from services.scheduler.core.testimony import cut, testify
 
 # Bytes of the state; the placement and the rest of the record come on top.
@@ -90,10 +91,11 @@ def evidence_of(entry: log.HistoryEntry) -> Evidence:
         raise UnknownState(f"the record's state cannot be read: {error}") from error
 
 
-def decide_again(entry: log.HistoryEntry, cause: log.HistoryEntry | None = None) -> Replayed:
+def decide_again(entry: log.HistoryEntry, cause: log.HistoryEntry | None = None, number: int = 0) -> Replayed:
     """Makes a past decision again from its record, and says whether it is the same.
 
-    A consequence of another one is made from that record, the ``cause``, if it is given.
+    A consequence of another one is made from that record, the ``cause``, if it is given; ``number`` counts those for
+    the same workload before it.
     """
     if entry.because and (cause is None or entry.placement is None):
         return Replayed(entry, Result.FOLLOWS, (f"a consequence of the decision on {entry.because}",))
@@ -109,7 +111,8 @@ def decide_again(entry: log.HistoryEntry, cause: log.HistoryEntry | None = None)
         return Replayed(entry, Result.DIFFERENT, (f"the state is that of {evidence.key}",))
     try:
         if entry.because:
-            found = loses_alike(entry.placement, consequence(evidence, entry.workload))
+            made = consequences(evidence, entry.workload)
+            found = loses_alike(entry.placement, made[number] if number < len(made) else None)
         else:
             found = differences(entry.placement, replay(evidence), evidence)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -127,10 +130,16 @@ def all_again(entries: Sequence[log.HistoryEntry]) -> list[Replayed]:
     for entry in entries:
         made.setdefault((entry.workload, entry.decided_at), []).append(entry)
     results = []
+    before: dict[tuple[str, Version], int] = {}
     for entry in entries:
         later = (other for other in made.get((entry.because, entry.decided_at), ()) if other.version > entry.version)
         cause = min(later, key=lambda other: other.version, default=None) if entry.because else None
-        results.append(decide_again(entry, cause))
+        number = 0
+        if cause is not None:
+            key = (entry.workload, cause.version)
+            number = before.get(key, 0)
+            before[key] = number + 1
+        results.append(decide_again(entry, cause, number))
     return results
 
 

@@ -171,6 +171,18 @@ def quotas() -> Recorder:
     return w
 
 
+def two_losses() -> Recorder:
+    """Within its quota a workload takes from one victim in several clusters, and is written down for each."""
+    w = Recorder()
+    w.clusters(a=3, b=3)
+    w.feed(PolicyChanged(PriorityClass("low", -1)), PolicyChanged(PriorityClass("high", 9)), PolicyChanged(policy()))
+    w.feed(PolicyChanged(tree(quota("team", 6, 6, "test"))))
+    w.submit(replace(deployment("victim", 6, arrival=0), priority_class="low"))
+    w.clusters(c=4)
+    w.submit(replace(job("train", {"Worker": (4, 1)}, arrival=1), priority_class="high"))
+    return w
+
+
 def moved() -> Recorder:
     """What the rescheduler takes back, what is refused, what ends, what is deleted."""
     w = many()
@@ -207,7 +219,7 @@ def kept_out() -> Recorder:
 
 STRATEGIES = (
     *(dynamic, overflow, stocked, duplicated, static, aggregated, spread),
-    *(whole, gang, preemption, quotas, moved, kept_out),
+    *(whole, gang, preemption, two_losses, quotas, moved, kept_out),
 )
 
 
@@ -217,6 +229,10 @@ def test_every_decision_of_a_strategy_is_the_same(strategy: Callable[[], Recorde
     results = all_again(world.history)
     assert [(r.entry.workload, r.result, r.told) for r in results if r.result is not Result.SAME] == []
     assert len(results) > 1
+
+
+def test_who_loses_in_two_clusters_is_written_down_twice() -> None:
+    assert [e.because for e in two_losses().history if e.workload == "test/Deployment/victim"][1:3] == [TRAIN, TRAIN]
 
 
 def test_who_loses_its_place_follows_from_another_decision() -> None:

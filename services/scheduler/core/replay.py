@@ -39,10 +39,10 @@ def replay(evidence: Evidence, *, everything: bool = False) -> Placement | None:
     return _written(out, entry.key) or entry.placement
 
 
-def consequence(evidence: Evidence, workload: str) -> Placement | None:
-    """Returns what a decision makes of another workload, whose place it takes; None: nothing."""
+def consequences(evidence: Evidence, workload: str) -> list[Placement]:
+    """Returns what a decision makes of another workload whose place it takes, cluster by cluster."""
     _, out = _settled(evidence, everything=False)
-    return _written(out, workload)
+    return [entry.placement for entry in out.history if entry.workload == workload]
 
 
 def _written(out: Outputs, workload: str) -> Placement | None:
