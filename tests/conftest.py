@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpufleet.model import kinds
 from tests.support import brokers, clusters, selection, stacks
 
 
@@ -60,6 +61,13 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and "from pytest-timeout" in str(call.excinfo.value):
         report.sections.append(("tasks that have not ended", stacks.pending_tasks()))
     return report
+
+
+@pytest.fixture(autouse=True)
+def _kinds_as_before() -> Iterator[None]:
+    """What is declared for the process, by a command or a service in it, is not declared for the next test."""
+    with kinds.declaring(()):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import copy
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from gpufleet.cli import declared
 from gpufleet.cli.errors import CliError
 from gpufleet.cli.live import Tables
 from gpufleet.cli.up import read_fleet
-from gpufleet.model import kinds
 from gpufleet.wire import yaml
 from gpufleet.wire.documents import parse_documents
 from gpufleet.wire.records import dump_policy
@@ -47,14 +46,6 @@ SERVER = {
     "metadata": {"name": "llm", "namespace": "default"},
     "spec": {"replicas": 2, "template": {"spec": pod()}},
 }
-
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    """The kinds of this process are its own again at the end."""
-    yield
-    for declaration in kinds.declared_kinds():
-        kinds.withdraw(declaration.name)
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ from services.dispatcher.core.steps import Done, Facts, Live, next_step
 from services.scheduler.core import events as ev
 from services.scheduler.intake import Intake
 from sim.plan import plan
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """What services declare for their process is not declared for the next test."""
-    with kinds.declaring(()):
-        yield
 
 
 def declared(name: str = "xgb", **spec: Any) -> dict[str, Any]:
