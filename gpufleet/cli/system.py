@@ -197,7 +197,7 @@ class System:
         }
         if self.broker is not None:
             wait = _EMBEDDED_FETCH_WAITS_MS.get(name, _EMBEDDED_FETCH_WAIT_MS)
-            environment["GPUFLEET_KAFKA_FETCH_WAIT_MS"] = str(wait)
+            environment.setdefault("GPUFLEET_KAFKA_FETCH_WAIT_MS", str(wait))
             environment["GPUFLEET_KAFKA_IDEMPOTENCE"] = "off"
             # Its groups take half of a session to form.
             environment.setdefault("GPUFLEET_KAFKA_SESSION_TIMEOUT", "8")

@@ -82,7 +82,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     fleet.write_text(yaml.safe_dump_all([cluster("alpha"), cluster("beta")]), encoding="utf-8")
     settings = {
         "GPUFLEET_INVENTORY_HEARTBEAT": "2",
-        "GPUFLEET_KAFKA_FETCH_WAIT_MS": "50",
+        "GPUFLEET_KAFKA_FETCH_WAIT_MS": "100",
         "GPUFLEET_KAFKA_SESSION_TIMEOUT": "4",
     }
     up = Up.start(home, "--fleet", fleet, "--single-process", settings=settings)

@@ -13,7 +13,7 @@ from gpufleet.model.names import FREEZE_KEY
 from gpufleet.model.placement import ObservedPhase
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_freeze
-from tests.support.system import Fleet, deployment, job, policy, running_fleet
+from tests.support.system import Fleet, assert_stopped_gracefully, deployment, job, policy, running_fleet
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -21,14 +21,16 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     settings = {
-        "GPUFLEET_KAFKA_FETCH_WAIT_MS": "50",
+        "GPUFLEET_KAFKA_FETCH_WAIT_MS": "100",
         "GPUFLEET_KAFKA_SESSION_TIMEOUT": "4",  # groups take half of it to form
         "GPUFLEET_INVENTORY_HEARTBEAT": "1",
         "GPUFLEET_SCHEDULER_STALE_AFTER": "10",  # a busy machine may keep a heartbeat back for some seconds
         "GPUFLEET_DISPATCHER_BACKOFF_CAP": "1",
     }
-    async with running_fleet(tmp_path_factory.mktemp("system"), settings=settings) as running:
+    folder = tmp_path_factory.mktemp("system")
+    async with running_fleet(folder, settings=settings) as running:
         yield running
+    assert_stopped_gracefully(folder)
 
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 # A killed member is missed for one session, and the group takes half of one to form again.
 SETTINGS = {
     "GPUFLEET_KAFKA_SESSION_TIMEOUT": "3",
-    "GPUFLEET_KAFKA_FETCH_WAIT_MS": "50",
+    "GPUFLEET_KAFKA_FETCH_WAIT_MS": "100",
     "GPUFLEET_INVENTORY_HEARTBEAT": "2",
     "GPUFLEET_RESCHEDULER_CHECK_EVERY": "1",
     "GPUFLEET_RESCHEDULER_PENDING_AFTER": "1",

@@ -38,7 +38,7 @@ CONTROL_TOKEN = "control"
 SIMULATION = (("namespace", "test"), ("control-token", CONTROL_TOKEN))
 # Long enough for a busy machine; what is waited for comes within a second or two on an idle one.
 PATIENCE = 60.0
-_FETCH_WAIT_MS = 50
+_FETCH_WAIT_MS = 100
 _TABLES = ("clusters", "policies", "workloads", "inventory", "placements", "assignments", "observations", "evictions")
 
 
@@ -386,6 +386,13 @@ async def running_fleet(
     async with system, following(system) as fleet:
         await fleet.submit(policy("all", *(d["metadata"]["name"] for d in documents)))
         yield fleet
+
+
+def assert_stopped_gracefully(folder: Path) -> None:
+    """Services that were stopped have finished, left their groups and closed every client that they opened."""
+    logs = {name: (folder / "logs" / f"{name}.log").read_text(encoding="utf-8") for name in SERVICES}
+    assert [name for name, text in logs.items() if "Unclosed" in text] == []
+    assert [name for name, text in logs.items() if '"service.stopped"' not in text.splitlines()[-1]] == []
 
 
 @contextlib.asynccontextmanager
