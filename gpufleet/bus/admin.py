@@ -93,11 +93,14 @@ async def missing(admin: Admin, registry: Registry, names: Sequence[str]) -> lis
     return [name for name in registry.names(names) if name not in there]
 
 
-async def adopt_shards(admin: Admin, registry: Registry) -> None:
+async def adopt_shards(admin: Admin, registry: Registry, settings: KafkaSettings) -> None:
     """Give the registry the number of shards that the fleet was made with: that of its topics, once all agree on it.
 
-    One of them alone says nothing: a broker may have made it, because somebody produced to it.
+    One of them alone says nothing: a broker may have made it, because somebody produced to it. A number that the
+    settings give stays.
     """
+    if settings.shards is not None:
+        return
     divided = [topic for topic in registry if topic.partitioned_by_cluster]
     if {topic.name for topic in divided} <= set(await admin.list_topics()):
         found = set((await _partitions(admin, divided)).values())

@@ -15,7 +15,7 @@ from uuid import uuid4
 import structlog
 from faststream.asgi import AsgiFastStream
 
-from gpufleet.bus.admin import Admin, TopicsMissing, adopt_shards, apply, check_partitions, missing
+from gpufleet.bus.admin import TopicsMissing, adopt_shards, apply, check_partitions, missing
 from gpufleet.bus.broker import build_broker, framework_logger
 from gpufleet.bus.dlq import DeadLetters
 from gpufleet.bus.epochs import LOG_KEY, NONCE_HEADER, EpochTable, encode_claim, encode_log_id
@@ -166,7 +166,7 @@ class ServiceRunner:
     async def _check_topics(self, bus: Bus) -> None:
         admin = bus.broker.config.admin_client
         if self._create_topics:
-            await self._adopt_shards(admin)
+            await adopt_shards(admin, self._registry, self._kafka)
             await apply(admin, self._registry, replication_factor=self._kafka.replication_factor)
             return
         needed = [*bus.tables.topics, *self._registry.names(self.service.owns)]
@@ -180,12 +180,8 @@ class ServiceRunner:
                 log.warning("bus.topics.missing", cause=str(problem), wait_for_seconds=self._kafka.connect_timeout)
                 told = True
             await asyncio.sleep(_TOPIC_INTERVAL)
-        await self._adopt_shards(admin)
+        await adopt_shards(admin, self._registry, self._kafka)
         await check_partitions(admin, self._registry, needed)
-
-    async def _adopt_shards(self, admin: Admin) -> None:
-        if self._kafka.shards is None:
-            await adopt_shards(admin, self._registry)
 
     async def _open_tables(self) -> None:
         bus = self._bus

@@ -29,8 +29,7 @@ async def topics(kafka: KafkaSettings, *, apply: bool) -> None:
     """Shows how the broker differs from the registry, or brings it in line. Exit code 1: `diff` found differences."""
     registry = load_registry(prefix=kafka.topic_prefix, shards=kafka.shards)
     async with connect_admin(kafka) as admin:
-        if kafka.shards is None:
-            await adopt_shards(admin, registry)
+        await adopt_shards(admin, registry, kafka)
         try:
             if apply:
                 done = await apply_topics(admin, registry, replication_factor=kafka.replication_factor)

@@ -125,8 +125,7 @@ class System:
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         registry = load_registry(prefix=self.kafka.topic_prefix, shards=self.kafka.shards)
         async with connect_admin(self.kafka) as admin:
-            if self.kafka.shards is None:
-                await adopt_shards(admin, registry)
+            await adopt_shards(admin, registry, self.kafka)
             await apply(admin, registry, replication_factor=self.kafka.replication_factor)
         if self.single_process:
             self._start_together()

@@ -33,7 +33,7 @@ async def test_other_partition_count_is_refused_and_the_rest_is_done(broker: Bro
     async with connect_admin(settings) as admin:
         wrong = registry["inventory"]
         await create_topic(settings, wrong.name, wrong.configs, partitions=4)
-        await adopt_shards(admin, registry)  # which one topic alone does not decide
+        await adopt_shards(admin, registry, settings)  # which one topic alone does not decide
         with pytest.raises(TopicsRefused, match=r"inventory has 4 partitions, the registry wants 16.*never change"):
             await apply(admin, registry)
         assert [difference.topic for difference in await diff(admin, registry)] == [wrong]
@@ -51,7 +51,7 @@ async def test_a_fleet_made_with_another_number_of_shards(broker: Broker) -> Non
         other = load_registry(prefix=settings.topic_prefix)
         with pytest.raises(TopicsRefused, match=r"inventory has 4 partitions, the registry wants 16"):
             await check_partitions(admin, other, names)
-        await adopt_shards(admin, other)
+        await adopt_shards(admin, other, settings)
         await check_partitions(admin, other, names)
         assert await diff(admin, other) == []
 
