@@ -358,3 +358,24 @@ def test_it_takes_nothing_that_another_quota_guarantees() -> None:
     assert placed(w) == {"mine": 0, "theirs": 2, "wanted": 2}
     w.submit(in_namespace("ns1", firm(train("more", 1, "high", arrival=4))))
     assert placed(w)["more"] == 0
+
+
+# What becomes of victims.
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_who_waits_for_some_of_its_pods_has_waited_since_then_also_when_it_loses_others(size: int) -> None:
+    w = world(a=gpus_free(4))
+    w.submit(dep("victim", 6, arrival=1))
+    assert w.placement("test/Deployment/victim").waiting_since == 1000.0
+    w.now = 1030.0
+    w.refresh()
+    w.submit(train("wanted", size, "high", arrival=2))
+    victim = w.placement("test/Deployment/victim")
+    assert (victim.placed, victim.waiting_since, victim.priority, victim.queue_position) == (4 - size, 1000.0, -10, 1)
+    # Who had all of its pods waits from now on.
+    w.now = 1060.0
+    w.submit(dep("top", 4, "top", arrival=3), policy())
+    w.feed(PolicyChanged(PriorityClass("top", 1000)))
+    assert placed(w)["wanted"] == 0
+    assert w.placement(WANTED).waiting_since == 1060.0

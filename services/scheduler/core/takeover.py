@@ -9,7 +9,7 @@ from __future__ import annotations
 from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
-from services.scheduler.core import commit, witness
+from services.scheduler.core import commit, turn, witness
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
@@ -18,7 +18,7 @@ from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.preempt import Candidate, Search, usable
 from services.scheduler.core.prepare import bounded
-from services.scheduler.core.queue import preempts
+from services.scheduler.core.queue import Queued, preempts
 from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
@@ -164,6 +164,10 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
             loss.cluster,
         )
         shares = _left(placement, loss)
+        # Who waited already for the rest of its pods has waited since then.
+        waits = placement.waiting_since
+        line = turn.line_of(state, entry.current) if entry.current is not None else ""
+        order = state.order(entry)
         commit.record(
             state,
             entry,
@@ -176,6 +180,7 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
             policy=placement.policy,
             inputs=placement.inputs,
             uid=placement.uid,
+            queued=Queued(state.queue.position(order, line), line, -order[0], now if waits is None else waits),
         )
         out.count("preempted_pods", loss.pods)
         state.evicted.append(entry.key)
