@@ -10,6 +10,7 @@ from gpufleet.cli import files
 from gpufleet.cli.errors import CliError, Exit
 from gpufleet.cli.output import Format, note, out, show_json, table
 from gpufleet.model.placement import Placement
+from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import dump_placement
 
 if TYPE_CHECKING:
@@ -111,20 +112,25 @@ def show_steps(steps: Sequence[tuple[float, Sequence[Placement]]], format_: Form
 
 
 def show_placements(placements: Sequence[Placement], format_: Format) -> None:
-    """Prints a table of placements; `name` prints workload keys, `wide` adds the reasons."""
+    """Prints a table of placements, with the codes of why something is not placed; `wide` has the messages."""
     if format_ is Format.NAME:
         for placement in placements:
             out(placement.workload)
         return
-    headers = ["workload", "verdict", "placed", "clusters"]
-    rows: list[list[str]] = [
-        [p.workload, p.verdict.value, f"{p.placed}/{p.replicas}", where(p) or "-"] for p in placements
+    wide = format_ is Format.WIDE
+    rows = [
+        [p.workload, p.verdict.value, f"{p.placed}/{p.replicas}", where(p) or "-", _why(p, wide=wide)]
+        for p in placements
     ]
-    if format_ is Format.WIDE:
-        headers.append("reasons")
-        for row, placement in zip(rows, placements, strict=True):
-            row.append("; ".join(f"{r.cluster + ': ' if r.cluster else ''}{r.message}" for r in placement.reasons[:3]))
-    table(headers, rows)
+    table(["workload", "verdict", "placed", "clusters", "reasons" if wide else "reason"], rows)
+
+
+def _why(placement: Placement, *, wide: bool) -> str:
+    if wide:
+        return "; ".join(f"{r.cluster + ': ' if r.cluster else ''}{r.message}" for r in placement.reasons[:3])
+    if placement.verdict in (Verdict.SCHEDULED, Verdict.FINISHED):
+        return ""  # what is said of clusters that were not needed is no reason for anything
+    return ", ".join(dict.fromkeys(r.code.value for r in placement.reasons))
 
 
 def where(placement: Placement) -> str:

@@ -219,6 +219,17 @@ def test_every_format_of_a_plan_can_be_read(format_: Format) -> None:
             assert "test/Deployment/web" in read[1]
 
 
+def test_the_table_of_a_plan_says_why_something_is_not_placed() -> None:
+    full = changed(cluster("alpha"), "status/nodeClasses/0/nodes", 0)
+    there, full_up, nobodys = (
+        gpufleet("plan", "-f", "-", stdin=yaml.safe_dump_all(documents)).out.splitlines()[1].split()
+        for documents in ([cluster("alpha"), PLACES, WEB], [full, PLACES, WEB], [cluster("alpha"), WEB])
+    )
+    assert there[-1].startswith("alpha=")
+    assert full_up[-1] == "InsufficientResources"
+    assert nobodys[-1] == "NoMatchingPolicy"
+
+
 def test_what_plan_prints_is_taken_back_by_plan() -> None:
     documents = [cluster("alpha"), PLACES, WEB]
     first = gpufleet("plan", "-f", "-", "-o", "yaml", stdin=yaml.safe_dump_all(documents))

@@ -144,7 +144,9 @@ def _parse(arguments: list[str]) -> None:
 @pages
 def test_documents_can_be_read(page: Path) -> None:
     for block in blocks(page, "yaml"):
-        assert parse_text(block, page.name).objects
+        read = parse_text(block, page.name)
+        assert read.objects
+        assert not read.warnings
 
 
 def test_the_check_of_commands_finds_mistakes() -> None:
