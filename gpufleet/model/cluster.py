@@ -52,11 +52,15 @@ class ClusterSpec:
 
 @dataclass(frozen=True, slots=True)
 class FreeBlock:
-    """``nodes`` nodes that each have exactly ``free`` left; ``gpu_free`` are thousandths free per shared device."""
+    """``nodes`` nodes that each have exactly ``free`` left; ``gpu_free`` are thousandths free per shared device.
+
+    ``numbers`` says which of them have pods of the fleet's workloads, as `NodePods` calls them.
+    """
 
     nodes: int
     free: Resources
     gpu_free: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,27 @@ class UnitPods:
 
 
 @dataclass(frozen=True, slots=True)
+class NodePods:
+    """Pods of one component, of one unit, that lie on one node of a class (or on a virtual node, by its name).
+
+    The free blocks of the class say what the node of this ``number`` has left; of one that they do not list nothing
+    can be used now. Numbers mean something only beside the inventory of the same snapshot; 0: which node is not told.
+    """
+
+    node_class: str
+    number: int
+    pods: int
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ComponentPods:
     """What the pods of one component do in one cluster; counts of pods.
 
     ``unschedulable`` lists since when (epoch seconds) each pod of the newest revision has not been schedulable,
     oldest first, without the ones that wait for a node being provisioned. ``timed_out`` of them have waited for one
-    that did not come within the provisioning time.
+    that did not come within the provisioning time. ``nodes`` says where the bound ones are, as far as that is told, in
+    the order in which they go when replicas are taken away.
     """
 
     bound: int = 0
@@ -177,6 +196,7 @@ class ComponentPods:
     message: str = ""
     units: tuple[UnitPods, ...] = ()  # by unit; absent where no pod bears a unit's mark and none is being deleted
     timed_out: int = 0
+    nodes: tuple[NodePods, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NamespaceQuota,
     NodeClass,
+    NodePods,
     SnapshotId,
     UnitPods,
     VirtualNode,
@@ -55,6 +57,7 @@ class FreeBlockMessage(Wire):
     nodes: Count = 0
     free: Amounts = ()
     gpu_free: tuple[Count, ...] = ()
+    numbers: tuple[Count, ...] = ()
 
 
 class ElasticStockMessage(Wire):
@@ -83,7 +86,7 @@ class NodeClassMessage(Wire):
     def to_model(self) -> NodeClass:
         """Returns the domain's node class. Raises RecordError where more nodes are free than there are."""
         elastic = self.elastic
-        free = tuple(FreeBlock(block.nodes, block.free, block.gpu_free) for block in self.free)
+        free = tuple(FreeBlock(block.nodes, block.free, block.gpu_free, block.numbers) for block in self.free)
         if sum(block.nodes for block in free) > self.nodes:
             raise RecordError(
                 RecordReason.OUT_OF_RANGE,
@@ -174,6 +177,15 @@ class UnitPodsMessage(Wire):
     terminating: Count = 0
 
 
+class NodePodsMessage(Wire):
+    """`NodePods`: how many pods of one component lie on one node."""
+
+    node_class: Text
+    number: Count = 0
+    pods: Count = 0
+    unit: str = ""
+
+
 class ComponentPodsMessage(Wire):
     """`ComponentPods`: what the pods of one component do."""
 
@@ -189,6 +201,7 @@ class ComponentPodsMessage(Wire):
     message: str = ""
     units: tuple[UnitPodsMessage, ...] = ()
     timed_out: Count = 0
+    nodes: tuple[NodePodsMessage, ...] = ()
 
     def to_model(self) -> ComponentPods:
         """Returns the domain's counts."""
@@ -205,6 +218,7 @@ class ComponentPodsMessage(Wire):
             self.message,
             tuple(UnitPods(u.unit, u.bound, u.finished, u.terminating) for u in self.units),
             self.timed_out,
+            tuple(NodePods(intern(n.node_class), n.number, n.pods, n.unit) for n in self.nodes),
         )
 
 
@@ -290,6 +304,17 @@ def inventory_object(part: InventoryPart) -> dict[str, Any]:
     return value
 
 
+def _block_object(block: FreeBlock) -> dict[str, Any]:
+    return compact(
+        {
+            "nodes": block.nodes,
+            "free": render_resources(block.free),
+            "gpuFree": block.gpu_free,
+            "numbers": block.numbers,
+        }
+    )
+
+
 def _class_object(node_class: NodeClass) -> dict[str, Any]:
     elastic = node_class.elastic
     value = compact(
@@ -299,10 +324,7 @@ def _class_object(node_class: NodeClass) -> dict[str, Any]:
             "nodes": node_class.nodes,
             "labels": dict(node_class.labels),
             "taints": [taint_object(taint) for taint in node_class.taints],
-            "free": [
-                compact({"nodes": block.nodes, "free": render_resources(block.free), "gpuFree": block.gpu_free})
-                for block in node_class.free
-            ],
+            "free": [_block_object(block) for block in node_class.free],
         }
     )
     if elastic is not None:
@@ -331,6 +353,10 @@ def _component_object(pods: ComponentPods) -> dict[str, Any]:
                 for u in pods.units
             ],
             "timedOut": pods.timed_out,
+            "nodes": [
+                compact({"nodeClass": n.node_class, "number": n.number, "pods": n.pods, "unit": n.unit})
+                for n in pods.nodes
+            ],
         }
     )
 

@@ -16,6 +16,7 @@ from gpufleet.model.cluster import (
     ModelStock,
     NamespaceQuota,
     NodeClass,
+    NodePods,
     Scoring,
     SnapshotId,
     UnitPods,
@@ -110,7 +111,7 @@ names = st.none() | st.frozensets(text, max_size=3)
 
 @st.composite
 def node_classes(draw: st.DrawFn) -> NodeClass:
-    free = draw(tuples(built(FreeBlock, st.integers(0, 1000), amounts, tuples(count))))
+    free = draw(tuples(built(FreeBlock, st.integers(0, 1000), amounts, tuples(count), tuples(count))))
     result: NodeClass = draw(
         built(
             NodeClass,
@@ -156,6 +157,7 @@ parts = st.one_of(
                 text,
                 tuples(built(UnitPods, text, count, count, count)),
                 count,
+                tuples(built(NodePods, word, count, count, text)),
             ),
         ),
     ),

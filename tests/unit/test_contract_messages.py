@@ -94,6 +94,7 @@ DOMAIN: list[tuple[str, type[Any], dict[str, tuple[str, ...]]]] = [
     ("ModelStock", cluster.ModelStock, {"model": ("gpu_model_series",)}),
     ("VirtualNode", cluster.VirtualNode, {}),
     ("ComponentPods", cluster.ComponentPods, {}),
+    ("NodePods", cluster.NodePods, {}),
     ("WorkloadPods", cluster.WorkloadPods, {"cluster": (), "snapshot": ()}),
     ("ClusterSummary", log.InventorySummary, {"cluster": (), "snapshot": ()}),
     ("Scale", log.Scale, {"version": ()}),

@@ -75,6 +75,19 @@ def free(cache: ClusterCache, name: str = "a100") -> list[tuple[int, int]]:
     return [(b.nodes, dict(b.free).get(GPU, 0)) for b in found.free]
 
 
+def numbers(cache: ClusterCache, name: str = "a100") -> list[tuple[int, ...]]:
+    """Numbers of the nodes with pods of workloads, per block."""
+    found = cache.node_class(name)
+    assert found is not None
+    return [b.numbers for b in found.free]
+
+
+def where(cache: ClusterCache, workload: str = WORKLOAD) -> list[tuple[str, int, int, str]]:
+    """(class, node, pods, unit) in the order in which pods go."""
+    ((_, found),) = cache.pods_of(workload, 0.0)
+    return [(n.node_class, n.number, n.pods, n.unit) for n in found.nodes]
+
+
 def test_nodes_alike_are_one_class_and_blocks_count_equal_nodes() -> None:
     cache = cache_with(node("n1"), node("n2"), node("n3"), pod("p", on="n2", gpus=2, phase="Running"))
     found = cache.node_class("a100")
@@ -115,9 +128,14 @@ def test_a_cordoned_or_unreachable_node_stays_in_its_class_and_is_full(change: d
     assert free(cache) == [(1, 8)]
 
 
-def test_a_node_that_is_full_of_pods_is_in_no_block() -> None:
-    cache = cache_with(node(), *(pod(f"p{i}", on="n1", gpus=0, phase="Running") for i in range(10)))
+def test_a_node_that_is_full_of_pods_is_in_no_block_unless_some_are_ours() -> None:
+    pods = [pod(f"p{i}", on="n1", gpus=0, phase="Running", workload="") for i in range(10)]
+    cache = cache_with(node(), *pods)
     assert free(cache) == []
+    cache.put_pod(pod_from(pod("p9", on="n1", gpus=0, phase="Running")))
+    assert free(cache) == [(1, 8)]
+    assert numbers(cache) == [(1,)]
+    assert dict(cache.node_class("a100").free[0].free).get("pods", 0) == 0  # type: ignore[union-attr]
 
 
 def test_other_taints_or_shapes_are_other_classes() -> None:
@@ -320,3 +338,78 @@ def test_what_did_not_change_is_not_published_again() -> None:
     cache.put_node(node_from(node()))
     cache.put_pod(pod_from(pod("a", on="n1", phase="Running")))
     assert not cache.has_changes
+
+
+# Where the pods of workloads are.
+
+
+def on(name: str, where: str, **more: Any) -> dict[str, Any]:
+    return pod(name, on=where, phase="Running", conditions=[{"type": "Ready", "status": "True"}], **more)
+
+
+def test_blocks_and_pods_call_a_node_by_the_same_number() -> None:
+    cache = cache_with(node("n1"), node("n2"), node("n3"), on("a", "n2"), on("b", "n3", workload="test/Deployment/x"))
+    cache.put_pod(pod_from(on("c", "n1", workload="")))
+    assert list(zip(free(cache), numbers(cache), strict=True)) == [((3, 7), (2, 3))]
+    assert where(cache) == [("a100", 2, 1, "")]
+    cache.remove_pod("a")
+    assert list(zip(free(cache), numbers(cache), strict=True)) == [((1, 8), ()), ((2, 7), (3,))]
+    # A node that comes back is another one.
+    cache.remove_node("n3")
+    assert where(cache, "test/Deployment/x") == []
+    cache.put_node(node_from(node("n3")))
+    assert where(cache, "test/Deployment/x") == [("a100", 4, 1, "")]
+    assert numbers(cache) == [(), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        pytest.param(
+            [on("a", "n1"), on("b", "n2"), on("c", "n2")], [(2, 2), (1, 1)], id="first where most are together"
+        ),
+        pytest.param(
+            [on("a", "n1", created="2026-01-01T00:00:01Z"), on("b", "n2")], [(1, 1), (2, 1)], id="then the youngest"
+        ),
+        pytest.param(
+            [on("a", "n1"), on("b", "n2"), on("c", "n2"), on("e", "n2"), pod("d", on="n1", phase="Running")],
+            [(1, 1), (2, 3), (1, 1)],
+            id="before all others what is not ready",
+        ),
+        pytest.param(
+            [
+                on(f"w-{i}", where, meta={"labels": {"statefulset.kubernetes.io/pod-name": f"w-{i}"}})
+                for i, where in enumerate(["n2", "n1", "n1", "n2"])
+            ],
+            [(2, 1), (1, 2), (2, 1)],
+            id="of a StatefulSet the last",
+        ),
+    ],
+)
+def test_pods_go_in_the_order_of_their_controller(pods: list[dict[str, Any]], expected: list[tuple[int, int]]) -> None:
+    cache = cache_with(node("n1"), node("n2"), *pods)
+    ((_, found),) = cache.pods_of(WORKLOAD, 0.0)
+    assert [(n.number, n.pods) for n in found.nodes] == expected
+
+
+def test_of_very_many_nodes_only_the_first_are_told() -> None:
+    nodes = [node(f"n{i:03}") for i in range(300)]
+    cache = cache_with(*nodes, *(on(f"p{i:03}", f"n{i:03}") for i in range(300)))
+    found = where(cache)
+    assert len(found) == 257
+    assert (found[0], found[-1]) == (("a100", 1, 1, ""), ("a100", 0, 44, ""))
+
+
+def test_pods_are_told_anew_when_their_node_is_of_another_class() -> None:
+    cache = cache_with(node("n1"), on("a", "n1"))
+    cache.take_changes()
+    cache.put_node(node_from(node("n1", unschedulable=True)))
+    assert (free(cache), cache.take_changes()) == ([], ({"a100"}, set()))
+    cache.put_node(node_from(node("n1", labels={"gpufleet.io/node-class": "h20"})))
+    assert cache.take_changes()[1] == {WORKLOAD}
+    assert where(cache) == [("h20", 1, 1, "")]
+
+
+def test_pods_on_a_virtual_node_are_on_no_node_of_a_class() -> None:
+    cache = cache_with(node("v1", labels={"type": "virtual-kubelet"}), on("a", "v1"))
+    assert where(cache) == [("v1", 0, 1, "")]

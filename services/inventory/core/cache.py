@@ -8,40 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from gpufleet.model.cluster import ComponentPods, FreeBlock, NodeClass, VirtualNode
-from gpufleet.model.devices import Devices
-from gpufleet.model.resources import Labels, Resources, resources
-from gpufleet.model.selectors import Taint
+from gpufleet.model.cluster import ComponentPods, NodeClass, VirtualNode
+from services.inventory.core.classes import Class, ClassKey, Held
 from services.inventory.core.objects import CLASS_LABEL, Node, Pod, Pool, Provisioning
 from services.inventory.core.podcounts import summary
-from services.inventory.core.sharing import devices_of, free_gpus, uses_gpus
+from services.inventory.core.sharing import devices_of, uses_gpus
 
-_ClassKey = tuple[Labels, tuple[Taint, ...], Resources]
-_Block = tuple[Resources, tuple[int, ...]]  # what is free, in all and of each shared GPU
 _NAME_LABELS = ("nvidia.com/gpu.product", "node.kubernetes.io/instance-type")
-
-
-@dataclass(slots=True)
-class _Class:
-    """Nodes of one class: all of them, and how many usable ones have exactly which free resources."""
-
-    name: str
-    nodes: set[str] = field(default_factory=set)
-    free: Counter[_Block] = field(default_factory=Counter)
-    pool: Pool | None = None
-
-
-@dataclass(slots=True)
-class _Held:
-    """A node, what its pods take (by resource), and the free block that it is counted in."""
-
-    node: Node
-    key: _ClassKey
-    used: dict[str, int] = field(default_factory=dict)
-    block: _Block | None = None
-    devices: Devices | None = None
 
 
 class ClusterCache:
@@ -50,15 +25,17 @@ class ClusterCache:
     def __init__(self, *, provision_timeout: float = 900.0) -> None:
         """Creates an empty cache; a provisioning claim is believed for ``provision_timeout`` seconds."""
         self._provision_timeout = provision_timeout
-        self._nodes: dict[str, _Held] = {}
-        self._classes: dict[_ClassKey, _Class] = {}
-        self._names: dict[str, _ClassKey] = {}
+        self._nodes: dict[str, Held] = {}
+        self._classes: dict[ClassKey, Class] = {}
+        self._names: dict[str, ClassKey] = {}
         self._pods: dict[str, Pod] = {}
         self._waiting_used: dict[str, dict[str, int]] = {}  # pods that were seen before their node
         self._on_gpus: dict[str, dict[str, Pod]] = {}  # pods that use GPUs, by node and uid
         self._workloads: dict[str, dict[str, Pod]] = {}
+        self._ours: dict[str, Counter[str]] = {}  # pods of workloads that take room, by node and workload
+        self._last_number = 0
         self._claims: dict[str, Provisioning] = {}
-        self._pools: dict[_ClassKey, Pool] = {}
+        self._pools: dict[ClassKey, Pool] = {}
         self._dirty_classes: set[str] = set()
         self._dirty_workloads: set[str] = set()
         self._dirty_virtual = False
@@ -82,7 +59,11 @@ class ClusterCache:
         if held is not None:
             self._leave(held)
         key = (node.labels, node.taints, node.allocatable)
-        held = _Held(node, key, used, devices=devices_of(node))
+        if held is None:
+            self._last_number += 1
+        if held is None or held.key != key:
+            self._moved(node.name)
+        held = Held(node, key, self._last_number if held is None else held.number, used, devices=devices_of(node))
         self._nodes[node.name] = held
         if node.virtual:
             self._dirty_virtual = True
@@ -96,6 +77,7 @@ class ClusterCache:
         if held is None:
             return
         self._leave(held)
+        self._moved(name)
         if held.used:
             self._waiting_used[name] = held.used
 
@@ -192,12 +174,7 @@ class ClusterCache:
         key = self._names.get(name)
         if key is None:
             return None
-        known = self._classes[key]
-        marks, taints, allocatable = key
-        blocks = sorted(known.free.items(), reverse=True)
-        free = tuple(FreeBlock(count, block, gpus) for (block, gpus), count in blocks if count)
-        elastic = known.pool.elastic if known.pool else None
-        return NodeClass(name, allocatable, len(known.nodes), marks, taints, free, elastic)
+        return self._classes[key].told(key)
 
     def virtual_nodes(self) -> tuple[VirtualNode, ...]:
         """Returns the usable virtual nodes in name order."""
@@ -210,7 +187,7 @@ class ClusterCache:
         for pod in self._workloads.get(workload, {}).values():
             by_component.setdefault(pod.component, []).append(pod)
         return tuple(
-            (name, summary(pods, self._claims, now - self._provision_timeout))
+            (name, summary(pods, self._claims, now - self._provision_timeout, self._where))
             for name, pods in sorted(by_component.items())
         )
 
@@ -233,15 +210,15 @@ class ClusterCache:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _class(self, key: _ClassKey) -> _Class:
+    def _class(self, key: ClassKey) -> Class:
         known = self._classes.get(key)
         if known is None:
-            known = _Class(self._new_name(key), pool=self._pools.get(key))
+            known = Class(self._new_name(key), pool=self._pools.get(key))
             self._classes[key] = known
             self._names[known.name] = key
         return known
 
-    def _new_name(self, key: _ClassKey) -> str:
+    def _new_name(self, key: ClassKey) -> str:
         """Returns the operator's name for the class, else one made of its product; a hash where it is taken."""
         marks, taints, allocatable = key
         known = dict(marks)
@@ -252,50 +229,44 @@ class ClusterCache:
         product = given or next((known[label] for label in _NAME_LABELS if known.get(label)), "nodes")
         return f"{product.lower()}-{digest}"
 
-    def _leave(self, held: _Held) -> None:
+    def _where(self, name: str) -> tuple[str, int] | None:
+        """Returns the class of a node, and its number; a virtual node is its own class."""
+        held = self._nodes.get(name)
+        if held is None:
+            return None
+        return (name, 0) if held.node.virtual else (self._classes[held.key].name, held.number)
+
+    def _moved(self, name: str) -> None:
+        """Notes that pods are on a node of another class now."""
+        self._dirty_workloads.update(self._ours.get(name, ()))
+
+    def _leave(self, held: Held) -> None:
         if held.node.virtual:
             self._dirty_virtual = True
             return
         known = self._classes[held.key]
         known.nodes.discard(held.node.name)
-        if held.block is not None:
-            self._uncount(known, held)
+        known.uncount(held)
         self._dirty_classes.add(known.name)
         self._drop_if_empty(held.key)
 
-    def _drop_if_empty(self, key: _ClassKey) -> None:
+    def _drop_if_empty(self, key: ClassKey) -> None:
         known = self._classes[key]
         if not known.nodes and known.pool is None:
             del self._classes[key]
             del self._names[known.name]
 
-    def _count(self, held: _Held) -> None:
-        """Puts the node into the free block that it belongs to; full and unusable nodes are in none."""
+    def _count(self, held: Held) -> None:
         known = self._classes[held.key]
         self._dirty_classes.add(known.name)
-        if held.block is not None:
-            self._uncount(known, held)
-        if not held.node.usable:
-            return
-        left = {name: amount - held.used.get(name, 0) for name, amount in held.node.allocatable}
-        if left.get("pods", 1) <= 0:
-            return
-        gpus: tuple[int, ...] = ()
-        if held.devices is not None:
-            gpus = free_gpus(held.devices, self._on_gpus.get(held.node.name, {}).values())
-        held.block = resources({name: max(0, amount) for name, amount in left.items()}), gpus
-        known.free[held.block] += 1
-
-    def _uncount(self, known: _Class, held: _Held) -> None:
-        assert held.block is not None
-        known.free[held.block] -= 1
-        if known.free[held.block] <= 0:
-            del known.free[held.block]
-        held.block = None
+        name = held.node.name
+        known.count(held, self._on_gpus.get(name, {}).values(), ours=name in self._ours)
 
     def _take(self, pod: Pod, *, sign: int) -> None:
         node = pod.node
         held = self._nodes.get(node)
+        if pod.workload:
+            self._count_ours(pod, sign)
         if uses_gpus(pod):
             here = self._on_gpus.setdefault(node, {})
             if sign > 0:
@@ -315,6 +286,14 @@ class ClusterCache:
         elif not held.node.virtual:
             self._count(held)
 
+    def _count_ours(self, pod: Pod, sign: int) -> None:
+        ours = self._ours.setdefault(pod.node, Counter())
+        ours[pod.workload] += sign
+        if ours[pod.workload] <= 0:
+            del ours[pod.workload]
+            if not ours:
+                del self._ours[pod.node]
+
     def _forget(self, pod: Pod) -> None:
         group = self._workloads.get(pod.workload, {})
         group.pop(pod.uid, None)
@@ -324,4 +303,4 @@ class ClusterCache:
 
 
 def _room(pod: Pod) -> tuple[object, ...]:
-    return pod.node, pod.requests, pod.allocation
+    return pod.node, pod.requests, pod.allocation, pod.workload

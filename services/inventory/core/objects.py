@@ -35,6 +35,8 @@ NODE_IDENTITY_LABELS = frozenset(
         "csi.volume.kubernetes.io/nodeid",
     }
 )
+# Which the StatefulSet controller puts on its pods.
+_POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 # Put on and off by Kubernetes itself as a node's condition changes; they say "full", not "another class".
 _CONDITION_TAINTS = "node.kubernetes.io/"
 
@@ -60,7 +62,7 @@ class Node:
 class Pod:
     """A pod. ``revision`` is its pod-template-hash, ``unit`` its ResourcePolicy unit; times are epoch seconds.
 
-    ``allocation`` says on which shared GPUs it lies.
+    ``allocation`` says on which shared GPUs it lies, ``ordinal`` which of a StatefulSet's pods it is.
     """
 
     uid: str
@@ -80,6 +82,7 @@ class Pod:
     revision: str = ""
     unit: str = ""
     allocation: Allocation = ()
+    ordinal: int | None = None
 
     @property
     def holds_room(self) -> bool:
@@ -231,7 +234,14 @@ def pod_from(source: structs.Source) -> Pod:
         revision=marks.get("pod-template-hash") or marks.get("controller-revision-hash") or "",
         unit=marks.get(names.UNIT_LABEL) or "",
         allocation=allocation_from(meta.annotations) if meta.annotations else (),
+        ordinal=_ordinal(marks.get(_POD_NAME_LABEL)),
     )
+
+
+def _ordinal(name: str | None) -> int | None:
+    """Returns the number at the end of a StatefulSet's pod's name."""
+    number = name.rpartition("-")[2] if name else ""
+    return int(number) if number.isdecimal() else None
 
 
 def provisioning_from(source: structs.Source) -> Provisioning | None:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from gpufleet.model.cluster import ComponentPods, UnitPods
 from services.inventory.core.objects import Pod, Provisioning
+from services.inventory.core.whereabouts import Where, nodes_of
 
 
-def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: float) -> ComponentPods:
+def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: float, where: Where) -> ComponentPods:
     """Returns what the pods of one component do; claims from before ``since`` are not believed any more."""
     # Pods of another unit come from another object, whose revisions bear other hashes.
     newest = {p.unit: p.revision for p in sorted(pods, key=lambda p: (p.created, p.uid))}
     units: dict[str, list[int]] = {}
-    bound = ready = finished = failed = evicted = timed_out = 0
+    ready = finished = failed = evicted = timed_out = 0
+    bound: list[Pod] = []
     unschedulable: list[float] = []
     provisioning: list[float] = []
     no_stock = False
@@ -30,7 +32,7 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
             evicted += pod.infrastructure_failure
             failed += not pod.infrastructure_failure
         elif pod.node:
-            bound += 1
+            bound.append(pod)
             unit[0] += 1
             ready += pod.ready
         elif pod.unschedulable_since is not None and pod.revision == newest[pod.unit]:
@@ -43,7 +45,7 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
                 timed_out += claim is not None and not claim.no_stock
             no_stock = no_stock or (claim is not None and claim.no_stock)
     return ComponentPods(
-        bound=bound,
+        bound=len(bound),
         ready=ready,
         finished=finished,
         failed=failed,
@@ -55,6 +57,7 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
         message=message,
         units=_units(units),
         timed_out=timed_out,
+        nodes=nodes_of(bound, where),
     )
 
 
