@@ -304,15 +304,15 @@ def test_what_it_saw_decides() -> None:
     ("state", "told"),
     [
         ({}, "the record has no state: it was written by an earlier scheduler"),
-        ({"format": 7}, "the record's state has format 7; this version reads format 1"),
-        ({"key": LLM}, "the record's state has format None; this version reads format 1"),
-        ({"format": 1}, "the record's state cannot be read: Object missing required field `key`"),
+        ({"format": 1}, "the record's state has format 1; this version reads format 2"),
+        ({"key": LLM}, "the record's state has format None; this version reads format 2"),
+        ({"format": 2}, "the record's state cannot be read: Object missing required field `key`"),
         (
-            {"format": 1, "key": LLM, "now": "yesterday", "mode": "Fill"},
+            {"format": 2, "key": LLM, "now": "yesterday", "mode": "Fill"},
             "the record's state cannot be read: Expected `float`, got `str` - at `$.now`",
         ),
         (
-            {"format": 1, "key": LLM, "now": 1.0, "mode": "Fill", "settings": {"stale_after": "long"}},
+            {"format": 2, "key": LLM, "now": 1.0, "mode": "Fill", "settings": {"stale_after": "long"}},
             "the record's state cannot be read: Expected `float`, got `str` - at `$.settings.stale_after`",
         ),
     ],

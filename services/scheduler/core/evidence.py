@@ -22,7 +22,7 @@ from services.scheduler.core.divide import Mode
 from services.scheduler.core.pool import Doubt
 from services.scheduler.core.settings import Settings
 
-FORMAT = 1
+FORMAT = 2
 # Free blocks of a node class: how many nodes, then what each has left, by column of its layout.
 Blocks = tuple[tuple[int, ...], ...]
 
@@ -86,6 +86,19 @@ class Other:
     arrival: int | None = None
     pods: tuple[WorkloadPods, ...] = ()
     policy: PropagationPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Where others made room for so many units, and who lost something in which cluster.
+
+    ``without_stock``: while nodes that could be created did not count yet.
+    """
+
+    cluster: str
+    units: int
+    losses: tuple[tuple[str, str], ...] = ()
+    without_stock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +192,7 @@ class Evidence:
     required: tuple[tuple[str, tuple[str, ...]], ...] = ()
     clusters: tuple[ClusterSeen, ...] = ()
     others: tuple[Other, ...] = ()
+    taking: Taking | None = None
     rest: tuple[Rest, ...] = ()
     refused: tuple[Reason, ...] = ()
     more: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.scheduler.core.evidence import Taking
 from services.scheduler.core.unit_use import Usage
 
 
@@ -13,8 +14,14 @@ class Recalled:
     """``usage`` and ``terminating`` are others' pods in units of a ResourcePolicy, by cluster and unit.
 
     ``beside`` is how many pods fit beside the one that a cluster is kept for (`keeping`), None: as many as you like.
+    ``taking`` is whose place it took, None: nobody's.
     """
 
     usage: Usage
     terminating: Mapping[tuple[str, str], int]
     beside: int | None = None
+    taking: Taking | None = None
+
+    def loses(self, workload: str, cluster: str) -> bool:
+        """Returns whether a workload lost something in a cluster; nobody else is looked at."""
+        return self.taking is not None and (workload, cluster) in self.taking.losses

@@ -67,7 +67,9 @@ def _settled(evidence: Evidence, *, everything: bool) -> tuple[Entry, Outputs]:
     state.queue.recall(line.name, Line([], first, line.kept_for, line.kept, line.unit), line.ahead)
     for key, clusters in evidence.required:
         state.required_by.put(key, frozenset({entry.key}), clusters)
-    state.recalled = Recalled(dict(_usage(evidence.unit_use)), _terminating(evidence.unit_use), evidence.line.beside)
+    state.recalled = Recalled(
+        dict(_usage(evidence.unit_use)), _terminating(evidence.unit_use), evidence.line.beside, evidence.taking
+    )
     state.mix.recall(tuple((state.fleet.catalog.shape(pod), weight) for pod, weight in evidence.mix))
     shape = None
     if evidence.workload is not None and len(evidence.workload.components) == 1:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpufleet.model.cluster import Inventory, WorkloadPods
-from gpufleet.model.placement import Placement
+from gpufleet.model.cluster import Inventory
 from gpufleet.model.policy import PropagationPolicy
-from gpufleet.model.workload import Workload
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.columns import Column
 from services.scheduler.core.divide import Option
-from services.scheduler.core.evidence import QuotaUse
+from services.scheduler.core.evidence import Other, QuotaUse, Taking
 
 
 @dataclass(slots=True)
@@ -27,19 +25,6 @@ class Left:
 
 
 @dataclass(slots=True)
-class OtherSeen:
-    """Another entry as it was before the decision took something from it."""
-
-    key: str
-    placement: Placement
-    workload: Workload | None = None
-    scale: int | None = None
-    arrival: int | None = None
-    pods: tuple[WorkloadPods, ...] = ()
-    policy: PropagationPolicy | None = None
-
-
-@dataclass(slots=True)
 class Seen:
     """Notes of a decision in the making. ``ignored`` are further policies that select the workload, ``beside``
     how many of its pods fit beside the one that a cluster is kept for.
@@ -51,7 +36,8 @@ class Seen:
     column: Column | None = None
     left: dict[str, Left] = field(default_factory=dict)
     options: list[Option] | None = None
-    others: list[OtherSeen] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
+    taking: Taking | None = None
     use: dict[str, QuotaUse] = field(default_factory=dict)
     ignored: tuple[PropagationPolicy, ...] = ()
     beside: int | None = None

@@ -14,6 +14,7 @@ from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.evidence import Taking
 from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.preempt import Candidate, Search, usable
@@ -110,6 +111,8 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
     wanted = [1 if at_once else missing]
     if some:
         wanted += sorted({claim.inside(missing), claim.guaranteed(missing)} - {0, missing}, reverse=True)
+    if state.recalled is not None:
+        tiers, wanted = _as_found(draft, state.recalled.taking, tiers)
     for units in wanted:
         found = search.best(tiers, units)
         if found is None and draft.quota is not None:
@@ -117,6 +120,16 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
         if found is not None and found.losses:
             return found
     return search.most(tiers, missing) if some and missing > 1 else None
+
+
+def _as_found(
+    draft: Draft, taking: Taking | None, tiers: list[list[Candidate]]
+) -> tuple[list[list[Candidate]], list[int]]:
+    """Returns the cluster that others were looked for in, and for how many units, when this was decided: what the
+    search left aside is not known any more."""
+    if taking is None or taking.without_stock is not draft.without_stock:
+        return [], []
+    return [[at for at in tier if at.member.name == taking.cluster] for tier in tiers], [taking.units]
 
 
 def _tiers(draft: Draft) -> list[list[Candidate]]:

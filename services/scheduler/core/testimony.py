@@ -17,7 +17,6 @@ from services.scheduler.core import evidence as ev
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.columns import Column
 from services.scheduler.core.pool import Pool
-from services.scheduler.core.seen import OtherSeen
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.unit_use import Use
 from services.scheduler.core.witness import Witness
@@ -76,7 +75,8 @@ def testify(witness: Witness) -> ev.Evidence:
         unit_use=tuple(_unit_use(witness)),
         required=witness.required,
         clusters=tuple(_clusters(witness)),
-        others=tuple(_other(other) for other in seen.others),
+        others=tuple(replace(o, workload=replace(o.workload, manifest={})) if o.workload else o for o in seen.others),
+        taking=seen.taking,
         rest=tuple(_rest(witness, told)),
         refused=tuple(reason for reason in witness.refused if reason.cluster and reason.cluster not in told),
         more=witness.fleet - len(witness.members),
@@ -210,19 +210,6 @@ def _copy(copy: Assignment, workload: Workload | None) -> ev.Copy:
     divided = workload is not None and workload.division is Division.PARALLELISM
     patches = copy.patches if divided else ()
     return ev.Copy(copy.cluster, copy.state, copy.version, copy.incarnation, copy.job, patches)
-
-
-def _other(other: OtherSeen) -> ev.Other:
-    workload = other.workload
-    return ev.Other(
-        other.key,
-        other.placement,
-        replace(workload, manifest={}) if workload is not None else None,
-        other.scale,
-        other.arrival,
-        other.pods,
-        other.policy,
-    )
 
 
 def _unit_use(witness: Witness) -> Iterator[ev.UnitUse]:

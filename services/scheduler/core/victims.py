@@ -143,11 +143,13 @@ class Victims:
                 del self._count[rank]
 
     def _note(self, state: State, entry: Entry) -> None:
-        placement = entry.placement
+        placement, recalled = entry.placement, state.recalled
         if placement is None or not _takeable(entry, placement):
             return
         clusters = []
         for share in placement.shares:
+            if recalled is not None and not recalled.loses(entry.key, share.cluster):
+                continue
             found = _victim(state, entry, placement, share)
             if found is None:
                 continue

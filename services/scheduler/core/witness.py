@@ -26,8 +26,8 @@ from gpufleet.model.reasons import Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
-from services.scheduler.core.evidence import LineSeen, QuotaUse
-from services.scheduler.core.seen import Left, OtherSeen, Seen
+from services.scheduler.core.evidence import LineSeen, Other, QuotaUse, Taking
+from services.scheduler.core.seen import Left, Seen
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.unit_use import Usage
@@ -154,8 +154,10 @@ def _note(use: dict[str, QuotaUse], leaf: Node) -> None:
 
 
 def preemption(draft: Draft, found: Preemption) -> None:
-    """Notes who is going to yield, and what their clusters and quotas look like until then."""
+    """Notes who is going to yield where, and what their clusters and quotas look like until then."""
     state, seen = draft.state, draft.seen
+    losses = tuple((loss.victim.key, loss.cluster) for loss in found.losses)
+    seen.taking = Taking(found.cluster, found.units, losses, draft.without_stock)
     clusters = sorted({found.cluster, *(loss.cluster for loss in found.losses)})
     for name in clusters:
         if name in draft.taken and name not in seen.left:
@@ -167,7 +169,7 @@ def preemption(draft: Draft, found: Preemption) -> None:
             continue
         policy = state.policies.get(entry.placement.policy)
         pods = tuple(entry.pods.values())
-        seen.others.append(OtherSeen(key, entry.placement, entry.workload, entry.scale, entry.arrival, pods, policy))
+        seen.others.append(Other(key, entry.placement, entry.workload, entry.scale, entry.arrival, pods, policy))
         leaf = state.quotas.leaf_of(entry.current) if entry.current is not None else None
         if leaf is not None:
             _note(seen.use, leaf)
@@ -303,5 +305,5 @@ def _required(state: State, entry: Entry, seen: Seen) -> tuple[tuple[str, tuple[
                 and (other.workload is None or not other.placement.policy)
                 and not other.deleted
             ):
-                seen.others.append(OtherSeen(key, other.placement, other.workload, other.scale, other.arrival))
+                seen.others.append(Other(key, other.placement, other.workload, other.scale, other.arrival))
     return tuple(state.required_by.of(entry.key).items())
