@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from services.scheduler.core import doubt, ledger, reconcile, settle, tables
+from gpufleet.model.workload import Workload
+from services.scheduler.core import doubt, ledger, reconcile, settle, tables, takeover
 from services.scheduler.core import turn as turns
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import Event
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.state import State
+from services.scheduler.core.state import Entry, State
 
 # A workload is decided at most so often in one batch; what is woken oftener is tried with the next retry.
 _ROUNDS = 3
@@ -66,7 +67,7 @@ def _work(state: State, now: float, out: Outputs) -> None:
     """Settles what was asked for in the order of the queue, then what the room that became free wakes."""
     heap: list[tuple[turns.Turn, str]] = []
     rounds: dict[str, int] = {}
-    lured: set[str] = set()  # by quota alone, which somebody before them may take
+    lured: set[str] = set()  # by room or quota alone, which somebody before them may take
 
     def push() -> None:
         for key in state.pending:
@@ -107,10 +108,7 @@ def _work(state: State, now: float, out: Outputs) -> None:
                 head = state.queue.head(waited_in)
                 if head is not None and rounds.get(head, 0) < _ROUNDS and not _hopeless(state, head):
                     ask(head)
-        for key in state.queue.woken(state.fleet, _grown(state)):
-            if rounds.get(key, 0) < _ROUNDS:
-                state.ask(key, Mode.FILL)
-        for key in _woken_by_quota(state):
+        for key in (*state.queue.woken(state.fleet, _grown(state)), *_woken_by_quota(state)):
             if rounds.get(key, 0) < _ROUNDS and key not in state.pending:
                 lured.add(key)
                 state.ask(key, Mode.FILL)
@@ -128,16 +126,22 @@ def _woken_by_quota(state: State) -> list[str]:
 
 
 def _hopeless(state: State, key: str) -> bool:
-    """Returns whether a workload's quota lets no more of it in, and nobody's place could be taken instead."""
+    """Returns whether who waits cannot be placed: no room for it or no quota, and nobody who could yield to it."""
     entry = state.entries[key]
-    if entry.current is None or state.queue.granted(key, state.quotas):
+    if entry.current is None:
         return False
-    leaf = state.quotas.leaf_of(entry.current)
-    rank = -state.order(entry)[0]
+    if state.queue.granted(key, state.quotas):
+        return not state.queue.helped(key, state.fleet) and _nobody_yields(state, entry, entry.current)
+    return state.quotas.leaf_of(entry.current) is not None and _nobody_yields(state, entry, entry.current)
+
+
+def _nobody_yields(state: State, entry: Entry, workload: Workload) -> bool:
+    """Returns whether nobody's place could be taken, going by the ranks of all who have one."""
+    if not takeover.possible(state):
+        return True
+    leaf, rank = state.quotas.leaf_of(workload), -state.order(entry)[0]
     state.victims.catch_up(state)
-    return leaf is not None and all(
-        known.leaf == leaf.name and known.priority >= rank for known in state.victims.ranks()
-    )
+    return all((leaf is None or known.leaf == leaf.name) and known.priority >= rank for known in state.victims.ranks())
 
 
 def _let_go(state: State) -> list[str]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.quota import Amounts
 from gpufleet.model.workload import Workload
-from services.scheduler.core.capacity import Fleet
+from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.quota import Quotas
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Part
@@ -283,6 +283,17 @@ class Queue:
         room, _ = quotas.room(workload, leaf, need.unit, firm=need.firm)
         return room > quotas.units(workload, need.unit)
 
+    def helped(self, workload: str, fleet: Fleet) -> bool:
+        """Returns whether some cluster may have room for a workload, going by what its class waits for."""
+        known = self._classes.get(self._class_of.get(workload, ()))
+        if known is None or not known.clusters or not known.needs:
+            return True
+        for needs in known.needs:
+            for member in _with_room(fleet, needs, stock=known.stock):
+                if known.key in self._by_cluster.get(member.name, ()) and _helps(fleet, member.name, known):
+                    return True
+        return False
+
     def due(self, now: float) -> list[str]:
         """Returns the heads whose retry is due, and puts their next one off."""
         found: list[str] = []
@@ -327,6 +338,16 @@ class Queue:
 def _contains(orders: list[Order], order: Order) -> bool:
     place = bisect_left(orders, order)
     return place < len(orders) and orders[place] == order
+
+
+def _with_room(fleet: Fleet, needs: tuple[tuple[Part, int], ...], *, stock: bool) -> Iterable[Member]:
+    """Yields the clusters with room for the first of what is needed, which are few while others wait."""
+    if not needs or needs[0][0].virtual is not None:
+        return fleet.by_index
+    part, count = needs[0]
+    column = fleet.column(part.shape)
+    room = column.running + column.stock if stock else column.running
+    return [fleet.by_index[index] for index in (room >= count).nonzero()[0].tolist()]
 
 
 def _helps(fleet: Fleet, cluster: str, known: WaitClass) -> bool:

@@ -23,6 +23,7 @@ from services.scheduler.core.queue import Queued, preempts
 from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
+from services.scheduler.core.state import State
 from services.scheduler.core.victims import Piece
 
 _SHORTAGES = frozenset(
@@ -39,6 +40,11 @@ _SHORTAGES = frozenset(
 _NAMED = 5
 
 
+def possible(state: State) -> bool:
+    """Returns whether anybody could ever have to yield: priorities differ, or there are quotas."""
+    return state.ranked or state.quotas.root is not None
+
+
 def attempt(draft: Draft, out: Outputs) -> bool:
     """Makes room for what a draft could not place, if it may and can; returns whether it did."""
     state, workload = draft.state, draft.workload
@@ -46,7 +52,7 @@ def attempt(draft: Draft, out: Outputs) -> bool:
     missing = draft.replicas - placed
     if missing <= 0 or draft.blocked or draft.unmet or draft.quota is Code.NO_QUOTA:
         return False
-    if not (state.ranked or state.quotas.root):
+    if not possible(state):
         return False
     division = draft.policy.placement.division
     at_once = whole(workload, division, is_gang=draft.policy.placement.gang)
