@@ -13,7 +13,7 @@ from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape, Workload
 from services.scheduler.core.events import ObservationGone, PolicyChanged, WorkloadDeleted
-from services.scheduler.core.queue import preempts
+from services.scheduler.core.ranking import preempts
 from tests.support.quotas import GPU, quota, tree
 from tests.support.scheduling import World, amounts, deployment, gpus_free, job, node_class, policy
 

@@ -21,8 +21,9 @@ from services.scheduler.core.filter import CandidateCache
 from services.scheduler.core.fragmentation import Mix
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides
-from services.scheduler.core.queue import Order, Queue, priority
+from services.scheduler.core.queue import Order, Queue
 from services.scheduler.core.quota import Quotas
+from services.scheduler.core.ranking import priority
 from services.scheduler.core.recalled import Recalled
 from services.scheduler.core.required import RequiredBy
 from services.scheduler.core.select import PolicyIndex

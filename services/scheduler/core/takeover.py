@@ -19,8 +19,9 @@ from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.preempt import Candidate, Search, usable
 from services.scheduler.core.prepare import bounded
-from services.scheduler.core.queue import Queued, preempts
+from services.scheduler.core.queue import Queued
 from services.scheduler.core.quota_terms import preemptible
+from services.scheduler.core.ranking import preempts
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
 from services.scheduler.core.state import State
