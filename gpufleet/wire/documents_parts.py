@@ -156,12 +156,16 @@ def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -
 
 
 def read_duration(value: object, path: str, findings: Findings) -> float:
-    """Returns seconds of a duration such as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds."""
+    """Returns seconds of a duration such as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds. At most 68 years."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INT32_MAX:
         return float(value)
     if isinstance(value, str) and len(value) <= 32:
         parts = _DURATION.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value:
-            return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+            seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+            if seconds <= INT32_MAX:
+                return seconds
+            findings.error(path, f"{shown(value)} is too long", f"write {INT32_MAX // 3600}h at most")
+            return 0.0
     findings.error(path, f"{shown(value)} is not a duration", "write one such as 90s, 1m30s or 2h")
     return 0.0

@@ -121,6 +121,8 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
     timeout = DEFAULT_TIMEOUT if when == "TimeoutOrExceedMax" else None
     if next_units.timeout is not None:
         timeout = read_duration(next_units.timeout, "spec.whenTryNextUnits.timeout", findings)
+        if when in _NEXT and when != "TimeoutOrExceedMax":
+            findings.warn("spec.whenTryNextUnits.timeout", f"does nothing with {when}", "use TimeoutOrExceedMax")
     for index, unit in enumerate(spec.units):
         if spec.preempt_policy == "BeforeNextUnit" and unit.resource == "acs":
             findings.warn("spec.preemptPolicy", f"BeforeNextUnit does nothing in units[{index}], which is acs")
@@ -132,6 +134,9 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
             "is a label that units write to pods, so the selection would depend on where they land",
             "select pods by labels of your own",
         )
+    for index, key in enumerate(spec.match_label_keys):
+        if not key:
+            findings.error(f"spec.matchLabelKeys[{index}]", "is empty", "name a label of the pods")
     if not any(unit.max is not None or unit.max_resources for unit in spec.units):
         for field in ("ignorePreviousPod", "matchLabelKeys"):
             if _given(manifest, field):
@@ -141,7 +146,7 @@ def read_resource_policy(manifest: Mapping[str, Any], findings: Findings, versio
         namespace=namespace,
         units=tuple(_unit(unit, f"spec.units[{index}]", findings) for index, unit in enumerate(spec.units)),
         selector=LabelSelector(
-            labels(spec.selector),
+            read_labels(spec.selector, "spec.selector", findings),
             tuple(
                 read_requirement(
                     expression,

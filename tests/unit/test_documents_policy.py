@@ -494,12 +494,26 @@ def test_when_the_next_unit_is_tried(spelled: str, policy_name: str, timeout: fl
         ({"strategy": "required"}, "spec.strategy", "is 'required'"),
         ({"whenTryNextUnits": {"policy": "Never"}}, "spec.whenTryNextUnits.policy", "is 'Never'"),
         ({"whenTryNextUnits": {"timeout": "soon"}}, "spec.whenTryNextUnits.timeout", "'soon' is not a duration"),
+        (
+            {"whenTryNextUnits": {"policy": "TimeoutOrExceedMax", "timeout": "999999999999h"}},
+            "spec.whenTryNextUnits.timeout",
+            "'999999999999h' is too long",
+        ),
+        ({"selector": {"app": "b c"}}, "spec.selector.app", "cannot be the value"),
+        ({"matchLabelKeys": ["a", ""]}, "spec.matchLabelKeys[1]", "is empty"),
     ],
 )
 def test_wrong_resource_policies(spec: dict[str, Any], path: str, message: str) -> None:
     ((found_path, found_message),) = errors(resource_policy(**spec))
     assert found_path == path
     assert message in found_message
+
+
+def test_a_timeout_that_nothing_waits_for_is_said() -> None:
+    parsed = parse(resource_policy(whenTryNextUnits={"timeout": "5m"}))
+    assert [(w.path, w.message) for w in parsed.warnings] == [
+        ("spec.whenTryNextUnits.timeout", "does nothing with LackResourceOrExceedMax")
+    ]
 
 
 def priority_class(**fields: Any) -> dict[str, Any]:
