@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from gpufleet.model import kinds, quantity
-from gpufleet.model.kinds.reading import QUANTITY_HINT, join
+from gpufleet.model.kinds.reading import QUANTITY_HINT, is_label_value, is_subdomain, join
 from gpufleet.model.quota import MAX_JOBS, ROOT, TREE_NAMESPACE, Amounts, ElasticQuotaTree, Quota, flavored
 from gpufleet.wire.documents_parts import ObjectDoc, name_of
 from gpufleet.wire.documents_schema import Doc, Findings, check, nearest, refuse_placeholders, shown
@@ -20,7 +20,9 @@ FLAVORS = "resourceflavors"
 PREEMPT_POLICY = "preempt-policy"
 QUEUE_POLICY = "gpufleet.io/queue-policy"
 _ATTRIBUTES = (FLAVORS, PREEMPT_POLICY, LEND_LIMIT, QUEUE_POLICY)
+_OF_LEAVES = (FLAVORS, PREEMPT_POLICY, QUEUE_POLICY)
 _DEEPEST = 32
+_SAME = "min and max of the root are the same: what the fleet has"
 
 
 class NodeDoc(Doc):
@@ -73,6 +75,14 @@ class _Reader:
         name = self._name(doc, path, above)
         low, high = self._amounts(doc.min, f"{path}.min"), self._amounts(doc.max, f"{path}.max")
         attributes = self._attributes(doc.attributes, f"{path}.attributes")
+        if doc.children:
+            for key in _OF_LEAVES:
+                if key in doc.attributes:
+                    findings.warn(
+                        join(f"{path}.attributes", key),
+                        "has no effect, because the quota has children",
+                        "give it to them",
+                    )
         self._namespaces(doc, path)
         children = [
             self.node(child, f"{path}.children[{index}]", (*above, name)) for index, child in enumerate(doc.children)
@@ -106,6 +116,12 @@ class _Reader:
             self.findings.error(
                 f"{path}.name", f"{doc.name!r} is already {self.names[doc.name]}", "names are unique in the whole tree"
             )
+        elif not is_label_value(doc.name):
+            self.findings.warn(
+                f"{path}.name",
+                f"{doc.name[:70]!r} cannot be the value of a label, so no workload can name the quota",
+                "use at most 63 letters, digits, '-', '_' and '.'",
+            )
         self.names.setdefault(doc.name, path)
         return doc.name
 
@@ -120,6 +136,8 @@ class _Reader:
                 self.findings.error(
                     here, f"{namespace!r} is already in {self.namespaces[namespace]}", "a namespace has one quota"
                 )
+            elif not is_subdomain(namespace):
+                self.findings.error(here, f"{namespace!r} cannot be the name of a namespace", "name one that there is")
             self.namespaces.setdefault(namespace, path)
 
     def _amounts(self, given: Mapping[str, Any], path: str) -> Amounts:
@@ -128,7 +146,12 @@ class _Reader:
             try:
                 if isinstance(value, bool) or not isinstance(value, str | int | float):
                     raise quantity.QuantityError(f"{shown(value)} is not a quantity")
-                amounts[_resource(name)] = quantity.parse(value, name, round_up=False)
+                amount = quantity.parse(value, name, round_up=False)
+                if "/" in name and quantity.parse(value, name) != amount:
+                    raise quantity.QuantityError(f"{value} is no whole number of {name}")
+                if _resource(name) in amounts:
+                    raise quantity.QuantityError(f"is there twice, as {_resource(name)}")
+                amounts[_resource(name)] = amount
             except quantity.QuantityError as error:
                 self.findings.error(join(path, name), str(error), QUANTITY_HINT)
         return tuple(sorted(amounts.items()))
@@ -179,20 +202,23 @@ class _Reader:
                     f"is {_render(low[name], name)}, more than max {_render(high[name], name)}",
                     "min is what is guaranteed of max",
                 )
+        guaranteed = {name for child in quota.children for name, _ in child.min} - {MAX_JOBS}
         if quota.name == ROOT:
-            for name in sorted(low.keys() & high.keys()):
-                if low[name] < high[name]:
-                    findings.error(
-                        join(f"{path}.min", name),
-                        f"is {_render(low[name], name)}, but max is {_render(high[name], name)}",
-                        "min and max of the root are the same: what the fleet has",
-                    )
-        for name in sorted(low):
+            for name in sorted((low.keys() | high.keys()) - {MAX_JOBS}):
+                given, most = (_render(x[name], name) if name in x else None for x in (low, high))
+                if given is not None and most is not None and low[name] < high[name]:
+                    findings.error(join(f"{path}.min", name), f"is {given}, but max is {most}", _SAME)
+                elif most is None:
+                    findings.warn(join(f"{path}.max", name), f"is missing, but min is {given}", _SAME)
+                elif given is None and name not in guaranteed:
+                    findings.warn(join(f"{path}.min", name), f"is missing, but max is {most}", _SAME)
+        for name in sorted(guaranteed):
             total = sum(dict(child.min).get(name, 0) for child in quota.children)
-            if total > low[name] and name != MAX_JOBS:
+            if total > low.get(name, 0):
+                given = f"is {_render(low[name], name)}" if name in low else "is missing"
                 findings.error(
                     join(f"{path}.min", name),
-                    f"is {_render(low[name], name)}, but the min of its children add up to {_render(total, name)}",
+                    f"{given}, but the min of its children add up to {_render(total, name)}",
                     "a quota cannot guarantee more than it is guaranteed itself",
                 )
         for index, child in enumerate(quota.children):

@@ -88,8 +88,12 @@ def test_zeros_are_kept() -> None:
 @pytest.mark.parametrize(
     ("value", "path", "message"),
     [
-        (root(leaf(min={GPU: 3}, max={GPU: 2})), f"children[0].min[{GPU}]", "is 3, more than max 2"),
-        (root(leaf(min={"cpu": "900m"}, max={"cpu": "0.5"})), "children[0].min.cpu", "is 900m, more than max 500m"),
+        (root(leaf(min={GPU: 3}, max={GPU: 2}), min={GPU: 3}), f"children[0].min[{GPU}]", "is 3, more than max 2"),
+        (
+            root(leaf(min={"cpu": "900m"}, max={"cpu": "0.5"}), min={"cpu": 1}),
+            "children[0].min.cpu",
+            "is 900m, more than max 500m",
+        ),
         (
             root(leaf("a", min={GPU: 5}), leaf("b", min={GPU: 4}), min={GPU: 8}, max={GPU: 8}),
             f"min[{GPU}]",
@@ -114,6 +118,19 @@ def test_zeros_are_kept() -> None:
         (root(leaf(max={GPU: -1})), f"children[0].max[{GPU}]", "-1 is negative; a quantity must be 0 or more"),
         (root(leaf(max={GPU: "lots"})), f"children[0].max[{GPU}]", "'lots' is not a quantity"),
         (root(leaf(max={GPU: True})), f"children[0].max[{GPU}]", "True is not a quantity"),
+        (root(leaf(max={GPU: "1.5"})), f"children[0].max[{GPU}]", "1.5 is no whole number of nvidia.com/gpu"),
+        (
+            root(leaf(max={f"{GPU}/A100": 1, f"{GPU}/a100": 2})),
+            f"children[0].max[{GPU}/a100]",
+            "is there twice, as nvidia.com/gpu/a100",
+        ),
+        (root(leaf(min={GPU: 4}), max={GPU: 8}), f"min[{GPU}]", "is missing, but the min of its children add up to 4"),
+        (
+            root(leaf(children=[leaf("b", min={GPU: 4})]), min={GPU: 8}, max={GPU: 8}),
+            f"children[0].min[{GPU}]",
+            "is missing, but the min of its children add up to 4",
+        ),
+        (root(leaf(namespaces=["Team A"])), "children[0].namespaces[0]", "'Team A' cannot be the name of a namespace"),
         (root("a"), "children[0]", "is not a map"),
         (root(leaf(namespaces="x")), "children[0].namespaces", "must be a list, not a text"),
         (
@@ -151,6 +168,22 @@ def test_where_a_tree_must_be() -> None:
         ("metadata.name", "ElasticQuotaTree/kube-system/eq is already there")
     ]
     assert errors({**tree(root()), "spec": {}}) == [("spec.root", "is missing")]
+
+
+def test_limits_of_the_root_that_are_not_both_given_are_said() -> None:
+    found = [(w.path, w.message) for w in parse(tree(root(min={"cpu": 8}, max={GPU: 8}))).warnings]
+    assert sorted(found) == [
+        ("spec.root.max.cpu", "is missing, but min is 8"),
+        (f"spec.root.min[{GPU}]", "is missing, but max is 8"),
+    ]
+
+
+def test_names_that_no_label_can_have_and_attributes_that_only_leaves_have_are_said() -> None:
+    inner = leaf("team a", children=[leaf("b")], attributes={"resourceflavors": "a100"})
+    assert [(w.path, w.message) for w in parse(tree(root(inner))).warnings] == [
+        ("spec.root.children[0].name", "'team a' cannot be the value of a label, so no workload can name the quota"),
+        ("spec.root.children[0].attributes.resourceflavors", "has no effect, because the quota has children"),
+    ]
 
 
 def test_what_is_odd_is_said() -> None:

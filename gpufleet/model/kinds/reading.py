@@ -220,12 +220,17 @@ class View:
 
 def check_subdomain(view: View, key: str, value: str) -> None:
     """Notes a name that Kubernetes would not take."""
-    if len(value) > 253 or not _SUBDOMAIN.match(value):
+    if not is_subdomain(value):
         view.problem(
             key,
             f"{value!r} is not a valid name",
             "use lower-case letters, digits, '-' and '.', starting and ending with a letter or digit",
         )
+
+
+def is_subdomain(value: str) -> bool:
+    """Returns whether a text can be the name of an object."""
+    return len(value) <= 253 and _SUBDOMAIN.match(value) is not None
 
 
 def is_label_value(value: str) -> bool:
