@@ -10,7 +10,6 @@ from gpufleet.cli.live import Tables
 from gpufleet.cli.output import Format, note, out, show_json, table
 from gpufleet.model.quantity import render
 from gpufleet.model.quota import MAX_JOBS
-from gpufleet.model.reasons import Code
 from gpufleet.wire.documents import Document, Parsed, parse_documents
 from gpufleet.wire.yaml import dump
 from services.scheduler.core.quota import Node, Quotas
@@ -23,7 +22,7 @@ def show_quotas(view: Tables, names: Sequence[str], format_: Format) -> None:
     quotas = usage(parsed, view)
     if quotas.root is None:
         note("there is no ElasticQuotaTree: nothing is bounded; `gpufleet apply` takes one")
-    waiting = _waiting(quotas, parsed, view)
+    waiting = _waiting(quotas, view)
     nodes = [] if quotas.root is None else quotas.root.walk()
     found = [node for node in nodes if not names or node.name in names]
     missing = sorted(set(names) - {node.name for node in found})
@@ -51,14 +50,11 @@ def usage(parsed: Parsed, view: Tables) -> Quotas:
     return quotas
 
 
-def _waiting(quotas: Quotas, parsed: Parsed, view: Tables) -> dict[str, int]:
-    """Returns how many workloads wait for each quota, those below it included."""
+def _waiting(quotas: Quotas, view: Tables) -> dict[str, int]:
+    """Returns how many workloads wait in the queue of each quota, for whatever, those of the quotas below included."""
     counts: dict[str, int] = {}
     for placement in view.placements():
-        workload = parsed.workloads.get(placement.workload)
-        if workload is None or not any(reason.code is Code.QUOTA_EXCEEDED for reason in placement.reasons):
-            continue
-        leaf = quotas.leaf_of(workload)
+        leaf = quotas.leaf(placement.queue) if placement.queue_position is not None else None
         for node in leaf.path if leaf is not None else ():
             counts[node.name] = counts.get(node.name, 0) + 1
     return counts

@@ -234,8 +234,9 @@ def _describe_workload(view: Tables, placement: Placement) -> None:
                 (seen.message or seen.health.value) if seen else "-",
             ]
         )
-    out()
-    table(["cluster", "replicas", "room", "bound", "ready", "phase", "state"], rows)
+    if rows:
+        out()
+        table(["cluster", "replicas", "room", "bound", "ready", "phase", "state"], rows)
     reasons_table(placement)
 
 

@@ -304,7 +304,7 @@ class Observation:
 class ClusterCap:
     """Bounds a workload's replicas in a cluster until a time; ``max_replicas`` 0 avoids the cluster.
 
-    ``node_classes`` are those of which nodes were to be created for the replicas that it takes back.
+    ``node_classes`` are those of which nodes were to be created for the replicas that it takes back, and did not come.
     """
 
     cluster: str

@@ -156,7 +156,7 @@ def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -
 
 
 def read_duration(value: object, path: str, findings: Findings) -> float:
-    """Returns seconds of a duration such as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds. At most 68 years."""
+    """Returns the seconds (at most 68 years) of a duration as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INT32_MAX:
         return float(value)
     if isinstance(value, str) and len(value) <= 32:

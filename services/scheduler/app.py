@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -88,6 +88,12 @@ class SchedulerService(Service):
         bus.metrics.gauge_of("queued_events", "Events that wait for a decision", lambda: [((), len(self._queue))])
         bus.metrics.gauge_of("workloads", "Workloads by verdict", lambda: values(self._state.verdicts()), ("verdict",))
         bus.metrics.gauge_of("active", "1 while this instance decides", lambda: [((), float(self._epoch is not None))])
+        bus.metrics.gauge_of(
+            "node_classes_in_doubt",
+            "Node classes of which no further nodes are counted on, because some did not come",
+            lambda: values(Counter(cluster for cluster, _ in self._state.doubts)),
+            ("cluster",),
+        )
 
     # -- records in ----------------------------------------------------------------------------------------------
 

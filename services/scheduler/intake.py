@@ -32,6 +32,8 @@ from gpufleet.wire.records_base import check_key_present
 from services.scheduler.core import events as ev
 
 Reject = Callable[[Record, RecordError], None]
+# So many editions of policies are read once for all placements that carry them.
+_EDITIONS = 256
 
 
 class Intake:
@@ -43,7 +45,7 @@ class Intake:
         self._staging = Staging()
         # Workloads of kinds that are, or may come to be, declared: read again when a declaration changes.
         self._declared: dict[str, Record] = {}
-        # Policies that placements carry, by what the placements say of them.
+        # Policies that placements carry, by what the placements say of them; of many the last.
         self._editions: dict[str, PropagationPolicy | None] = {}
 
     def events(self, record: Record) -> list[ev.Event]:
@@ -112,6 +114,8 @@ class Intake:
                 policy, _ = read_policy(placement.edition)
             except KindError:
                 policy = None
+            if len(self._editions) >= _EDITIONS:
+                del self._editions[next(iter(self._editions))]
             self._editions[stamp] = policy if isinstance(policy, PropagationPolicy) else None
         edition = self._editions[stamp]
         if edition is not None:

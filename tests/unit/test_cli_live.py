@@ -10,9 +10,10 @@ import pytest
 from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER, Record
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.live import Tables
+from gpufleet.cli.show import _describe_workload
 from gpufleet.model.log import Scale
 from gpufleet.model.placement import Observation, ObservedPhase, Placement, Version
-from gpufleet.model.reasons import Verdict
+from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.wire.records import dump_manifest, dump_observation, dump_placement, dump_scale
 
 DEPLOYMENT: dict[str, Any] = {
@@ -134,6 +135,17 @@ def test_a_tombstone_by_hand_counts(view: Tables) -> None:
     decided(view, 3, 5, replicas=8)
     give(view, "placements", LLM, None)
     assert shown(view) == []
+
+
+def test_what_has_no_place_is_described_without_an_empty_table(
+    view: Tables, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = Reason(Code.NO_CLUSTERS, "the fleet has no clusters")
+    placement = Placement(LLM, Version(1, 1), Verdict.UNSCHEDULABLE, 4, reasons=(reason,))
+    _describe_workload(view, placement)
+    said = capsys.readouterr().out
+    assert "PHASE" not in said
+    assert "the fleet has no clusters" in said
 
 
 def test_positions_are_those_of_now_whatever_the_records_said_when_they_were_written(view: Tables) -> None:

@@ -14,7 +14,7 @@ from gpufleet.cli.live import Tables
 from gpufleet.cli.output import Format
 from gpufleet.cli.quotas import show_quotas
 from gpufleet.model.placement import Placement
-from gpufleet.wire.documents import dump_placement, parse_text
+from gpufleet.wire.documents import parse_text
 from gpufleet.wire.records import dump_manifest
 from gpufleet.wire.records import dump_placement as record_of
 from gpufleet.wire.yaml import dump
@@ -28,8 +28,8 @@ TREE = {
     "spec": {
         "root": {
             "name": "root",
-            "min": {GPU: 16},
-            "max": {GPU: 16},
+            "min": {GPU: 32},
+            "max": {GPU: 32},
             "children": [
                 {"name": "train", "min": {GPU: 8}, "max": {GPU: 12, "kube-queue/max-jobs": 2}, "namespaces": ["a"]},
                 {"name": "infer", "min": {GPU: 8}, "max": {GPU: 16}, "namespaces": ["b"]},
@@ -41,7 +41,7 @@ CLUSTER = {
     "apiVersion": "gpufleet.io/v1alpha1",
     "kind": "Cluster",
     "metadata": {"name": "c1"},
-    "status": {"nodeClasses": [{"name": "gpu", "allocatable": {"cpu": "64", GPU: "8"}, "nodes": 4}]},
+    "status": {"nodeClasses": [{"name": "gpu", "allocatable": {"cpu": "64", GPU: "8"}, "nodes": 2}]},
 }
 POLICY = {
     "apiVersion": "policy.one.alibabacloud.com/v1alpha1",
@@ -64,8 +64,8 @@ def job(namespace: str, name: str, pods: int) -> dict[str, Any]:
 
 @pytest.fixture
 def view() -> Tables:
-    """The topics of a fleet on which two jobs run and one waits."""
-    jobs = [job("a", "one", 8), job("a", "two", 6), job("b", "three", 4)]
+    """The topics of a fleet on which two jobs run, one waits for its quota and one for room."""
+    jobs = [job("a", "one", 8), job("a", "two", 6), job("b", "three", 4), job("b", "four", 12)]
     found = Tables(load_registry())
 
     def give(topic: str, key: str, value: bytes) -> None:
@@ -78,7 +78,7 @@ def view() -> Tables:
     placements: list[Placement] = plan(parse_text(dump([CLUSTER, POLICY, TREE, *jobs])))
     for placement in placements:
         give("placements", placement.workload, record_of(placement))
-    assert {dump_placement(p)["verdict"] for p in placements} == {"Scheduled", "Queued"}
+    assert [p.verdict.value for p in placements] == ["Scheduled", "Queued", "Unschedulable", "Scheduled"]
     return found
 
 
@@ -86,9 +86,9 @@ def test_a_table_with_parents_first(view: Tables, capsys: pytest.CaptureFixture[
     show_quotas(view, [], Format.TABLE)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if GPU in row] == [
-        ["root", GPU, "12", "16", "16", "2", "1"],
+        ["root", GPU, "12", "32", "32", "2", "2"],
         ["train", GPU, "8", "8", "12", "1/2", "1"],
-        ["infer", GPU, "4", "8", "16", "1", "0"],
+        ["infer", GPU, "4", "8", "16", "1", "1"],
     ]
 
 

@@ -15,13 +15,13 @@ from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER, Record
 from gpufleet.bus.topics import load_registry
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.log import ClusterRegistration
-from gpufleet.model.placement import Placement, Version
+from gpufleet.model.placement import ClusterCap, Eviction, Placement, Version
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Verdict
 from gpufleet.telemetry.metrics import Metrics
 from gpufleet.wire.documents import read_policy
 from gpufleet.wire.errors import RecordError
-from gpufleet.wire.records import dump_cluster, dump_manifest, dump_placement
+from gpufleet.wire.records import dump_cluster, dump_eviction, dump_manifest, dump_placement
 from services.scheduler.app import SchedulerService
 from services.scheduler.core.activation import policy_stamp
 from services.scheduler.core.events import ClusterRegistered, PlacementRead
@@ -202,3 +202,19 @@ def test_a_placement_brings_the_edition_that_it_carries() -> None:
     assert second.placement is not None
     assert second.placement.edition is first.placement.edition, "what many carry is there once"
     assert read({"kind": "Nothing"}, "other").edition is None
+    for number in range(1000):
+        read({"kind": "Nothing"}, f"edition {number}")
+    assert len(intake._editions) < 1000, "those of which nobody speaks any more are forgotten"
+    assert read(document, policy_stamp(policy)).edition == policy
+
+
+async def test_node_classes_in_doubt_are_counted() -> None:
+    shell = await Shell().start()
+
+    def counted(cluster: str) -> float | None:
+        return shell.metrics.registry.get_sample_value("gpufleet_scheduler_node_classes_in_doubt", {"cluster": cluster})
+
+    assert counted("a") is None
+    cap = ClusterCap("a", 0, 2000.0, "ProvisioningFailed", "no stock", ("gpu", "large"))
+    shell.read("evictions", KEY, dump_eviction(Eviction(KEY, Version(4, 2), (cap,), at=1000.0)))
+    await eventually(lambda: counted("a") == 2, "the doubts")

@@ -232,11 +232,15 @@ def _caps(state: State, tracked: Tracked, share: ClusterShare, now: float) -> It
 
 
 def _awaited(tracked: Tracked, share: ClusterShare) -> tuple[tuple[str, ...], str]:
-    """Returns of which node classes its unschedulable pods need nodes that are not there, and what became of those."""
+    """Returns of which node classes nodes were awaited that did not come, and what became of those.
+
+    Pods that are unschedulable for another reason say nothing about nodes.
+    """
     classes: set[str] = set()
     late, refused = 0, False
     for name, pods in tracked.pods[share.cluster].components:
-        if pods.unschedulable and (found := share.awaited(name, pods.bound + pods.finished)):
+        in_vain = pods.unschedulable and (pods.timed_out or pods.no_stock)
+        if in_vain and (found := share.awaited(name, pods.bound + pods.finished)):
             classes.update(found)
             late += pods.timed_out
             refused = refused or pods.no_stock
