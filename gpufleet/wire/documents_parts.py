@@ -94,6 +94,14 @@ def name_of(metadata: MetadataDoc, findings: Findings, *, namespaced: bool) -> t
     return namespace, metadata.name
 
 
+def name_in(metadata: MetadataDoc, findings: Findings, namespace: str, what: str) -> str:
+    """Returns the name, checked, of an object that has effect in one namespace only; ``what`` is said of others."""
+    if metadata.namespace != namespace:
+        given = f"is {metadata.namespace!r}" if metadata.namespace else "is missing"
+        findings.error("metadata.namespace", given, f"{what} only in {namespace}")
+    return name_of(metadata, findings, namespaced=True)[1]
+
+
 def read_labels(values: Mapping[str, str], path: str, findings: Findings) -> Labels:
     """Returns labels, with values that Kubernetes takes."""
     for key, value in values.items():
@@ -156,7 +164,7 @@ def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -
 
 
 def read_duration(value: object, path: str, findings: Findings) -> float:
-    """Returns the seconds (at most 68 years) of a duration as ``90s``, ``1m30s`` or ``2h``; a bare number is seconds."""
+    """Returns seconds, 68 years at most: of ``90s``, ``1m30s``, ``2h`` and the like; a bare number is seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= INT32_MAX:
         return float(value)
     if isinstance(value, str) and len(value) <= 32:

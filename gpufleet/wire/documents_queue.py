@@ -10,7 +10,7 @@ from pydantic import Field
 from gpufleet.model import kinds
 from gpufleet.model.kinds.reading import join
 from gpufleet.model.quota import QUEUE_NAMESPACE, QueueRule
-from gpufleet.wire.documents_parts import ObjectDoc, name_of
+from gpufleet.wire.documents_parts import ObjectDoc, name_in
 from gpufleet.wire.documents_schema import INT32_MAX, Doc, Findings, check, refuse_placeholders
 
 API_VERSIONS = ("scheduling.x-k8s.io/v1alpha1",)
@@ -45,10 +45,7 @@ def read(manifest: Mapping[str, Any], findings: Findings, version: int = 0) -> Q
     doc = check(QueueDoc, manifest, findings)
     if doc is None:
         return None
-    if doc.metadata.namespace != QUEUE_NAMESPACE:
-        given = f"is {doc.metadata.namespace!r}" if doc.metadata.namespace else "is missing"
-        findings.error("metadata.namespace", given, f"queues take effect only in {QUEUE_NAMESPACE}")
-    _, name = name_of(doc.metadata, findings, namespaced=True)
+    name = name_in(doc.metadata, findings, QUEUE_NAMESPACE, "queues take effect")
     policy = doc.spec.queue_policy
     if policy not in _POLICIES:
         findings.error("spec.queuePolicy", f"is {policy!r}", "use Priority or Block")

@@ -11,7 +11,7 @@ from pydantic import Field
 from gpufleet.model import kinds, quantity
 from gpufleet.model.kinds.reading import QUANTITY_HINT, is_label_value, is_subdomain, join
 from gpufleet.model.quota import MAX_JOBS, ROOT, TREE_NAMESPACE, Amounts, ElasticQuotaTree, Quota, flavored
-from gpufleet.wire.documents_parts import ObjectDoc, name_of
+from gpufleet.wire.documents_parts import ObjectDoc, name_in
 from gpufleet.wire.documents_schema import Doc, Findings, check, nearest, refuse_placeholders, shown
 
 API_VERSIONS = ("scheduling.sigs.k8s.io/v1beta1",)
@@ -237,10 +237,7 @@ def read(manifest: Mapping[str, Any], findings: Findings, version: int = 0) -> E
     doc = check(TreeDoc, manifest, findings)
     if doc is None:
         return None
-    if doc.metadata.namespace != TREE_NAMESPACE:
-        given = f"is {doc.metadata.namespace!r}" if doc.metadata.namespace else "is missing"
-        findings.error("metadata.namespace", given, f"the tree takes effect only in {TREE_NAMESPACE}")
-    _, name = name_of(doc.metadata, findings, namespaced=True)
+    name = name_in(doc.metadata, findings, TREE_NAMESPACE, "the tree takes effect")
     root = _Reader(findings).node(doc.spec.root, "spec.root", ())
     return None if root is None else ElasticQuotaTree(name, root, version, kinds.digest(manifest))
 

@@ -15,32 +15,20 @@ import pytest
 import yaml
 
 from tests.support.commands import Up, gpufleet, gpufleet_program
+from tests.support.manifests import MODEL_SERVER
 from tests.support.system import cluster, deployment, pod, policy
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
 SERVICES = ("inventory", "scheduler", "dispatcher", "rescheduler")
-SERVER_KIND = {
-    "apiVersion": "gpufleet.io/v1alpha1",
-    "kind": "WorkloadKind",
-    "metadata": {"name": "model-server"},
-    "spec": {
-        "group": "serving.example.com",
-        "versions": ["v1"],
-        "kind": "ModelServer",
-        "job": False,
-        "division": "Replicas",
-        "pods": [{"name": "main", "template": "spec.template", "replicas": "spec.replicas", "ready": "status.ready"}],
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     home = tmp_path_factory.mktemp("up")
     fleet = tmp_path_factory.mktemp("fleet") / "fleet.yaml"
-    fleet.write_text(yaml.safe_dump_all([cluster("alpha"), cluster("beta"), SERVER_KIND]), encoding="utf-8")
+    fleet.write_text(yaml.safe_dump_all([cluster("alpha"), cluster("beta"), MODEL_SERVER]), encoding="utf-8")
     running = Up.start(home, "--fleet", fleet)
     yield running
     running.close()

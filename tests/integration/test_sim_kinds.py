@@ -24,22 +24,11 @@ from gpufleet.wire.documents import parse_documents
 from gpufleet.wire.records import dump_policy
 from sim.model.api import Create
 from sim.serve import Served, serve
+from tests.support.manifests import MODEL_SERVER
 from tests.support.system import cluster, pod
 from tests.support.waiting import eventually
 
 TOKEN = "told"
-KIND: dict[str, Any] = {
-    "apiVersion": "gpufleet.io/v1alpha1",
-    "kind": "WorkloadKind",
-    "metadata": {"name": "model-server"},
-    "spec": {
-        "group": "serving.example.com",
-        "versions": ["v1"],
-        "kind": "ModelServer",
-        "job": False,
-        "pods": [{"name": "main", "template": "spec.template", "replicas": "spec.replicas", "ready": "status.ready"}],
-    },
-}
 SERVER = {
     "apiVersion": "serving.example.com/v1",
     "kind": "ModelServer",
@@ -58,7 +47,7 @@ async def serving(
 
 
 def other_version() -> dict[str, Any]:
-    changed = copy.deepcopy(KIND)
+    changed = copy.deepcopy(MODEL_SERVER)
     changed["spec"]["versions"] = ["v1", "v2"]
     return changed
 
@@ -77,7 +66,7 @@ async def ready(served: Served, name: str, api_version: str = "serving.example.c
 async def test_kinds_of_the_fleet_s_documents_are_served_from_the_start() -> None:
     limited = cluster("b")
     limited["status"]["apis"] = ["apps/v1/Deployment"]
-    async with serving(KIND, cluster("a"), limited) as served:
+    async with serving(MODEL_SERVER, cluster("a"), limited) as served:
         await ready(served, "a")
         assert served.fleet.clusters["b"].drive.view.resource("serving.example.com/v1", "ModelServer") is None
 
@@ -86,16 +75,16 @@ async def test_kinds_come_and_change_while_clusters_run() -> None:
     async with serving(cluster("a")) as served:
         web = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}, "spec": pod()}
         served.fleet.clusters["a"].drive.apply([Create(web)], 1.0)
-        served.declare(KIND)
+        served.declare(MODEL_SERVER)
         first = served.fleet.clusters["a"].drive
         await ready(served, "a")
-        served.declare(KIND)
+        served.declare(MODEL_SERVER)
         assert served.fleet.clusters["a"].drive is first, "nothing new"
         served.declare(other_version())
         seen = served.fleet.clusters["a"].drive.view.get("serving.example.com/v2", "ModelServer", "default", "llm")
         assert seen is not None
         assert served.fleet.clusters["a"].drive.view.get("v1", "Pod", "default", "p") is not None
-        for wrong in ({"kind": "WorkloadKind"}, cluster("x"), {**KIND, "spec": {"group": "x"}}):
+        for wrong in ({"kind": "WorkloadKind"}, cluster("x"), {**MODEL_SERVER, "spec": {"group": "x"}}):
             with pytest.raises(ValueError):
                 served.declare(wrong)
 
@@ -121,12 +110,12 @@ async def test_the_follower_tells_the_clusters_of_every_kind_once(
         following = asyncio.create_task(
             declared.follow(KafkaSettings(), tmp_path / "kubeconfig", url, TOKEN, said.append)
         )
-        give(dump_policy(KIND))
+        give(dump_policy(MODEL_SERVER))
         await eventually(lambda: len(said) == 1, "the kind to be told")
         await ready(served, "a")
         give(dump_policy(other_version()))
         await eventually(lambda: len(said) == 2, "its other edition to be told")
-        give(dump_policy({**KIND, "metadata": {"name": "broken"}, "spec": {"kind": "X"}}), "broken")
+        give(dump_policy({**MODEL_SERVER, "metadata": {"name": "broken"}, "spec": {"kind": "X"}}), "broken")
         await eventually(lambda: len(said) == 3, "what is wrong with the other one")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -136,8 +125,8 @@ async def test_the_follower_tells_the_clusters_of_every_kind_once(
 
 def test_kinds_may_stand_beside_the_clusters_of_a_fleet(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yaml"
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [cluster("a"), KIND]}))
-    assert read_fleet([path]) == ([cluster("a")], [KIND])
-    path.write_text(json.dumps(KIND))
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [cluster("a"), MODEL_SERVER]}))
+    assert read_fleet([path]) == ([cluster("a")], [MODEL_SERVER])
+    path.write_text(json.dumps(MODEL_SERVER))
     with pytest.raises(CliError, match="no Cluster documents"):
         read_fleet([path])

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+# A kind that gpufleet does not know, declared.
+MODEL_SERVER: dict[str, Any] = {
+    "apiVersion": "gpufleet.io/v1alpha1",
+    "kind": "WorkloadKind",
+    "metadata": {"name": "model-server"},
+    "spec": {
+        "group": "serving.example.com",
+        "versions": ["v1"],
+        "kind": "ModelServer",
+        "job": False,
+        "division": "Replicas",
+        "pods": [{"name": "main", "template": "spec.template", "replicas": "spec.replicas", "ready": "status.ready"}],
+    },
+}
+
 
 def template(gpus: int = 1, **spec: Any) -> dict[str, Any]:
     """Returns a pod template that asks for GPUs."""
