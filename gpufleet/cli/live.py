@@ -126,6 +126,10 @@ class Tables:
         """Returns registrations in order of name."""
         return self._parsed("clusters", parse_cluster)
 
+    def clusters(self) -> set[str]:
+        """Returns the names of the registered clusters."""
+        return set(self.records.get("clusters", {}))
+
     def policies(self) -> Iterator[dict[str, object]]:
         """Returns policy documents in order of key."""
         return self._parsed("policies", _policy)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 def plan(paths: Sequence[str], format_: Format, namespace: str) -> None:
     """Prints where the workloads of the documents would go."""
-    from gpufleet.wire.documents_lint import lint_policies
+    from gpufleet.wire.documents import lint_clusters, lint_policies
     from services.scheduler.core.select import select
     from sim.plan import plan as decide
 
     parsed = files.read(paths, namespace=namespace)
     for warning in lint_policies(parsed, lambda workload: select(parsed.policies.values(), workload)):
+        note(f"warning: {warning}")
+    for warning in lint_clusters(parsed, parsed.clusters):
         note(f"warning: {warning}")
     if not parsed.clusters:
         note("warning: no Cluster documents: nothing can be placed; give a fleet with -f")

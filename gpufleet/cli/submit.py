@@ -23,7 +23,7 @@ from gpufleet.model.names import API_VERSION, FREEZE_KEY
 from gpufleet.model.placement import ObservedPhase, Placement, WorkloadHealth
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Workload
-from gpufleet.wire.documents import Ignored, Object, Parsed, dump_freeze, lint_policies
+from gpufleet.wire.documents import Ignored, Object, Parsed, dump_freeze, lint_clusters, lint_policies
 from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import dump_cluster, dump_manifest, dump_policy, dump_scale
 
@@ -47,7 +47,7 @@ async def apply(
     workloads = list(parsed.workloads)
     if not records:
         raise CliError("nothing to apply: the documents are of kinds that are not supported yet")
-    topics = ("placements", "observations", "policies")
+    topics = ("placements", "observations", "policies", "clusters")
     async with tables(kafka, topics) as view:
         _lint(view, parsed)
         offsets: dict[str, int] = {}
@@ -88,11 +88,12 @@ async def _read(kafka: KafkaSettings, paths: Sequence[str], namespace: str) -> P
 
 
 def _lint(view: Tables, parsed: Parsed) -> None:
-    """Warns of what the policies of the fleet, and of the documents in their place, make of the workloads."""
+    """Warns of what the policies of the fleet, and of the documents in their place, make of workloads and clusters."""
     from services.scheduler.core.select import select
 
     policies = view.propagation_policies() | parsed.policies
-    for warning in lint_policies(parsed, lambda workload: select(policies.values(), workload), view.priority_classes()):
+    odd = lint_policies(parsed, lambda workload: select(policies.values(), workload), view.priority_classes())
+    for warning in [*odd, *lint_clusters(parsed, view.clusters() | set(parsed.clusters))]:
         note(f"warning: {warning}")
 
 

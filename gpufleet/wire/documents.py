@@ -37,6 +37,7 @@ from gpufleet.wire.documents_cluster import dump as dump_cluster
 from gpufleet.wire.documents_errors import DocumentError, DocumentErrors, DocumentWarning, Note
 from gpufleet.wire.documents_ignored import Ignored, outside, read_later, read_outside
 from gpufleet.wire.documents_lint import lint_policies, lint_workload
+from gpufleet.wire.documents_lint_clusters import lint_clusters
 from gpufleet.wire.documents_placement import PlacementDocument
 from gpufleet.wire.documents_placement import dump as dump_placement
 from gpufleet.wire.documents_queue import FULL_NAME
@@ -61,6 +62,7 @@ __all__ = [
     "dump_cluster",
     "dump_freeze",
     "dump_placement",
+    "lint_clusters",
     "lint_policies",
     "load",
     "parse_documents",

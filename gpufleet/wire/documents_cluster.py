@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -26,7 +26,7 @@ from gpufleet.model.log import ClusterAccess, ClusterRegistration
 from gpufleet.model.names import API_VERSION
 from gpufleet.model.requests import bounded_by
 from gpufleet.model.resources import Resources, render_resources, resources
-from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
+from gpufleet.wire.documents_parts import MetadataDoc, ObjectDoc, TaintDoc, name_of, read_labels, read_taints
 from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, check, refuse_placeholders
 from gpufleet.wire.records_base import render_time
 from gpufleet.wire.records_clusters import scoring_object
@@ -68,13 +68,18 @@ class ScoringDoc(Doc):
     resources: list[ScoredDoc] = Field(default_factory=list)
 
 
-class SpecDoc(Doc):
-    """What operators write."""
+class WhereDoc(Doc):
+    """Where a cluster is, and what keeps workloads away from it."""
 
     provider: str = ""
     region: str = ""
     zones: list[str] = Field(default_factory=list)
     taints: list[TaintDoc] = Field(default_factory=list)
+
+
+class SpecDoc(WhereDoc):
+    """What operators write."""
+
     access: AccessDoc | None = None
     scoring_strategy: ScoringDoc | None = None
 
@@ -166,18 +171,23 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | N
     doc = check(ClusterDoc, manifest, findings)
     if doc is None:
         return None
-    _, name = name_of(doc.metadata, findings, namespaced=False)
-    spec = ClusterSpec(
-        name=name,
-        labels=read_labels(doc.metadata.labels, "metadata.labels", findings),
-        provider=doc.spec.provider,
-        region=doc.spec.region,
-        zones=tuple(doc.spec.zones),
-        taints=read_taints(doc.spec.taints, "spec.taints", findings),
-        scoring_strategy=_scoring(doc.spec.scoring_strategy, findings),
-    )
+    spec = read_spec(doc.metadata, doc.spec, findings)
+    spec = replace(spec, scoring_strategy=_scoring(doc.spec.scoring_strategy, findings))
     registration = ClusterRegistration(spec, _access(doc.spec.access or AccessDoc(), findings))
-    return ClusterDocument(registration, None if doc.status is None else _inventory(name, doc.status, findings))
+    return ClusterDocument(registration, None if doc.status is None else _inventory(spec.name, doc.status, findings))
+
+
+def read_spec(metadata: MetadataDoc, where: WhereDoc, findings: Findings) -> ClusterSpec:
+    """Returns what a cluster's document says of its name, its labels and where it is."""
+    _, name = name_of(metadata, findings, namespaced=False)
+    return ClusterSpec(
+        name=name,
+        labels=read_labels(metadata.labels, "metadata.labels", findings),
+        provider=where.provider,
+        region=where.region,
+        zones=tuple(where.zones),
+        taints=read_taints(where.taints, "spec.taints", findings),
+    )
 
 
 def _access(doc: AccessDoc, findings: Findings) -> ClusterAccess:

@@ -7,30 +7,27 @@ it has no estimator for the cluster. Here they become one node that has all of i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
-from gpufleet.model.cluster import ClusterSpec, FreeBlock, Health, Inventory, NodeClass
+from gpufleet.model.cluster import FreeBlock, Health, Inventory, NodeClass
 from gpufleet.model.log import ClusterRegistration
 from gpufleet.model.resources import resources
 from gpufleet.wire import documents_cluster
-from gpufleet.wire.documents_cluster import ClusterDocument, read_amounts
-from gpufleet.wire.documents_parts import ObjectDoc, TaintDoc, name_of, read_labels, read_taints
+from gpufleet.wire.documents_cluster import ClusterDocument, WhereDoc, read_amounts, read_spec
+from gpufleet.wire.documents_parts import ObjectDoc
 from gpufleet.wire.documents_schema import Count, Doc, Findings, check, refuse_placeholders
 
 API_VERSIONS = ("cluster.karmada.io/v1alpha1",)
 _SUMMARY = "summary"
 
 
-class SpecDoc(Doc):
+class SpecDoc(WhereDoc):
     """What operators write; how the cluster is reached does not matter to a plan."""
 
-    provider: str = ""
-    region: str = ""
     zone: str = ""
-    zones: list[str] = Field(default_factory=list)
-    taints: list[TaintDoc] = Field(default_factory=list)
     sync_mode: Any = None
     id: Any = None
     api_endpoint: Any = None
@@ -114,16 +111,10 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | N
     doc = check(KarmadaClusterDoc, manifest, findings)
     if doc is None:
         return None
-    _, name = name_of(doc.metadata, findings, namespaced=False)
-    spec = ClusterSpec(
-        name=name,
-        labels=read_labels(doc.metadata.labels, "metadata.labels", findings),
-        provider=doc.spec.provider,
-        region=doc.spec.region,
-        zones=tuple(doc.spec.zones) or ((doc.spec.zone,) if doc.spec.zone else ()),
-        taints=read_taints(doc.spec.taints, "spec.taints", findings),
-    )
-    inventory = None if doc.status is None else _inventory(name, doc.status, findings)
+    spec = read_spec(doc.metadata, doc.spec, findings)
+    if doc.spec.zone and not spec.zones:
+        spec = replace(spec, zones=(doc.spec.zone,))
+    inventory = None if doc.status is None else _inventory(spec.name, doc.status, findings)
     return ClusterDocument(ClusterRegistration(spec), inventory)
 
 

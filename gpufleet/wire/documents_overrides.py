@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -20,9 +20,10 @@ from gpufleet.model.overrides import (
     PatchOperation,
 )
 from gpufleet.model.patch import PatchError, steps
-from gpufleet.model.resources import labels
-from gpufleet.wire.documents_parts import ObjectDoc, name_of, read_labels
-from gpufleet.wire.documents_policy import AffinityDoc, SelectorDoc, read_affinity, read_resource_selector
+from gpufleet.model.resources import Labels
+from gpufleet.wire.documents_parts import ObjectDoc, name_of, read_annotations, read_labels
+from gpufleet.wire.documents_policy import SelectorDoc, read_resource_selector
+from gpufleet.wire.documents_policy_placement import AffinityDoc, read_affinity
 from gpufleet.wire.documents_schema import Doc, Findings, check, refuse_placeholders
 from gpufleet.wire.documents_spellings import normalise
 
@@ -181,8 +182,13 @@ def _rule(target: AffinityDoc | None, doc: OverridersDoc, rule: _Place) -> Overr
         images=tuple(_image(d, here.at("imageOverrider", i)) for i, d in enumerate(doc.image_overrider)),
         command=_arguments(doc.command_overrider),
         args=_arguments(doc.args_overrider),
-        labels=tuple(_labels(d, here.at("labelsOverrider", i)) for i, d in enumerate(doc.labels_overrider)),
-        annotations=tuple(LabelOverrider(Operator(d.operator), labels(d.value)) for d in doc.annotations_overrider),
+        labels=tuple(
+            _labels(d, here.at("labelsOverrider", i), read_labels) for i, d in enumerate(doc.labels_overrider)
+        ),
+        annotations=tuple(
+            _labels(d, here.at("annotationsOverrider", i), read_annotations)
+            for i, d in enumerate(doc.annotations_overrider)
+        ),
         fields=tuple(_field(d, here.at("fieldOverrider", i)) for i, d in enumerate(doc.field_overrider)),
         plaintext=tuple(_plaintext(d, here.at("plaintext", i)) for i, d in enumerate(doc.plaintext)),
     )
@@ -202,12 +208,12 @@ def _arguments(docs: Sequence[ArgumentsDoc]) -> tuple[ArgumentOverrider, ...]:
     return tuple(ArgumentOverrider(d.container_name, Operator(d.operator), tuple(d.value)) for d in docs)
 
 
-def _labels(doc: LabelsDoc, here: _Place) -> LabelOverrider:
+def _labels(
+    doc: LabelsDoc, here: _Place, read_values: Callable[[Mapping[str, str], str, Findings], Labels]
+) -> LabelOverrider:
     # What is removed is told by its key alone.
-    values = (
-        labels(doc.value) if doc.operator == "remove" else read_labels(doc.value, f"{here.path}.value", here.findings)
-    )
-    return LabelOverrider(Operator(doc.operator), values)
+    values = dict.fromkeys(doc.value, "") if doc.operator == "remove" else doc.value
+    return LabelOverrider(Operator(doc.operator), read_values(values, f"{here.path}.value", here.findings))
 
 
 def _field(doc: FieldDoc, here: _Place) -> FieldOverrider:

@@ -8,7 +8,15 @@ from typing import Any
 
 from pydantic import Field
 
-from gpufleet.model.kinds.reading import check_subdomain, is_label_value, is_placeholder, join, label_problem
+from gpufleet.model.kinds.reading import (
+    check_subdomain,
+    is_label_key,
+    is_label_value,
+    is_placeholder,
+    join,
+    key_problem,
+    label_problem,
+)
 from gpufleet.model.resources import Labels, labels
 from gpufleet.model.selectors import LabelSelector, Requirement, Taint, Toleration
 from gpufleet.wire.documents_schema import INT32_MAX, INT64_MAX, Doc, Findings, shown
@@ -103,10 +111,20 @@ def name_in(metadata: MetadataDoc, findings: Findings, namespace: str, what: str
 
 
 def read_labels(values: Mapping[str, str], path: str, findings: Findings) -> Labels:
-    """Returns labels, with values that Kubernetes takes."""
+    """Returns labels, with keys and values that Kubernetes takes."""
     for key, value in values.items():
+        if not is_label_key(key):
+            findings.error(join(path, key), *key_problem(key, "the key of a label"))
         if not is_label_value(value) and not is_placeholder(value):
             findings.error(join(path, key), *label_problem(value))
+    return labels(values)
+
+
+def read_annotations(values: Mapping[str, str], path: str, findings: Findings) -> Labels:
+    """Returns annotations, with keys that Kubernetes takes (it does not mind the case of theirs)."""
+    for key in values:
+        if not is_label_key(key.lower()):
+            findings.error(join(path, key), *key_problem(key, "the key of an annotation"))
     return labels(values)
 
 
@@ -154,13 +172,13 @@ def read_tolerations(docs: list[TolerationDoc], path: str, findings: Findings) -
     """Returns tolerations."""
     for index, doc in enumerate(docs):
         here = f"{path}[{index}]"
-        if doc.operator not in ("Equal", "Exists"):
+        if doc.operator not in ("", "Equal", "Exists"):
             findings.error(f"{here}.operator", f"is {doc.operator!r}", "use Equal or Exists")
-        elif not doc.key and doc.operator == "Equal":
+        elif not doc.key and doc.operator != "Exists":
             findings.error(f"{here}.key", "is missing", "name a key, or tolerate everything with operator: Exists")
         if doc.effect and doc.effect not in EFFECTS:
             findings.error(f"{here}.effect", f"is {doc.effect!r}", f"use one of {', '.join(EFFECTS)}")
-    return tuple(Toleration(d.key, d.operator, d.value, d.effect, d.toleration_seconds) for d in docs)
+    return tuple(Toleration(d.key, d.operator or "Equal", d.value, d.effect, d.toleration_seconds) for d in docs)
 
 
 def read_duration(value: object, path: str, findings: Findings) -> float:

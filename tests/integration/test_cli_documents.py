@@ -166,10 +166,11 @@ def test_no_broker_ends_with_3_and_one_line() -> None:
 
 
 def test_two_policies_for_one_workload_are_warned_of() -> None:
-    documents = yaml.safe_dump_all([cluster("alpha"), policy("first", "alpha"), policy("second", "alpha"), WEB])
+    documents = yaml.safe_dump_all([cluster("alpha"), policy("first", "alpha"), policy("second", "alpah"), WEB])
     done = gpufleet("plan", "-f", "-", "-o", "json", stdin=documents)
     assert done.code == 0
     assert "warning: -, document 4" in done.err
+    assert "no cluster is called 'alpah'; did you mean alpha?" in done.err
     assert "PropagationPolicy/test/first and by PropagationPolicy/test/second; only" in done.err
     assert json.loads(done.out)
 

@@ -311,9 +311,10 @@ def test_any_verdict_ends_with_0_and_a_wait_that_fails_with_1(live: Live) -> Non
 
 
 def test_a_second_policy_for_a_workload_is_warned_of(live: Live) -> None:
-    second = policy("also-all", "alpha")
+    second = policy("also-all", "alpah")
     done = live("apply", "-f", "-", stdin=doc(second, deployment("twofold", 1)))
     assert done.code == 0
+    assert "no cluster is called 'alpah'; did you mean alpha?" in done.err
     assert "warning: -, document 2" in done.err
     assert "PropagationPolicy/test/all" in done.err and "PropagationPolicy/test/also-all" in done.err
     live.done("delete", "-f", "-", stdin=doc(second, deployment("twofold", 1)))

@@ -148,7 +148,30 @@ RULE = "spec.overrideRules[0].overriders"
             "labelsOverrider[0].value.a",
             "'no spaces' cannot be the value of a label",
         ),
+        (
+            {"labelsOverrider": [{"operator": "remove", "value": {"a~b": "x"}}]},
+            "labelsOverrider[0].value.a~b",
+            "'a~b' cannot be the key of a label",
+        ),
+        (
+            {"annotationsOverrider": [{"operator": "add", "value": {"a~b/C": "x"}}]},
+            "annotationsOverrider[0].value.a~b/C",
+            "'a~b/C' cannot be the key of an annotation",
+        ),
         ({"fieldOverrider": [{"fieldPath": "/data/x"}]}, "fieldOverrider[0]", "needs either json or yaml"),
+        (
+            {
+                "fieldOverrider": [
+                    {
+                        "fieldPath": "/data/x",
+                        "json": [{"subPath": "/a", "operator": "remove"}],
+                        "yaml": [{"subPath": "/a", "operator": "remove"}],
+                    }
+                ]
+            },
+            "fieldOverrider[0]",
+            "needs either json or yaml",
+        ),
         (
             {"fieldOverrider": [{"fieldPath": "x", "json": [{"subPath": "/a", "operator": "remove"}]}]},
             "fieldOverrider[0].fieldPath",

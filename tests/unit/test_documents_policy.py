@@ -215,6 +215,24 @@ def test_what_is_wrong_with_overflow_groups(placement: dict[str, Any], path: str
     assert errors(manifest({"placement": placement})) == [(path, message)]
 
 
+def test_names_of_overflow_groups_may_occur_in_every_group() -> None:
+    groups = [{**OVERFLOW, "affinityName": name} for name in ("x", "y")]
+    found = policy({"placement": {"clusterAffinities": groups, "replicaScheduling": AGGREGATED}})
+    assert [group.name for group in found.placement.groups] == ["x", "b", "y", "b"]
+
+
+def test_nothing_is_held_back_beside_what_holds_all_back() -> None:
+    found = policy({"suspension": {"dispatching": True, "dispatchingOnClusters": {"clusterNames": []}}})
+    assert (found.suspend_dispatching, found.suspend_dispatching_on) == (True, ())
+
+
+def test_a_toleration_without_an_operator_means_equal() -> None:
+    spec = {"placement": {"clusterTolerations": [{"key": "a", "operator": "", "value": "b"}]}}
+    assert policy(spec).placement.tolerations == (Toleration("a", "Equal", "b"),)
+    spec = {"placement": {"clusterTolerations": [{"key": "a", "operator": "Gt", "value": "1"}]}}
+    assert errors(manifest(spec)) == [("spec.placement.clusterTolerations[0].operator", "is 'Gt'")]
+
+
 GROUP = {"affinityName": "a", "clusterNames": ["c"]}
 
 
@@ -238,6 +256,11 @@ GROUP = {"affinityName": "a", "clusterNames": ["c"]}
             {"placement": {"clusterAffinities": [{"affinityName": "x" * 33}]}},
             "spec.placement.clusterAffinities[0].affinityName",
             "has more than 32 characters",
+        ),
+        (
+            {"placement": {"clusterAffinities": [{"affinityName": "on prem"}], "replicaScheduling": DYNAMIC}},
+            "spec.placement.clusterAffinities[0].affinityName",
+            "'on prem' cannot be the name of a group",
         ),
         (
             {"placement": {"clusterAffinities": [{"affinityName": ""}]}},
@@ -351,7 +374,18 @@ def test_enumerations_list_what_is_allowed() -> None:
             "is not a known field and is ignored",
             "did you mean clusterNames?",
         ),
-        ({"failover": {}}, "spec.failover", "is not supported yet and is ignored", ""),
+        (
+            {"failover": {"application": {"purgeMode": "Never"}}},
+            "spec.failover.application",
+            "is not done: replicas that run, but are unhealthy, stay in their cluster",
+            "replicas that find no node are moved after rescheduler.pending_after",
+        ),
+        (
+            {"placement": {"spreadConstraints": [{"spreadByField": "region", "minGroups": 2}]}},
+            "spec.placement.spreadConstraints",
+            "says nothing about clusters, which Karmada demands beside other fields; any number of them is meant",
+            "add spreadByField: cluster with its minGroups and maxGroups",
+        ),
         (
             {"placement": {"clusterAffinities": [GROUP]}},
             "spec.placement.clusterAffinities",

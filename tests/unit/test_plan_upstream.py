@@ -8,7 +8,7 @@ import pytest
 
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType
-from gpufleet.wire.documents import DocumentErrors, Ignored, lint_policies, parse_text
+from gpufleet.wire.documents import DocumentErrors, Ignored, lint_clusters, lint_policies, parse_text
 from gpufleet.wire.yaml import dump
 from services.dispatcher.core.render import render
 from services.scheduler.core.events import PolicyChanged, WorkloadSubmitted
@@ -19,13 +19,8 @@ NGINX = "test/Deployment/nginx"
 
 
 def member(name: str, *free: int, provider: str, region: str, location: str, **spec: Any) -> Json:
-    zones = [f"{region}a"]
-    return cluster(
-        name,
-        *free,
-        labels={"location": location},
-        spec={"provider": provider, "region": region, "zones": zones, **spec},
-    )
+    described = {"provider": provider, "region": region, "zones": [f"{region}a"], **spec}
+    return cluster(name, *free, labels={"location": location}, spec=described)
 
 
 FLEET = (
@@ -48,6 +43,7 @@ def weighted(*weights: tuple[str, int], **preference: Any) -> Json:
     return {"replicaScheduling": scheduling}
 
 
+CLUSTER_WIDE = "ClusterPropagationPolicy"
 AGGREGATED = {"replicaScheduling": {"replicaSchedulingType": "Divided", "replicaDivisionPreference": "Aggregated"}}
 TWO = [{"spreadByField": "cluster", "maxGroups": 2, "minGroups": 2}]
 DYNAMIC = {"dynamicWeight": "AvailableReplicas"}
@@ -144,6 +140,23 @@ def expressions(*found: tuple[str, str, str]) -> Json:
 def test_placement(placement: Json | None, replicas: int, expected: dict[str, int]) -> None:
     found = planned(*FLEET, karmada("nginx", placement), nginx(replicas))[NGINX]
     assert (found.verdict.value, shares(found)) == ("Scheduled", expected)
+
+
+@pytest.mark.parametrize(
+    ("zones", "how", "values", "meant"),
+    [
+        (["a", "b"], "In", ["a"], False),
+        (["a", "b"], "In", ["c", "b", "a"], True),
+        (["a", "b"], "NotIn", ["b"], False),
+        (["a", "b"], "NotIn", ["c"], True),
+        ([], "In", ["a"], False),
+        ([], "NotIn", ["a"], True),
+    ],
+)
+def test_a_cluster_of_several_zones(zones: list[str], how: str, values: list[str], meant: bool) -> None:
+    fleet = member("foo", 8, provider="aws", region="r", location="us", zones=zones)
+    chosen = affinity(fieldSelector={"matchExpressions": [{"key": "zone", "operator": how, "values": values}]})
+    assert shares(planned(fleet, karmada("nginx", chosen), nginx())[NGINX]) == ({"foo": 2} if meant else {})
 
 
 def test_the_backup_group_when_the_primary_is_lost() -> None:
@@ -251,19 +264,20 @@ def test_defaults_are_upstreams() -> None:
     ("spec", "path", "message"),
     [
         (
-            {
-                "failover": {
-                    "application": {"decisionConditions": {"tolerationSeconds": 300}, "purgeMode": "Graciously"}
-                }
-            },
-            "spec.failover",
-            "is not supported yet and is ignored",
+            {"failover": {"application": {"decisionConditions": {"tolerationSeconds": 300}}}},
+            "spec.failover.application",
+            "is not done: replicas that run, but are unhealthy, stay in their cluster",
+        ),
+        (
+            {"failover": {"cluster": {"purgeMode": "Directly"}}},
+            "spec.failover.cluster",
+            "is not read: replicas in a cluster that does not answer are placed anew after inventory.unreachable_after",
         ),
         ({"association": True}, "spec.association", "does nothing, in Karmada neither"),
         (
             {"placement": {"workloadAffinity": {"affinity": {"groupByLabelKey": "app.group"}}}},
             "spec.placement.workloadAffinity",
-            "is not supported yet and is ignored",
+            "is not done: workloads are kept neither together nor apart by their labels",
         ),
         ({"new": 1}, "spec.new", "is not a known field and is ignored"),
         (
@@ -307,6 +321,55 @@ def test_what_is_kept_beside_workloads_hinders_no_plan(api_version: str, kind: s
     assert (warning.document, warning.path) == (5, "kind")
     assert warning.message == f"{kind} is neither placed nor read here; the document is ignored"
     assert shares(planned(*documents)[NGINX]) == {"member1": 2}
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "message", "hint"),
+    [
+        (
+            karmada("p", affinity(clusterNames=["member1", "membr2"])),
+            "spec.placement.clusterAffinity.clusterNames",
+            "no cluster is called 'membr2'",
+            "did you mean member2?",
+        ),
+        (
+            karmada("p", {"clusterAffinities": [{"affinityName": "a", "clusterNames": ["x", "member1", "Member3"]}]}),
+            "spec.placement.clusterAffinities[0].clusterNames",
+            "no cluster is called 'x', 'Member3'",
+            "did you mean member3?",
+        ),
+        (
+            karmada("p", affinity(exclude=["a", "b", "c", "d"])),
+            "spec.placement.clusterAffinity.exclude",
+            "no cluster is called 'a', 'b', 'c' and 1 more",
+            "",
+        ),
+        (
+            karmada("p", weighted(("member1", 1), ("mmber2", 2))),
+            "spec.placement.replicaScheduling.weightPreference.staticWeightList[1].targetCluster.clusterNames",
+            "no cluster is called 'mmber2'",
+            "did you mean member2?",
+        ),
+        (
+            karmada("p", suspension={"dispatchingOnClusters": {"clusterNames": ["member4"]}}, kind=CLUSTER_WIDE),
+            "spec.suspension.dispatchingOnClusters.clusterNames",
+            "no cluster is called 'member4'",
+            "did you mean member3?",
+        ),
+        (
+            overriding(overrideRules=[{"targetCluster": {"clusterNames": ["memb3r"]}, "overriders": {}}]),
+            "spec.overrideRules[0].targetCluster.clusterNames",
+            "no cluster is called 'memb3r'",
+            "did you mean member3?",
+        ),
+    ],
+)
+def test_clusters_that_nobody_has_are_named(document: Json, path: str, message: str, hint: str) -> None:
+    parsed = read(*FLEET, document)
+    (warning,) = lint_clusters(parsed, parsed.clusters)
+    assert (warning.document, warning.path, warning.message, warning.hint) == (4, path, message, hint)
+    # Where no cluster is known at all nothing is said of names.
+    assert lint_clusters(read(document), ()) == []
 
 
 HIGH = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 100}

@@ -41,8 +41,21 @@ X = "test/Deployment/x"
         ("a.io:5000/ns/app:1", ImagePart.REGISTRY, REPLACE, "b.io", "b.io/ns/app:1"),
         ("a.io/ns/app:1", ImagePart.REGISTRY, ADD, ".cn", "a.io.cn/ns/app:1"),
         ("a.io:5000/ns/app:1", ImagePart.REGISTRY, REMOVE, "", "ns/app:1"),
-        # As upstream, what stands before the first slash is taken for the registry.
-        ("library/nginx:1", ImagePart.REGISTRY, REPLACE, "b.io", "b.io/nginx:1"),
+        # What stands before the first slash is the registry only if it looks like a host.
+        ("library/nginx:1", ImagePart.REGISTRY, REPLACE, "b.io", "b.io/library/nginx:1"),
+        ("library/nginx:1", ImagePart.REGISTRY, REMOVE, "", "library/nginx:1"),
+        ("library/nginx:1", ImagePart.REPOSITORY, REPLACE, "other", "other:1"),
+        ("localhost/nginx:1", ImagePart.REGISTRY, REPLACE, "b.io", "b.io/nginx:1"),
+        ("hub:5000/ns/app", ImagePart.REGISTRY, REPLACE, "b.io", "b.io/ns/app"),
+        ("10.10.10.10:10443/ns/app", ImagePart.REPOSITORY, ADD, "-gpu", "10.10.10.10:10443/ns/app-gpu"),
+        ("perl:5.34.0", ImagePart.REGISTRY, ADD, "b.io", "b.io/perl:5.34.0"),
+        ("a.io/app:1", ImagePart.REPOSITORY, REMOVE, "", "a.io/:1"),
+        ("a.io/app:1", ImagePart.TAG, ADD, f"sha256:{'b' * 64}", "a.io/app:1"),
+        # A name with tag and digest keeps both, but for a change of the tag.
+        (f"a.io/ns/app:1@sha256:{'a' * 64}", ImagePart.REGISTRY, REPLACE, "b.io", f"b.io/ns/app:1@sha256:{'a' * 64}"),
+        (f"a.io/ns/app:1@sha256:{'a' * 64}", ImagePart.REPOSITORY, REPLACE, "b", f"a.io/b:1@sha256:{'a' * 64}"),
+        (f"a.io/ns/app:1@sha256:{'a' * 64}", ImagePart.TAG, REPLACE, "2", "a.io/ns/app:2"),
+        (f"a.io/ns/app:1@sha256:{'a' * 64}", ImagePart.TAG, REMOVE, "", "a.io/ns/app"),
         ("a.io/ns/app:1", ImagePart.REPOSITORY, REPLACE, "other", "a.io/other:1"),
         ("a.io/ns/app:1", ImagePart.REPOSITORY, ADD, "-gpu", "a.io/ns/app-gpu:1"),
         ("app:1", ImagePart.REPOSITORY, REPLACE, "b", "b:1"),

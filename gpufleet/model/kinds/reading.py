@@ -13,9 +13,9 @@ from gpufleet.model.resources import Labels
 # More pods than this in one component are a slip of the keyboard.
 MAX_REPLICAS = 100_000
 _PLAIN_KEY = re.compile(r"^[^.\[\]]+$")
-_SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+_SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _PLACEHOLDER = re.compile(r"^\$\{[^{}]+\}$|^<[A-Za-z][^<>]*>$")
-_LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
+_LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?\Z")
 PLACEHOLDER_HINT = "put your own value in its place"
 QUANTITY_HINT = "write a number such as 500m, 2, 1.5 or 16Gi"
 
@@ -236,6 +236,23 @@ def is_subdomain(value: str) -> bool:
 def is_label_value(value: str) -> bool:
     """Returns whether a text can be the value of a label."""
     return len(value) <= 63 and _LABEL_VALUE.match(value) is not None
+
+
+def is_label_key(key: str) -> bool:
+    """Returns whether a text can be the key of a label: a name, perhaps with a domain and a slash before it."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and (len(prefix) > 253 or not _SUBDOMAIN.match(prefix)):
+        return False
+    return bool(name) and is_label_value(name)
+
+
+def key_problem(key: str, what: str) -> tuple[str, str]:
+    """Returns why a text cannot be a key (of a label, or whatever else is named as they are), and what would be."""
+    return (
+        f"{key[:70]!r} cannot be {what}",
+        "use at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, "
+        "perhaps after a domain and a slash",
+    )
 
 
 def label_problem(value: str) -> tuple[str, str]:

@@ -170,6 +170,7 @@ def selects_cluster(affinity: ClusterAffinity, spec: ClusterSpec) -> bool:
 
 
 def _field_matches(requirement: Requirement, spec: ClusterSpec) -> bool:
+    """Returns whether a cluster's field matches: In wants all its zones among the values, NotIn none, as upstream."""
     match requirement.key:
         case "provider":
             values: tuple[str, ...] = (spec.provider,)
@@ -179,8 +180,9 @@ def _field_matches(requirement: Requirement, spec: ClusterSpec) -> bool:
             values = spec.zones
         case _:
             return False
-    found = any(value in requirement.values for value in values)
-    return found if requirement.operator == "In" else not found
+    if requirement.operator == "In":
+        return bool(values) and all(value in requirement.values for value in values)
+    return not any(value in requirement.values for value in values)
 
 
 def static_weights(policy: PropagationPolicy, fleet: Fleet, options: list[Option]) -> None:

@@ -1,7 +1,7 @@
 """What overriders do to an object, as JSON patch operations (specification 1.3, after Karmada's override manager).
 
 Image, command and args overriders without a path act on the `containers` of every pod template. Image names are cut as
-upstream cuts them: what stands before the first slash is the registry.
+upstream cuts them: what stands before the first slash is the registry if it has a dot or a port, or is `localhost`.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def changed_image(image: str, overrider: ImageOverrider) -> str:
     tag = ""
     if colon > slash:
         name, tag = name[:colon], name[colon + 1 :]
-    registry, found, repository = name.partition("/")
-    if not found:
+    registry, _, repository = name.partition("/")
+    if not repository or not (registry == "localhost" or "." in registry or ":" in registry):
         registry, repository = "", name
     match overrider.part:
         case ImagePart.REGISTRY:
@@ -105,7 +105,7 @@ def changed_image(image: str, overrider: ImageOverrider) -> str:
         case ImagePart.REPOSITORY:
             repository = _changed(repository, overrider)
         case ImagePart.TAG if overrider.operator is Operator.REMOVE:
-            tag, digest = ("", digest) if tag else ("", "")
+            tag = digest = ""
         case ImagePart.TAG:
             wanted = _changed(tag or digest, overrider)
             if _TAG.fullmatch(wanted):
@@ -113,8 +113,7 @@ def changed_image(image: str, overrider: ImageOverrider) -> str:
             elif _DIGEST.fullmatch(wanted):
                 tag, digest = "", wanted
     full = f"{registry}/{repository}" if registry else repository
-    # A name with both keeps its tag only, as upstream.
-    return f"{full}:{tag}" if tag else f"{full}@{digest}" if digest else full
+    return full + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
 
 
 def _changed(value: str, overrider: ImageOverrider) -> str:
