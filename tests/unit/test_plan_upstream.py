@@ -127,6 +127,18 @@ def expressions(*found: tuple[str, str, str]) -> Json:
         pytest.param(
             {
                 "clusterAffinities": [
+                    {"affinityName": "primary", "clusterNames": ["member1"]},
+                    {"affinityName": "backup", "clusterNames": ["member1", "member2"]},
+                ],
+                **AGGREGATED,
+            },
+            15,
+            {"member1": 5, "member2": 10},
+            id="a group that means clusters of the one before again",
+        ),
+        pytest.param(
+            {
+                "clusterAffinities": [
                     {"affinityName": "primary", "labelSelector": {"matchLabels": {"location": "us"}}},
                     {"affinityName": "backup", "clusterNames": ["member3"]},
                 ]

@@ -349,6 +349,27 @@ def test_groups_without_dynamic_weights_do_not_overflow() -> None:
     assert world.assigned(LLM) == {"b": 5}
 
 
+@pytest.mark.parametrize(
+    ("division", "steps"),
+    [
+        (
+            DivisionType.AGGREGATED,
+            [(6, {"a": 6}), (10, {"a": 6, "b": 4}), (12, {"a": 6, "b": 6}), (8, {"a": 4, "b": 4})],
+        ),
+        (DivisionType.STATIC, [(6, {"a": 6}), (10, {"a": 5, "b": 5}), (11, {"a": 6, "b": 5}), (6, {"a": 3, "b": 3})]),
+    ],
+)
+def test_a_group_may_mean_clusters_of_a_higher_one_again(
+    division: DivisionType, steps: list[tuple[int, dict[str, int]]]
+) -> None:
+    world = World()
+    world.clusters(a=6, b=6)
+    world.submit(deployment(replicas=steps[0][0]), policy(["a"], ["b", "a"], division=division))
+    for replicas, expected in steps:
+        world.feed(Scaled(LLM, replicas))
+        assert world.assigned(LLM) == expected
+
+
 # Candidates (1.2).
 
 

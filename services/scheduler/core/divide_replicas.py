@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Reason
@@ -135,10 +136,14 @@ def _keep_to_spread(draft: Draft) -> None:
 
 
 def _first_group(draft: Draft, total: int) -> None:
-    """Without dynamic weights groups do not overflow: the first one that fits whole takes all (specification 1.4)."""
+    """Without dynamic weights groups do not overflow: the first one that fits whole takes all (specification 1.4).
+
+    What is placed stays in the group that has most of it, as long as that fits.
+    """
     tiers: dict[int, list[Option]] = {}
     for option in draft.options:
-        tiers.setdefault(option.tier, []).append(option)
+        for number in draft.candidates.shared.get(option.cluster, (option.tier,)):
+            tiers.setdefault(number, []).append(option if number == option.tier else replace(option, tier=number))
     if not tiers:
         return
     if draft.policy.placement.spread and not draft.blocked:
@@ -155,7 +160,9 @@ def _first_group(draft: Draft, total: int) -> None:
             return all(o.assigned + o.running + o.stock >= counts.get(o.cluster, 0) for o in options)
         return sum(o.assigned + o.running + o.stock for o in options) >= total
 
-    holding = [number for number in sorted(tiers) if any(o.assigned for o in tiers[number])]
+    placed = {number: sum(o.assigned for o in tiers[number]) for number in tiers}
+    most = max(placed.values())
+    holding = sorted((number for number in tiers if placed[number]), key=lambda n: (placed[n] < most, n))
     order = [*holding, *(number for number in sorted(tiers) if number not in holding)]
     chosen = next((number for number in order if fits(tiers[number])), None)
     if chosen is None:

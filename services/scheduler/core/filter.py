@@ -42,6 +42,8 @@ class Tier:
 class Candidates:
     """``tiers`` hold eligible clusters; ``tier_of`` every cluster that the policy means, eligible or not.
 
+    A cluster belongs to the first group that means it. Where one group takes everything, ``shared`` gives the groups of
+    clusters that several mean.
     ``evict`` names clusters whose taints drive out what runs there; ``until`` gives the time from which they do, for
     clusters whose taints are tolerated for a while.
     """
@@ -51,6 +53,7 @@ class Candidates:
     reasons: tuple[Reason, ...]
     evict: frozenset[str]
     until: Mapping[str, float] = field(default_factory=dict)
+    shared: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     quotas: bool = False  # some eligible cluster has a ResourceQuota in the workload's namespace
 
     def driven_out(self, cluster: str, now: float) -> bool:
@@ -92,10 +95,17 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
     reasons: list[Reason] = []
     evict: set[str] = set()
     until: dict[str, float] = {}
+    shared: dict[str, tuple[int, ...]] = {}
     for number, group in enumerate(groups):
         eligible = []
         for member in registered:
-            if member.name in tier_of or member.spec is None or not selects_cluster(group, member.spec):
+            again = member.name in tier_of
+            if again and not policy.placement.exclusive:
+                continue
+            if member.spec is None or not selects_cluster(group, member.spec):
+                continue
+            if again:
+                shared[member.name] = (*shared.get(member.name, (tier_of[member.name],)), number)
                 continue
             tier_of[member.name] = number
             reason = _refusal(member, member.spec, policy, workload)
@@ -124,7 +134,7 @@ def _candidates(fleet: Fleet, policy: PropagationPolicy, workload: Workload) -> 
         for member in tier.members
         for quota in (member.inventory.quotas if member.inventory is not None else ())
     )
-    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict), until, quotas)
+    return Candidates(tuple(tiers), tier_of, tuple(reasons), frozenset(evict), until, shared, quotas)
 
 
 def _refusal(member: Member, spec: ClusterSpec, policy: PropagationPolicy, workload: Workload) -> Reason | None:
