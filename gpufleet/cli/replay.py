@@ -24,6 +24,7 @@ from gpufleet.wire.errors import RecordError
 from gpufleet.wire.records import parse_history
 from gpufleet.wire.records_base import parse_time, render_time
 from gpufleet.wire.records_keys import HISTORY
+from services.scheduler.core.compare import OF_BLOCKS, blind_for_blocks
 from services.scheduler.core.evidence import Evidence, Rest
 from services.scheduler.core.replay import replay as make_again
 from services.scheduler.history import Replayed, Result, all_again, decide_again, evidence_of
@@ -203,9 +204,9 @@ def _all_reasons(entry: HistoryEntry, evidence: Evidence) -> tuple[Any, ...]:
     recorded = entry.placement.reasons
     again = make_again(evidence, everything=True)
     known = {(reason.code, reason.cluster) for reason in recorded}
-    names = {cluster.name for cluster in evidence.clusters}
+    names, blind = {cluster.name for cluster in evidence.clusters}, blind_for_blocks(evidence)
     more = tuple(
-        reason
+        replace(reason, message=_NO_ROOM) if reason.cluster in blind and reason.code in OF_BLOCKS else reason
         for reason in (again.reasons if again is not None else ())
         if reason.cluster in names and (reason.code, reason.cluster) not in known
     )
@@ -213,6 +214,10 @@ def _all_reasons(entry: HistoryEntry, evidence: Evidence) -> tuple[Any, ...]:
     told = not counted or evidence.rest or evidence.refused
     kept = tuple(r for r in recorded if r.cluster or not told or not r.message.endswith(" more clusters"))
     return (*kept, *more, *evidence.refused)
+
+
+# Where the record has no free blocks that could be told of.
+_NO_ROOM = "had no room for more of its pods"
 
 
 def _left(group: Rest) -> list[tuple[str, str]]:

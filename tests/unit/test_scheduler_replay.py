@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from services.scheduler.core.events import (
     Scaled,
     WorkloadDeleted,
 )
+from services.scheduler.core.evidence import Evidence
+from services.scheduler.core.state import Entry, State
 from services.scheduler.history import Result, all_again, decide_again, history
 from tests.support.decisions import through_json
 from tests.support.quotas import quota, tree
@@ -282,9 +284,9 @@ def test_what_was_changed_by_hand_is_found() -> None:
         ({"queue_position": 3}, "queue position: 3 was recorded, None follows"),
         ({"inputs": (("workload", "other"),)}, "inputs: {'workload': 'other'} was recorded"),
     ]
-    for fields, text in cases:
-        result = decide_again(changed(**fields))
-        assert result.result is Result.DIFFERENT, fields
+    for edited, text in cases:
+        result = decide_again(changed(**edited))
+        assert result.result is Result.DIFFERENT, edited
         assert any(text in told for told in result.told), (text, result.told)
     assert decide_again(one()).result is Result.SAME
 
@@ -446,10 +448,71 @@ def test_explain_names_every_cluster_from_the_history(capsys: pytest.CaptureFixt
         command.explain([], LLM, Format.TABLE)
 
 
-def test_pools_may_be_unknown_to_the_record() -> None:
-    """A record that names a node class which its inventory does not have is another decision, not an error."""
+def test_explain_tells_no_free_blocks_that_the_record_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    w = Recorder()
+    w.clusters(**{name: [gpus_free(4)] for name in MANY})
+    rule = policy()
+    w.feed(PolicyChanged(replace(rule, placement=replace(rule.placement, spread=(SpreadConstraint("cluster"),)))))
+    w.submit(deployment("llm", 2, gpu=8))
+    command.explain([w.history[-1]], LLM, Format.TABLE)
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1] == "c"}
+    said = ["largest free block 4" in rows[name] or "had no room for more of its pods" in rows[name] for name in MANY]
+    assert said == [True] * len(MANY)
+    assert sum("largest free block 4" in row for row in rows.values()) == 10
+
+
+def test_every_part_of_the_state_is_in_the_record_or_known_not_to_count() -> None:
+    """What is new here has to be noted by `witness`, unless no decision on a workload depends on it."""
+    said = {field.name for field in fields(Evidence)}
+    noted = {
+        **{name: name for name in ("applied", "arrival", "deleted", "eviction", "expired", "gone", "held_in", "key")},
+        **{name: name for name in ("observations", "pods", "scale", "unreadable", "workload")},
+        "placement": "before",
+        "assignments": "copies",
+    }
+    derived = {"booked", "current", "deadline", "derived", "timer", "ways", "ways_for"}
+    written_only = {"overwritten", "rewrite"}
+    assert set(noted.values()) <= said
+    assert set(Entry.__slots__) == noted.keys() | derived | written_only
+    state_noted = {
+        **{name: name for name in ("epoch", "policies", "overrides", "ranked", "settings", "mix")},
+        "fleet": "clusters",
+        "resource_policies": "units",
+        "priority_classes": "classes",
+        "quotas": "use",
+        "required_by": "required",
+        "queue": "line",
+        "entries": "others",
+        "settling": "mode",
+        "victims": "taking",
+    }
+    indexes = {"by_policy", "candidates", "in_namespace", "on_cluster", "unmatched"}
+    # Who is decided on, and when; and what was ordered free, which is in the inventory that a decision sees.
+    work = {"active", "counter", "deadlines", "doubts", "evicted", "frozen", "futile", "grown", "log", "moved"}
+    work |= {"pending", "thawed_at", "timers", "credits", "recalled"}
+    assert set(state_noted.values()) <= said
+    assert vars(State()).keys() == state_noted.keys() | indexes | work
+
+
+def test_a_record_may_name_what_it_does_not_have() -> None:
+    """A node class that is none is another decision, not an error; what is said nowhere is named."""
     entry = one()
     state = json.loads(json.dumps(dict(entry.state)))
-    for cluster in state["clusters"]:
-        cluster["inventory"]["node_classes"] = []
-    assert decide_again(replace(entry, state=state)).result is Result.DIFFERENT
+    classless = state | {"clusters": [cluster | {"classes": []} for cluster in state["clusters"]]}
+    assert decide_again(replace(entry, state=classless)).result is Result.DIFFERENT
+    for table in ("specs", "inventories", "kinds"):
+        result = decide_again(replace(entry, state=state | {table: []}))
+        assert result.result is Result.UNKNOWN
+        assert result.told[0].startswith("nothing follows from the record's state: IndexError")
+
+
+@pytest.mark.parametrize("count", [8, 20])
+def test_what_clusters_have_alike_is_said_once(count: int) -> None:
+    w = Recorder()
+    w.clusters(**{name: [gpus_free(*[8, 4, 2][: 1 + i % 3])] for i, name in enumerate(MANY[:count])})
+    w.submit(deployment("llm", 3), policy(division=DivisionType.DUPLICATED))
+    state = json.loads(json.dumps(dict(w.history[-1].state)))
+    assert [len(state[table]) for table in ("specs", "inventories", "kinds", "clusters")] == [1, 1, 1, count]
+    # Of few clusters the free blocks are told; of many for how many pods there is room.
+    (seen,) = state["clusters"][1]["classes"]
+    assert ("rooms" in seen, "running" in seen) == (count > 12, count <= 12)

@@ -9,7 +9,7 @@ from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core.evidence import Evidence
 
 # Reasons whose words tell of free blocks.
-_OF_BLOCKS = frozenset({Code.INSUFFICIENT_RESOURCES, Code.NO_STOCK, Code.STOCK_NOT_TRUSTED, Code.GANG_DOES_NOT_FIT})
+OF_BLOCKS = frozenset({Code.INSUFFICIENT_RESOURCES, Code.NO_STOCK, Code.STOCK_NOT_TRUSTED, Code.GANG_DOES_NOT_FIT})
 
 
 def differences(recorded: Placement, again: Placement | None, evidence: Evidence) -> list[str]:
@@ -59,6 +59,11 @@ def _lost(placement: Placement) -> list[str]:
     return [f"{r.cluster}: {r.message}" for r in placement.reasons if r.code is Code.PREEMPTED]
 
 
+def blind_for_blocks(evidence: Evidence) -> set[str]:
+    """Returns the clusters of which only the room is known, not the free blocks."""
+    return {cluster.name for cluster in evidence.clusters if any(seen.rooms is not None for seen in cluster.classes)}
+
+
 def _shares(recorded: Placement, again: Placement) -> Iterator[str]:
     for name in sorted({share.cluster for share in (*recorded.shares, *again.shares)}):
         before, after = recorded.share(name), again.share(name)
@@ -76,8 +81,7 @@ def _share(share: ClusterShare | None) -> str:
 
 def _reasons(recorded: tuple[Reason, ...], again: tuple[Reason, ...], evidence: Evidence) -> Iterator[str]:
     """Compares reasons; those that only count clusters where not all of them are known are left out."""
-    known = {cluster.name: cluster for cluster in evidence.clusters}
-    blind = {name for name, cluster in known.items() if any(seen.rooms is not None for seen in cluster.classes)}
+    blind = blind_for_blocks(evidence)
     counted = evidence.more > 0
     before = {_reason(reason, blind) for reason in recorded if not (counted and _counts(reason))}
     after = {_reason(reason, blind) for reason in again if not (counted and _counts(reason))}
@@ -89,8 +93,7 @@ def _reasons(recorded: tuple[Reason, ...], again: tuple[Reason, ...], evidence: 
 
 
 def _reason(reason: Reason, blind: set[str]) -> tuple[str, str, str]:
-    # Of some clusters only the room is known, not the free blocks that the words are about.
-    wordless = reason.cluster in blind and reason.code in _OF_BLOCKS
+    wordless = reason.cluster in blind and reason.code in OF_BLOCKS
     return (reason.code.value, reason.cluster, "" if wordless else reason.message)
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpufleet.model.cluster import ClusterSpec, Inventory, WorkloadPods
+import msgspec
+
+from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
@@ -27,34 +29,41 @@ FORMAT = 2
 Blocks = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClassSeen:
-    """What was left of a node class.
+class ClassSeen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node class of a cluster, and what was left of it; ``kind`` is its place in `Evidence.kinds`.
 
-    ``running`` are blocks of nodes that run, None: as the inventory shows. Of nodes that could be created ``fresh`` are
-    those in stock, ``coming`` the rests of those that somebody needed anyway; None: as the inventory shows. ``rooms``
-    stands for all of them where only one shape was asked for: for how many of its pods there was room on nodes that
-    run, and in stock, and how much of the latter on nodes that were coming.
+    ``nodes`` are all that run, ``listed`` those that the inventory's free blocks list; the others are full. ``elastic``
+    is how many could be added at most, and how many are in stock. ``running`` are blocks of nodes that run; of nodes
+    that could be created ``fresh`` are those in stock, ``coming`` the rests of those that somebody needed anyway.
+    ``free`` is what the inventory lists, where somebody had to yield, so that it counts which nodes these are.
+    ``rooms`` stands for all of these where only one shape was asked for: for how many of its pods there was room on
+    nodes that run, and in stock, and how much of the latter on nodes that were coming.
     """
 
-    name: str
+    kind: int
+    nodes: int = 0
+    listed: int = 0
+    elastic: tuple[int, int] | None = None
     running: Blocks | None = None
     fresh: int | None = None
     coming: Blocks = ()
     rooms: tuple[int, int, int] | None = None
+    free: tuple[FreeBlock, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSeen:
+class ClusterSeen(msgspec.Struct, frozen=True, omit_defaults=True):
     """A cluster as a decision saw it: ``debt`` in pods; ``held`` is what reservations hold in the namespace's quota.
 
+    ``spec`` and ``inventory`` are places in `Evidence.specs` and `Evidence.inventories`, None: there was none.
     ``virtual`` is what virtual nodes had left by GPU model series, of those with a bound; ``doubts`` says of which
     classes no further nodes were counted on.
     """
 
     name: str
-    spec: ClusterSpec | None = None
-    inventory: Inventory | None = None
+    spec: int | None = None
+    inventory: int | None = None
+    incarnation: str = ""
+    observed_at: float = 0.0
     removed: bool = False
     classes: tuple[ClassSeen, ...] = ()
     debt: int = 0
@@ -63,14 +72,16 @@ class ClusterSeen:
     held: Resources = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """What counts of an assignment that was there before; ``patches`` are those of a part of a divided Job."""
+class Copies(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What counts of assignments that were there before, and are alike but for ``clusters`` and their incarnations.
 
-    cluster: str
+    ``patches`` are those of a part of a divided Job.
+    """
+
+    clusters: tuple[str, ...]
+    incarnations: tuple[str, ...]
     state: AssignmentState
     version: Version
-    incarnation: str = ""
     job: bool = False
     patches: tuple[Mapping[str, Any], ...] = ()
 
@@ -153,7 +164,8 @@ class Evidence:
     """Everything that one decision was derived from; see `Entry` for what the fields of a workload mean.
 
     ``policies`` are those that select it, the one that counts first; ``classes`` every PriorityClass; ``mix`` what
-    placing whole was weighed by. ``more`` counts the clusters of the fleet that are not in ``clusters``, which took no
+    placing whole was weighed by. ``specs``, ``inventories`` and ``kinds`` (of nodes) say once what clusters have alike;
+    ``more`` counts the clusters of the fleet that are not in ``clusters``, which took no
     part in what was divided; ``rest`` and ``refused`` tell of them as far as there is a place for it. ``left_out``
     says what had none: then a replay cannot be exact.
     """
@@ -171,7 +183,7 @@ class Evidence:
     arrival: int | None = None
     eviction: Eviction | None = None
     before: Placement | None = None
-    copies: tuple[Copy, ...] = ()
+    copies: tuple[Copies, ...] = ()
     observations: tuple[Observation, ...] = ()
     pods: tuple[WorkloadPods, ...] = ()
     gone: tuple[str, ...] = ()
@@ -190,6 +202,9 @@ class Evidence:
     mix: tuple[tuple[PodShape, int], ...] = ()
     unit_use: tuple[UnitUse, ...] = ()
     required: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    specs: tuple[ClusterSpec, ...] = ()
+    inventories: tuple[Inventory, ...] = ()
+    kinds: tuple[NodeClass, ...] = ()
     clusters: tuple[ClusterSeen, ...] = ()
     others: tuple[Other, ...] = ()
     taking: Taking | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from gpufleet.model.cluster import Inventory
 from gpufleet.model.placement import Assignment, Placement, Source, Version
 from gpufleet.model.selectors import Toleration
 from gpufleet.model.workload import PodShape
@@ -13,6 +12,7 @@ from services.scheduler.core import commit, settle, tables
 from services.scheduler.core import events as happened
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.capacity import Member
+from services.scheduler.core.clusters_seen import inventory_of, spec_of
 from services.scheduler.core.evidence import ClassSeen, ClusterSeen, Evidence, Other, UnitUse
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.pool import Pool
@@ -75,7 +75,7 @@ def _settled(evidence: Evidence, *, everything: bool) -> tuple[Entry, Outputs]:
     if evidence.workload is not None and len(evidence.workload.components) == 1:
         shape = state.fleet.catalog.shape(evidence.workload.components[0].shape)
     for cluster in evidence.clusters:
-        _recall(state, cluster, shape)
+        _recall(state, evidence, cluster, shape)
     entry.held_in, entry.expired = set(evidence.held_in), evidence.expired
     for name in evidence.held_in:
         state.fleet.member(name).held.setdefault(entry.key, Holding(Version(), ()))
@@ -87,10 +87,11 @@ def _settled(evidence: Evidence, *, everything: bool) -> tuple[Entry, Outputs]:
 
 def _events(evidence: Evidence) -> Iterator[happened.Event]:
     for cluster in evidence.clusters:
-        if cluster.inventory is not None:
-            yield happened.InventoryChanged(_inventory(cluster, cluster.inventory))
-        if cluster.spec is not None:
-            yield happened.ClusterRegistered(cluster.spec)
+        inventory, spec = inventory_of(evidence, cluster), spec_of(evidence, cluster)
+        if inventory is not None:
+            yield happened.InventoryChanged(inventory)
+        if spec is not None:
+            yield happened.ClusterRegistered(spec)
         elif cluster.removed:
             yield happened.ClusterRemoved(cluster.name)
     rules: list[happened.Policy] = [other.policy for other in evidence.others if other.policy is not None]
@@ -98,20 +99,6 @@ def _events(evidence: Evidence) -> Iterator[happened.Event]:
     rules += [rule for rule in (evidence.units, evidence.tree) if rule is not None]
     for rule in rules:
         yield happened.PolicyChanged(rule)
-
-
-def _inventory(cluster: ClusterSeen, inventory: Inventory) -> Inventory:
-    """Returns the inventory with what was held counted as used in the namespace's quotas."""
-    if not cluster.held:
-        return inventory
-    held = dict(cluster.held)
-    quotas = []
-    for quota in inventory.quotas:
-        used = dict(quota.used)
-        for name in quota.bounds:
-            used[name] = used.get(name, 0) + held.get(name, 0)
-        quotas.append(replace(quota, used=tuple(sorted(used.items()))))
-    return replace(inventory, quotas=tuple(quotas))
 
 
 def _put_other(state: State, other: Other, now: float) -> None:
@@ -133,10 +120,17 @@ def _put_entry(state: State, evidence: Evidence) -> Entry:
     entry.pods = {pods.cluster: pods for pods in evidence.pods}
     entry.observations = {seen.cluster: seen for seen in evidence.observations}
     entry.gone = set(evidence.gone)
-    for c in evidence.copies:
-        entry.assignments[c.cluster] = Assignment(
-            entry.key, c.cluster, c.version, c.state, patches=c.patches, incarnation=c.incarnation, job=c.job
-        )
+    for alike in evidence.copies:
+        for cluster, incarnation in zip(alike.clusters, alike.incarnations, strict=True):
+            entry.assignments[cluster] = Assignment(
+                entry.key,
+                cluster,
+                alike.version,
+                alike.state,
+                patches=alike.patches,
+                incarnation=incarnation,
+                job=alike.job,
+            )
     if evidence.workload is not None:
         state.in_namespace.setdefault(evidence.workload.namespace, set()).add(entry.key)
     if evidence.before is not None:
@@ -152,13 +146,13 @@ def _terminating(uses: Iterable[UnitUse]) -> dict[tuple[str, str], int]:
     return {(use.cluster, use.unit): use.terminating for use in uses if use.terminating is not None}
 
 
-def _recall(state: State, cluster: ClusterSeen, shape: Shape | None) -> None:
+def _recall(state: State, evidence: Evidence, cluster: ClusterSeen, shape: Shape | None) -> None:
     """Gives a cluster the room that the decision saw, in place of its inventory less the reservations."""
     member = state.fleet.member(cluster.name)
     # What is held is out of the room already.
     member.held = {key: Holding(held.version, ()) for key, held in member.held.items()}
     for seen in cluster.classes:
-        pool = member.pool(seen.name)
+        pool = member.pool(evidence.kinds[seen.kind].name)
         if pool is not None:
             pool.recall(*_blocks(seen, pool, shape))
     for name, doubt in cluster.doubts:

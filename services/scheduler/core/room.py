@@ -52,7 +52,7 @@ def clock(at: float) -> str:
 
 def measure(draft: Draft) -> None:
     """Fills in the options of a workload whose replicas may be divided, in order of tier and name."""
-    simple = draft.ways[0] if len(draft.ways) == 1 and _simple(draft.ways[0]) else None
+    simple = draft.ways[0] if len(draft.ways) == 1 and plain(draft.ways[0]) else None
     if simple is not None and not (draft.before or draft.refused or draft.caps) and _all_at_once(draft, simple):
         return
     column = draft.state.fleet.column(simple.parts[0].shape) if simple is not None else None
@@ -131,7 +131,8 @@ def _all_at_once(draft: Draft, way: Way) -> bool:
     return True
 
 
-def _simple(way: Way) -> bool:
+def plain(way: Way) -> bool:
+    """Returns whether pods of one shape land on nodes, whatever else there is."""
     return way.unit is None and len(way.parts) == 1 and way.parts[0].virtual is None
 
 

@@ -11,6 +11,7 @@ from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.columns import Column
 from services.scheduler.core.divide import Option
 from services.scheduler.core.evidence import Other, QuotaUse, Taking
+from services.scheduler.core.pool import Pool
 
 
 @dataclass(slots=True)
@@ -19,7 +20,7 @@ class Left:
 
     inventory: Inventory | None
     debt: int
-    pools: list[tuple[str, Blocks | None, tuple[int, Blocks] | None]]
+    pools: list[tuple[Pool, Blocks | None, tuple[int, Blocks] | None]]
     virtual: list[tuple[str, dict[str, int]]]
     held: Mapping[str, int]
 

@@ -27,6 +27,7 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.evidence import LineSeen, Other, QuotaUse, Taking
+from services.scheduler.core.room import plain
 from services.scheduler.core.seen import Left, Seen
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.shapes import Shape
@@ -86,6 +87,7 @@ class Witness:
     tiers: tuple[Tier, ...]
     refused: tuple[Reason, ...]
     stock: bool
+    shape: Shape | None  # all that was asked for, if that is so: then room says as much as free blocks
     seen: Seen
     fleet: int
 
@@ -133,7 +135,7 @@ def _left(member: Member, namespace: str) -> Left:
     return Left(
         member.inventory,
         member.debt,
-        [(pool.name, *pool.left()) for pool in member.pools],
+        [(pool, *pool.left()) for pool in member.pools],
         [(node.name, dict(node.left)) for node in member.virtual if node.left is not None],
         held,
     )
@@ -190,6 +192,9 @@ def witness(
     """
     before, workload, fleet = entry.placement, entry.workload, state.fleet.members
     seen = draft.seen if draft is not None else Seen()
+    at_once = draft is not None and whole(
+        draft.workload, draft.policy.placement.division, is_gang=draft.policy.placement.gang
+    )
     names = set(clusters_of(placement.shares))
     names.update([reason.cluster for reason in placement.reasons])
     if len(fleet) <= _SMALL:
@@ -198,7 +203,7 @@ def witness(
         names.update(clusters_of(before.shares), before.leaving)
     names.update(entry.assignments, seen.left)
     if draft is not None:
-        if draft.policy.placement.division is DivisionType.DUPLICATED:
+        if draft.policy.placement.division is DivisionType.DUPLICATED and not at_once:
             names.update(draft.candidates.tier_of)  # a quota is asked for as many copies
         elif names.isdisjoint(fleet):
             names.update([tier.members[0].name for tier in draft.candidates.tiers if tier.members])
@@ -207,9 +212,6 @@ def witness(
         if seen.column is None:
             see(draft, names)
     members = list(filter(None, map(fleet.get, sorted(names))))
-    at_once = draft is not None and whole(
-        draft.workload, draft.policy.placement.division, is_gang=draft.policy.placement.gang
-    )
     return Witness(
         key=entry.key,
         now=now,
@@ -248,9 +250,16 @@ def witness(
         tiers=draft.candidates.tiers if draft is not None else (),
         refused=draft.candidates.reasons if draft is not None else (),
         stock=draft is not None and draft.stock,
+        shape=_only_shape(draft, at_once=at_once),
         seen=seen,
         fleet=len(fleet),
     )
+
+
+def _only_shape(draft: Draft | None, *, at_once: bool) -> Shape | None:
+    if draft is None or at_once or draft.seen.taking is not None or len(draft.ways) != 1 or not plain(draft.ways[0]):
+        return None
+    return draft.ways[0].parts[0].shape
 
 
 def _policies(state: State, entry: Entry, placement: Placement, draft: Draft | None) -> tuple[PropagationPolicy, ...]:
