@@ -20,8 +20,7 @@ from services.scheduler.core.events import (
     Scaled,
     WorkloadDeleted,
 )
-from services.scheduler.history import Result
-from tests.support.decisions import again
+from tests.support.decisions import same_again
 from tests.support.quotas import quota, tree
 from tests.support.scheduling import World, deployment, gpus_free, inventory, job, policy
 
@@ -120,6 +119,4 @@ def test_every_decision_is_the_same_when_it_is_made_again(
         else:
             keys.remove(key)
             world.feed(WorkloadDeleted(key, number))
-        for made_again in again(world.last):
-            told = (made_again.entry.workload, made_again.result, made_again.told)
-            assert made_again.result is Result.SAME, told
+        same_again(world.last)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from gpufleet.model.cluster import (
     ClusterSpec,
@@ -184,6 +184,9 @@ def policy(
 class World:
     """The core, its clock, and the topics that it writes."""
 
+    # What else is looked at after every decision.
+    watch: ClassVar[Callable[[Outputs], None] | None] = None
+
     settings: Settings = field(default_factory=Settings)
     now: float = 1000.0
     epoch: int = 1
@@ -204,10 +207,16 @@ class World:
         self.inputs.extend(e for e in events if not isinstance(e, Started | PlacementRead | AssignmentRead))
         policies = [event.policy for event in events if isinstance(event, PolicyChanged)]
         self.editions += [policy for policy in policies if isinstance(policy, PropagationPolicy)]
-        self.last = decide(self.state, events, self.now)
+        self.last = self._decided(events)
         if write:
             self.write(self.last)
         return self.last
+
+    def _decided(self, events: Sequence[Event]) -> Outputs:
+        out = decide(self.state, events, self.now)
+        if World.watch is not None:
+            World.watch(out)
+        return out
 
     def write(self, out: Outputs, *, placements: bool = True, assignments: bool = True) -> None:
         """Appends outputs to the topics."""
@@ -223,7 +232,7 @@ class World:
         own: list[Event] = [PlacementRead(k, v, p, self._edition(p)) for k, (v, p) in self.placements.items()]
         own += [AssignmentRead(w, c, v, a) for (w, c), (v, a) in self.assignments.items()]
         self.started_from = [*own, *self.inputs, *more, Started(self.epoch, "log")]
-        self.last = decide(self.state, self.started_from, self.now)
+        self.last = self._decided(self.started_from)
         self.inputs.extend(more)
         self.write(self.last)
         return self.last
