@@ -19,7 +19,7 @@ from gpufleet.model.explanations import REASONS
 from gpufleet.model.placement import Observation, Placement
 from gpufleet.model.quantity import render
 from gpufleet.model.queueing import in_order
-from gpufleet.model.reasons import Code, Verdict
+from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.wire.documents import dump_cluster, dump_placement
 from gpufleet.wire.yaml import Document
 
@@ -301,7 +301,8 @@ async def explain(kafka: KafkaSettings, name: str, format_: Format) -> None:
         _warn_of_policies(view, placement)
         fleet = [Document("the fleet", n, 0, manifest) for n, manifest in enumerate(fleet_documents(view), 1)]
         ahead = view.ahead(placement) if placement.queue_position is not None else []
-        _explain(placement, ahead, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
+        first = view.placement(ahead[0]) if ahead else None
+        _explain(placement, ahead, first, view.bound(name), [o for o in view.observed(name) if o.code], fleet, format_)
 
 
 def explain_documents(paths: Sequence[str], name: str, format_: Format, namespace: str) -> None:
@@ -315,12 +316,15 @@ def explain_documents(paths: Sequence[str], name: str, format_: Format, namespac
     if placement is None:
         raise CliError(f"no workload {name} in {', '.join(paths)}; `gpufleet plan -o name` lists what is there")
     queue = in_order(placements).get(placement.queue, []) if placement.queue_position is not None else [name]
-    _explain(placement, queue[: queue.index(name)], {}, [], documents, format_)
+    ahead = queue[: queue.index(name)]
+    first = next((p for p in placements if ahead and p.workload == ahead[0]), None)
+    _explain(placement, ahead, first, {}, [], documents, format_)
 
 
 def _explain(
     placement: Placement,
     ahead: Sequence[str],
+    first: Placement | None,
     bound: Mapping[str, int],
     seen: Sequence[Observation],
     fleet: Sequence[Document],
@@ -335,13 +339,16 @@ def _explain(
     if ahead:
         more = f" and {len(ahead) - _NAMED} more" if len(ahead) > _NAMED else ""
         out(f"Ahead of it in the queue: {', '.join(ahead[:_NAMED])}{more}.")
+        if first is not None and first.reasons:
+            reason = first.reasons[0]
+            out(f"{ahead[0]} waits because of {reason.code}: {_said(reason)}.")
     reasons_table(placement)
     if seen:
         out()
         table(["cluster", "phase", "reason", "message"], [[o.cluster, o.phase.value, o.code, o.message] for o in seen])
     if remedies:
         out()
-        out("What would place it (each was tried by itself, without other workloads that wait)")
+        out("What would place it (each was tried by itself)")
         for remedy in remedies:
             out(f"  {remedy}")
         return
@@ -352,6 +359,10 @@ def _explain(
         out("Next step")
         for step in steps:
             out(f"  {step}")
+
+
+def _said(reason: Reason) -> str:
+    return f"{reason.cluster}: {reason.message}" if reason.cluster else reason.message
 
 
 def _remedies(placement: Placement, fleet: Sequence[Document]) -> list[str]:
@@ -382,7 +393,8 @@ def sentence(placement: Placement) -> str:
     if places:
         text += f" ({places})"
     if placement.policy:
-        text += f" by {placement.policy}"
+        kind, _, name = placement.policy.partition("/")
+        text += f" by {kind} {name.removeprefix('/')}"
     if placement.queue_position is not None:
         text += f", position {placement.queue_position} in the queue"
         text += f" of quota {placement.queue}" if placement.queue else ""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from gpufleet.cli.output import Format
+from gpufleet.cli.show import explain_documents
 from gpufleet.wire.documents import parse_text
 from gpufleet.wire.yaml import dump
 from sim.remedy import remedies
 from tests.support.plans import DYNAMIC, GPU, LLM, Json, cluster, deployment, job, policy
 
 JOB = "test/PyTorchJob/train"
+PREEMPTIBLE = "quota.scheduling.alibabacloud.com/preemptible"
+VIRTUAL = {"key": "virtual-kubelet.io/provider", "value": "alibabacloud", "effect": "NoSchedule"}
 
 
 def found(workload: str, *documents: Json) -> list[str]:
@@ -72,7 +78,11 @@ def test_a_cluster_that_does_not_answer() -> None:
 def test_others_that_wait_do_not_count_but_what_is_placed_does() -> None:
     fleet = (cluster("c1", 4), policy())
     first = deployment(9, "first")
-    assert found(LLM, *fleet, first, deployment(6)) == ["1 more node of class gpu in c1"]
+    # The first keeps what it is given, and takes more before others do.
+    assert found(LLM, *fleet, first, deployment(6)) == ["2 more nodes of class gpu in c1"]
+    other = {**job(3), "metadata": {"name": "other", "namespace": "test"}}
+    assert found(JOB, *fleet, other, job(2)) == ["2 more nodes of class gpu in c1 (5 with those that go before it)"]
+    assert found(JOB, *fleet, job(2), other) == ["2 more nodes of class gpu in c1"]
     placed = {
         "apiVersion": "gpufleet.io/v1alpha1",
         "kind": "Placement",
@@ -92,7 +102,7 @@ def test_gpus_of_a_serverless_region() -> None:
     virtual = {
         "name": "vk",
         "labels": {"type": "virtual-kubelet", "topology.kubernetes.io/region": "r1"},
-        "taints": [{"key": "virtual-kubelet.io/provider", "value": "alibabacloud", "effect": "NoSchedule"}],
+        "taints": [VIRTUAL],
         "stock": [{"gpuModelSeries": "T4", "gpus": 1}],
     }
     units = {
@@ -128,9 +138,100 @@ def test_the_limits_of_a_quota_that_are_in_the_way() -> None:
     mine, others = leaf("train", 4, 8, "test"), leaf("infer", 8, 16, "other")
     assert found(JOB, *fleet, quotas(mine, others), job(2)) == ["quota train: 8 more nvidia.com/gpu in max"]
     assert found(JOB, *fleet, quotas(mine, others), job(3)) == [
-        "quota train: 16 more nvidia.com/gpu in max; quota root: 8 more nvidia.com/gpu in max"
+        "quota train: 16 more nvidia.com/gpu in max; quota root: 8 more nvidia.com/gpu in min and max"
     ]
     # Here quota alone does not help: there are not so many nodes.
-    assert found(JOB, *fleet, quotas(mine, others), job(5)) == []
+    assert found(JOB, *fleet, quotas(mine, others, gpus=40), job(5)) == [
+        "quota train: 32 more nvidia.com/gpu in max, and 1 more node of class gpu in c1"
+    ]
     none = leaf("train", 4, 8, "test", jobs=0)
     assert found(JOB, *fleet, quotas(none, others), job(1)) == ["quota train: 1 more kube-queue/max-jobs in max"]
+
+
+def test_what_is_guaranteed_is_raised_above_too() -> None:
+    firm: Json = {**job(2), "metadata": {"name": "train", "namespace": "test", "labels": {PREEMPTIBLE: "false"}}}
+    tree = quotas(leaf("train", 8, 16, "test"), leaf("infer", 8, 16, "other"))
+    assert found(JOB, cluster("c1", 8, 8), policy(), tree, firm) == [
+        "quota train: 8 more nvidia.com/gpu in min; quota root: 8 more nvidia.com/gpu in min and max"
+    ]
+
+
+def test_the_quota_that_another_workload_of_the_plan_uses() -> None:
+    tree = quotas(leaf("train", 8, 8, "test"), leaf("infer", 8, 16, "other"))
+    assert found(JOB, cluster("c1", 8, 8), policy(), tree, deployment(8), job(1)) == [
+        "quota train: 8 more nvidia.com/gpu in max"
+    ]
+
+
+def test_who_blocks_the_queue() -> None:
+    blocking = quotas({**leaf("train", 8, 16, "test"), "attributes": {"gpufleet.io/queue-policy": "Block"}})
+    other = {**job(3), "metadata": {"name": "other", "namespace": "test"}}
+    fleet = (cluster("c1", 8, 8), policy(), blocking)
+    assert found(JOB, *fleet, other, job(1)) == ["no change: only those that go before it are in the way"]
+    assert found(JOB, *fleet, {**other, "metadata": {"name": "z", "namespace": "test"}}, job(3))[0] == (
+        "quota train: 8 more nvidia.com/gpu in max; quota root: 8 more nvidia.com/gpu in min and max, "
+        "and 1 more node of class gpu in c1 (once those that go before it are placed)"
+    )
+
+
+def test_what_keeps_pods_from_nodes() -> None:
+    tainted: Json = cluster("c1", 8)
+    tainted["status"]["nodeClasses"][0] |= {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}
+    assert found(LLM, tainted, policy(), deployment(1)) == ["a toleration of gpu=yes:NoSchedule in its pods"]
+    selecting = deployment(1, nodeSelector={"gpu": "a100"})
+    assert found(LLM, cluster("c1", 8), policy(), selecting) == ["without the nodeSelector gpu=a100 of its pods"]
+
+
+def resource_policy(*units: Json, **spec: Json | str | list[str]) -> Json:
+    return {
+        "apiVersion": "scheduling.alibabacloud.com/v1alpha1",
+        "kind": "ResourcePolicy",
+        "metadata": {"name": "units", "namespace": "test"},
+        "spec": {"selector": {"app": "llm"}, "units": list(units), **spec},
+    }
+
+
+def test_bounds_and_waits_of_units() -> None:
+    fleet = (cluster("c1", 8), policy())
+    ecs: Json = {"resource": "ecs", "max": 2}
+    assert found(LLM, *fleet, resource_policy(ecs), deployment(5)) == [
+        "3 more pods in max of units[0] of ResourcePolicy test/units"
+    ]
+    bounded: Json = {"resource": "ecs", "maxResources": {GPU: "4"}}
+    assert found(LLM, *fleet, resource_policy(bounded), deployment(5)) == [
+        "1 more pod in maxResources of units[0] of ResourcePolicy test/units"
+    ]
+    assert found(LLM, *fleet, resource_policy(ecs, matchLabelKeys=["revision"]), deployment(2)) == [
+        "without revision in matchLabelKeys of ResourcePolicy test/units"
+    ]
+    virtual = {"name": "vk", "labels": {"type": "virtual-kubelet"}, "taints": [VIRTUAL]}
+    waiting = resource_policy({**ecs, "max": 9}, {"resource": "eci"}, whenTryNextUnits={"policy": "ExceedMax"})
+    assert found(LLM, cluster("c1", 1, virtualNodes=[virtual]), policy(), waiting, deployment(3)) == [
+        "whenTryNextUnits.policy: LackResourceOrExceedMax in ResourcePolicy test/units",
+        "1 more node of class gpu in c1",
+    ]
+
+
+def test_what_a_resource_quota_of_the_namespace_leaves() -> None:
+    quota = {"namespace": "test", "hard": {f"requests.{GPU}": "3"}, "used": {f"requests.{GPU}": "1"}}
+    bounded = cluster("c1", 8, resourceQuotas=[quota])
+    assert found(LLM, bounded, policy(), deployment(5)) == [f"{GPU} 6 in the ResourceQuota of namespace test in c1"]
+    assert found(JOB, bounded, policy(), job(1)) == [f"{GPU} 9 in the ResourceQuota of namespace test in c1"]
+
+
+def test_explain_names_who_is_ahead_and_what_that_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = {**job(3), "metadata": {"name": "first", "namespace": "test"}}
+    path = tmp_path / "fleet.yaml"
+    path.write_text(dump((cluster("c1", 8, 8, 2), policy(), first, job(3))), encoding="utf-8")
+    explain_documents([str(path)], JOB, Format.TABLE, "default")
+    assert capsys.readouterr().out.splitlines() == [
+        "test/PyTorchJob/train is Unschedulable: 0 of 3 placed by PropagationPolicy test/all, position 2 in the queue.",
+        "Ahead of it in the queue: test/PyTorchJob/first.",
+        "test/PyTorchJob/first waits because of InsufficientResources: c1: has room for 2 of 3 Worker pods.",
+        "",
+        "CLUSTER   REASON                  MESSAGE",
+        "c1        InsufficientResources   has room for 2 of 3 Worker pods",
+        "",
+        "What would place it (each was tried by itself)",
+        "  1 more node of class gpu in c1 (4 with those that go before it)",
+    ]

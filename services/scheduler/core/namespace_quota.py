@@ -59,14 +59,19 @@ def admits(draft: Draft, member: Member, counts: Mapping[str, int]) -> bool:
     return all(amount >= 0 for amount in rest.values())
 
 
-def why(draft: Draft, member: Member, counts: Mapping[str, int]) -> Reason | None:
-    """Returns the reason of a cluster whose namespace has no quota left for some pods; None if it has."""
+def why(draft: Draft, member: Member, counts: Mapping[str, int], given: int) -> Reason | None:
+    """Returns the reason of a cluster whose namespace has no quota left for some pods; None if it has.
+
+    ``given`` are pods of a single component that it is given by this decision.
+    """
     rest = left(draft, member)
     if rest is None:
         return None
     needs: dict[str, int] = {}
     for component in draft.workload.components:
         for name, amount in component.shape.requests:
+            if given and name in rest:
+                rest[name] -= amount * given
             needs[name] = needs.get(name, 0) + amount * counts.get(component.name, 0)
     for name, amount in sorted(needs.items(), key=lambda item: ("/" not in item[0], item[0])):
         if name in rest and amount > max(0, rest[name]):

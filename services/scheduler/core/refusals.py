@@ -79,8 +79,8 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
         if room > 0:
             return Reason(Code.INSUFFICIENT_RESOURCES, f"has room for {room} more, which is not enough", member.name)
     if member.inventory is not None and member.inventory.quotas:
-        counts_here = {c.name: min(1, c.replicas) for c in draft.workload.components}
-        quota = namespace_quota.why(draft, member, counts_here if one else gang.least(draft.workload))
+        least = {c.name: min(1, c.replicas) for c in draft.workload.components} if one else gang.least(draft.workload)
+        quota = namespace_quota.why(draft, member, least, max(0, new) if one else 0)
         if quota is not None:
             return quota
     if draft.units is not None:
