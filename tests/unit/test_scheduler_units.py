@@ -438,6 +438,35 @@ def test_a_statefulset_goes_into_one_unit_per_cluster() -> None:
     assert landed(found, "test/StatefulSet/db") == {1: 3}
 
 
+def test_what_goes_into_one_unit_counts_only_the_classes_that_the_unit_means() -> None:
+    found = world(nodes("idc", 1), nodes("grows", 8, stock=0))
+    found.feed(PolicyChanged(rules(unit("idc"), unit("elastic"))))
+    found.submit(replace(deployment("db", 4, kind="StatefulSet", pod_labels=APP)), policy())
+    assert landed(found, "test/StatefulSet/db") == {1: 4}
+    slots = found.placement("test/StatefulSet/db").shares[0].slots
+    assert [(slot.node_class, slot.count) for slot in slots] == [("grows", 4)]
+
+
+def test_the_reason_of_a_unit_names_only_the_classes_that_it_means() -> None:
+    found = world(nodes("idc", 1), nodes("grows", 1, stock=0))
+    found.feed(PolicyChanged(rules(unit("idc"), unit("elastic"))))
+    found.submit(llm(4), policy(ecs_provision=True))
+    short = "needs 1 nvidia.com/gpu in one node, largest free block 0"
+    assert [reason.message for reason in found.placement(LLM).reasons] == [
+        f"unit 0 (idc) {short}; unit 1 (elastic) {short}; no stock left for grows"
+    ]
+    none = world(nodes("idc", 1))
+    none.feed(PolicyChanged(rules(unit("idc", max=1), unit("elastic"))))
+    none.submit(llm(2), policy(ecs_provision=True))
+    assert [reason.message for reason in none.placement(LLM).reasons] == [
+        "unit 0 (idc) is at its maximum of 1 pod; unit 1 (elastic) no node class can grow"
+    ]
+    whole = world(nodes("idc", 1))
+    whole.feed(PolicyChanged(rules(unit("elastic"))))
+    whole.submit(llm(2), policy(ecs_provision=True))
+    assert [reason.code.value for reason in whole.placement(LLM).reasons] == ["NeverFits", "NoMatchingNodes"]
+
+
 def test_a_job_goes_into_the_first_unit_that_takes_it_whole() -> None:
     marked = [replace(c, labels=labels(APP)) for c in job(components={"Worker": (3, 1)}).components]
     found = world(nodes("idc", 2), nodes("ecs", 4))

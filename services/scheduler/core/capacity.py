@@ -224,6 +224,18 @@ class Member:
             stock += in_stock
         return (running, stock)
 
+    def counts_of(self, part: Part) -> tuple[int, int]:
+        """Returns room for pods of a part, running and in stock: on virtual nodes, or on the node classes it takes."""
+        if part.virtual is not None:
+            return self.virtual_room(part), 0
+        if not part.classes:
+            return self.counts(part.shape)
+        self.settle()
+        if self.debt:
+            return (0, 0)
+        rooms = [pool.counts(part.shape) for pool in self.pools if part.takes(pool.node_class)]
+        return sum(here for here, _ in rooms), sum(more for _, more in rooms)
+
     def room_coming(self, shape: Shape) -> int:
         """Returns how much of the room in stock is on nodes that somebody needs anyway."""
         self.settle()
@@ -258,13 +270,7 @@ class Member:
         if part.virtual is not None:
             need = part.virtual
             return min(UNBOUNDED, sum(node.potential(need.model, need.gpus) for node in self.virtual_nodes(part)))
-        return min(UNBOUNDED, sum(pool.potential(part.shape) for pool in self.pools))
-
-    def admits(self, part: Part) -> bool:
-        """Returns whether any node class or virtual node may run a part at all."""
-        if part.virtual is not None:
-            return any(True for _ in self.virtual_nodes(part))
-        return any(part.shape.admitted(pool.identity) for pool in self.pools)
+        return min(UNBOUNDED, sum(pool.potential(part.shape) for pool in self.pools if part.takes(pool.node_class)))
 
 
 class Fleet:

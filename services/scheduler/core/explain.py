@@ -52,12 +52,12 @@ def _virtual(member: Member, part: Part) -> Reason | None:
 
 def _nodes(member: Member, part: Part, count: int, stock: bool) -> Reason | None:
     shape = part.shape
-    pools = [pool for pool in member.pools if shape.admitted(pool.identity)]
+    pools = [pool for pool in member.pools if shape.admitted(pool.identity) and part.takes(pool.node_class)]
     if not pools:
         return Reason(Code.NO_MATCHING_NODES, _mismatch(member, part), member.name)
     if not any(shape.fitter(pool.layout).fit(pool.allocatable) for pool in pools):
         return Reason(Code.NEVER_FITS, _largest(part, [dict(p.node_class.allocatable) for p in pools]), member.name)
-    running, in_stock = member.counts(shape)
+    running, in_stock = member.counts_of(part)
     room = running + (in_stock if stock else 0)
     if room >= count:
         return None
@@ -82,8 +82,10 @@ def _mismatch(member: Member, part: Part) -> str:
     pod = part.shape.pod
     if not member.pools:
         return "has no nodes"
+    if not any(part.takes(pool.node_class) for pool in member.pools):
+        return f"no node class {'can' if part.classes == 'elastic' else 'cannot'} grow"
     for pool in member.pools:
-        if selects(pod, pool.identity.labels):
+        if part.takes(pool.node_class) and selects(pod, pool.identity.labels):
             taint = untolerated(pool.identity.taints, pod.tolerations)
             if taint is not None:
                 return f"the pods do not tolerate the taint {taint.text} of {pool.name}"

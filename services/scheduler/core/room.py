@@ -182,10 +182,7 @@ def room_in(draft: Draft, member: Member, way: Way, own: int, slots: tuple[Slot,
     """
     running = stock = 10**9
     for part in way.parts:
-        if part.virtual is not None:
-            here, more = member.virtual_room(part), 0
-        else:
-            here, more = member.counts(part.shape)
+        here, more = member.counts_of(part)
         running, stock = min(running, here), min(stock, more)
     left = min(max(0, way.limit - own), unit_use.left(draft, member.name, way, slots))
     running = min(running, left)

@@ -107,7 +107,7 @@ def room(draft: Draft, member: Member, own: Sequence[Slot]) -> Room:
         part = way.parts[0]
         limit = unit_use.left(draft, member.name, way, own)
         if scratch is None:
-            here, more = _counts(member, part)
+            here, more = member.counts_of(part)
             here = min(here, limit)
             more = min(more, limit - here) if draft.stock else 0
         else:
@@ -173,19 +173,6 @@ def tried(draft: Draft, member: Member, counts: Mapping[str, int], own: Sequence
             draft.stopped[member.name] = way.variant
             break
     return tuple(found)
-
-
-def _counts(member: Member, part: Part) -> tuple[int, int]:
-    if part.virtual is not None:
-        return member.virtual_room(part), 0
-    if not part.classes:
-        return member.counts(part.shape)
-    here = more = 0
-    for pool in member.pools:
-        if part.takes(pool.node_class):
-            running, stock = pool.counts(part.shape)
-            here, more = here + running, more + stock
-    return here, more
 
 
 def _places(member: Member, part: Part) -> set[str]:

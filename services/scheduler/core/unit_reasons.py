@@ -43,7 +43,7 @@ def _unit(draft: Draft, member: Member, way: Way, *, one: bool) -> tuple[Code, s
     share = next((share for share in draft.shares if share.cluster == member.name), None)
     rule = way.rule
     if rule is not None and not unit_use.within(draft, member.name, way, counts, share.slots if share else ()):
-        bounds = [] if rule.max is None else [f"{rule.max} pods"]
+        bounds = [] if rule.max is None else [f"{rule.max} pod{'' if rule.max == 1 else 's'}"]
         bounds += [f"{amount} of {resource}" for resource, amount in explain.amounts(rule.max_resources)]
         return Code.UNIT_AT_MAX, f"is at its maximum of {' and '.join(bounds)}"
     reason = explain.shortage(member, draft.wanted(way, one=one), stock=draft.stock)
