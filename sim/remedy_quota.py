@@ -71,7 +71,7 @@ def _raised_trees(case: Case) -> dict[str, ElasticQuotaTree]:
         for key, placed in parsed.placements.items():
             quotas.update(key, parsed.workloads.get(key), placed.placement)
         needs = quotas.needs(workload, counts)
-        room, short = quotas.room(workload.key, leaf, needs, firm=not preemptible(workload))
+        room, short = quotas.room(workload.key, leaf, needs, firm=not preemptible(workload), job=workload.job)
         if room > 0 or short is None:
             break
         trees = {key: replace(tree, root=_valid(_raised(tree.root, short))) for key, tree in trees.items()}

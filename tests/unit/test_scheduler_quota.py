@@ -120,6 +120,26 @@ def test_t13_max_jobs() -> None:
     assert "1 of 1 jobs run" in w.message(two)
 
 
+def test_max_jobs_counts_no_deployments() -> None:
+    w = world(quota("team", 2, {GPU: 9, MAX_JOBS: 1}, "test"))
+    w.submit(deployment("web", 2, arrival=1))
+    w.submit(job("one", {"Worker": (1, 1)}, arrival=2))
+    w.submit(deployment("more", 2, arrival=3))
+    placed = {key: w.placement(f"test/{key}").placed for key in ("Deployment/web", "PyTorchJob/one", "Deployment/more")}
+    assert placed == {"Deployment/web": 2, "PyTorchJob/one": 1, "Deployment/more": 2}
+
+
+def test_a_job_that_is_submitted_again_counts_once() -> None:
+    w = world(quota("team", 2, {GPU: 9, MAX_JOBS: 1}, "test"))
+    w.submit(job("one", {"Worker": (1, 1)}, arrival=1))
+    w.submit(job("one", {"Worker": (2, 1)}, arrival=2, digest="changed"))
+    w.submit(job("two", {"Worker": (1, 1)}, arrival=3))
+    assert w.placement("test/PyTorchJob/one").placed
+    assert "1 of 1 jobs run" in w.message("test/PyTorchJob/two")
+    w.feed(WorkloadDeleted("test/PyTorchJob/one"))
+    assert w.placement("test/PyTorchJob/two").placed
+
+
 def test_lend_limits_keep_idle_guarantees_back() -> None:
     rules = (quota("team", 2, 10, "test"), quota("idle", 6, 10, lend_limit=((GPU, 1),)))
     w = World()

@@ -49,7 +49,7 @@ def admit(draft: Draft) -> None:
     draft.unit = quotas.needs(workload, counts)
     before = keeping.kept_before(draft)
     kept = before.unit if before is not None else ()
-    room, short = quotas.room(draft.entry.key, leaf, draft.unit, firm=firm, kept=kept)
+    room, short = quotas.room(draft.entry.key, leaf, draft.unit, firm=firm, job=workload.job, kept=kept)
     wanted = total * len(draft.candidates.tier_of) if division is DivisionType.DUPLICATED and not at_once else total
     allowed = max(placed, room * each)
     if allowed >= wanted:

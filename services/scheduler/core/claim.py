@@ -32,6 +32,7 @@ class Claim:
     unit: Amounts = ()
     placed: int = 0
     own: Charge | None = None
+    job: bool = True
 
     def may_take(self, rank: Rank, units: int, taken: Taken) -> bool:
         """Returns whether ``units`` more may take from a rank, once ``taken`` is given back."""
@@ -83,7 +84,7 @@ class Claim:
             return True
         for node in self.leaf.path:
             jobs = node.max.get(MAX_JOBS)
-            if jobs is not None and self.own is None and node.jobs >= jobs:
+            if jobs is not None and self.job and self.own is None and node.jobs >= jobs:
                 return False
             back = taken.get(node.name, {})
             for name, amount in self.unit:

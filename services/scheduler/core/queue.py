@@ -55,11 +55,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class QuotaNeed:
-    """The least that would help who waits for its quota: so much more in a leaf, preemptible or not."""
+    """The least that would help who waits for its quota: so much more in a leaf, preemptible or not, a job or not."""
 
     leaf: str
     unit: Amounts
     firm: bool
+    job: bool
 
 
 @dataclass(slots=True)
@@ -241,7 +242,7 @@ class Queue:
         leaf = quotas.leaf(need.leaf)
         if leaf is None:
             return False
-        room, _ = quotas.room(workload, leaf, need.unit, firm=need.firm)
+        room, _ = quotas.room(workload, leaf, need.unit, firm=need.firm, job=need.job)
         return room > quotas.units(workload, need.unit)
 
     def helped(self, workload: str, fleet: Fleet) -> bool:

@@ -95,6 +95,7 @@ class Charge:
     leaf: Node
     amounts: Amounts
     firm: bool
+    job: bool = True  # only those are counted against `kube-queue/max-jobs`
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class Quotas:
         for share in placement.shares:
             for name, count in share.components:
                 counts[name] = counts.get(name, 0) + count
-        return Charge(leaf, self.needs(workload, counts), not preemptible(workload))
+        return Charge(leaf, self.needs(workload, counts), not preemptible(workload), workload.job)
 
     def needs(self, workload: Workload, counts: Mapping[str, int]) -> Amounts:
         """Returns what so many pods by component use of the resources that the tree speaks of."""
@@ -273,12 +274,12 @@ class Quotas:
         return min((known.get(name, 0) // amount for name, amount in unit), default=1)
 
     def room(
-        self, key: str, leaf: Node, unit: Amounts, *, firm: bool, kept: Amounts = ()
+        self, key: str, leaf: Node, unit: Amounts, *, firm: bool, job: bool, kept: Amounts = ()
     ) -> tuple[int, Shortfall | None]:
         """Returns how many units a workload may use in all, and what bounds them; its own charge counts as free.
 
         ``kept`` is kept for somebody else. A unit of nothing (no resource that the tree speaks of) is bounded by the
-        number of jobs only.
+        number of jobs only, and that bounds what is a ``job``.
         """
         room, short = UNBOUNDED, None
         others = dict(kept)
@@ -286,8 +287,8 @@ class Quotas:
         for node in leaf.path:
             mine = dict(own.amounts) if own is not None and node in own.leaf.path else {}
             jobs = node.max.get(MAX_JOBS)
-            running = node.jobs - (1 if own is not None and node in own.leaf.path else 0)
-            if jobs is not None and running >= jobs:
+            running = node.jobs - (1 if own is not None and own.job and node in own.leaf.path else 0)
+            if job and jobs is not None and running >= jobs:
                 return 0, Shortfall(node.name, MAX_JOBS, 1, running, jobs, "max")
             for name, amount in unit:
                 if firm:
@@ -307,7 +308,7 @@ class Quotas:
 
 def _book(charge: Charge, sign: int) -> None:
     for node in charge.leaf.path:
-        node.jobs += sign
+        node.jobs += sign if charge.job else 0
         for name, amount in charge.amounts:
             node.used[name] = node.used.get(name, 0) + sign * amount
             if charge.firm:

@@ -109,6 +109,7 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
         state.quotas.needs(workload, counts) if draft.leaf is not None else (),
         0 if at_once else placed,
         state.quotas.charge_of(draft.entry.key),
+        workload.job,
     )
     search = Search(state.victims, claim, draft.entry.key, counts)
     if not search.may_take(1):

@@ -42,7 +42,8 @@ def wait(state: State, draft: Draft, line: str) -> None:
     placed = pods_of(draft.shares)
     if draft.quota is not None and draft.limit is not None and placed >= draft.limit:
         # No cluster helps as long as the quota does not.
-        need = QuotaNeed(draft.leaf.name, draft.unit, not preemptible(workload)) if draft.leaf is not None else None
+        leaf, firm = draft.leaf, not preemptible(workload)
+        need = QuotaNeed(leaf.name, draft.unit, firm, workload.job) if leaf is not None else None
         state.queue.add(order, (*key, need), (), (), draft.stock, draft.now, need, line=line, blocks=blocks)
         keeping.overtaken(draft, order, at_once=at_once)
         return
