@@ -33,6 +33,12 @@ def lint_workload(workload: Workload, findings: Findings) -> None:
                     "is a label that schedulers rewrite, so the controller would create pods without end",
                     "leave it out of the selector",
                 )
+    if workload.min_member is not None and workload.min_member > workload.replicas:
+        findings.warn(
+            "",
+            f"the gang starts with {workload.min_member} pods, but there are only {workload.replicas} of them",
+            "lower min-available (minAvailable), or a scheduler of gangs inside the cluster never starts it",
+        )
     lint_pods(workload, findings)
 
 

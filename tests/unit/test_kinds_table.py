@@ -76,6 +76,24 @@ def test_executors_with_dynamic_allocation(dynamic: dict[str, Any], instances: i
     assert components(manifest)["executor"] == expected
 
 
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ({"replicas": 3}, 3),
+        ({"replicas": 1, "minReplicas": 2}, 2),
+        ({"replicas": 9, "maxReplicas": 4}, 4),
+        ({"replicas": 9, "maxReplicas": 2**31 - 1}, 9),
+        ({"minReplicas": 2, "maxReplicas": 4}, 2),
+        ({"replicas": 2, "numOfHosts": 4, "maxReplicas": 4}, 8),
+        ({"replicas": 2, "suspend": True}, 0),
+    ],
+)
+def test_workers_of_ray_are_within_their_bounds(group: dict[str, Any], expected: int) -> None:
+    workers = [{"groupName": "w", "template": manifests.template(), **group}]
+    cluster = with_spec(manifests.ray_cluster(), enableInTreeAutoscaling=True, workerGroupSpecs=workers)
+    assert components(cluster) == {"head": 1, "w": expected}
+
+
 def test_a_driver_in_client_mode_is_not_counted() -> None:
     assert components(with_spec(manifests.spark(), mode="client")) == {"executor": 5}
 
@@ -344,6 +362,16 @@ CPU = "spec.template.spec.containers[0].resources.requests"
         (changed(manifests.spark(), "spec.executor.memory", "1gg"), "spec.executor.memory", "not an amount of memory"),
         (changed(manifests.spark(), "spec.memoryOverheadFactor", "x"), "spec.memoryOverheadFactor", "is 'x'"),
         (changed(manifests.workflow(), "spec.entrypoint", "b"), "spec.entrypoint", "which is no template"),
+        (
+            with_spec(
+                manifests.ray_cluster(),
+                workerGroupSpecs=[
+                    {"groupName": "w", "template": manifests.template(), "minReplicas": 4, "maxReplicas": 3}
+                ],
+            ),
+            "spec.workerGroupSpecs[0].minReplicas",
+            "is 4, more than maxReplicas 3",
+        ),
         (
             changed(manifests.workflow(), "metadata.annotations", {"kube-queue/min-resources": "lots"}),
             "metadata.annotations.kube-queue/min-resources",

@@ -97,6 +97,20 @@ def test_where_a_missing_priority_class_is_named() -> None:
     assert warnings(ranked(deployment(1), "system-cluster-critical")) == []
 
 
+def test_classes_that_every_cluster_has_rank_without_being_told() -> None:
+    critical = ranked(deployment(2), "system-cluster-critical")
+    found = planned(cluster("c1", 2), policy(), deployment(2, "plain"), critical)
+    assert {key for key, placement in found.items() if placement.placed} == {LLM}
+
+
+def test_a_gang_that_never_starts_is_told() -> None:
+    found: Any = job(2)
+    name = "pod-group.scheduling.sigs.k8s.io"
+    labels = {f"{name}/name": "g", f"{name}/min-available": "5"}
+    found["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["metadata"]["labels"] |= labels
+    assert warnings(found) == [("", "the gang starts with 5 pods, but there are only 2 of them")]
+
+
 # -- quantities ----------------------------------------------------------------------------------------------------
 
 WRONG = [

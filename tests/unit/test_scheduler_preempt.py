@@ -294,7 +294,9 @@ DEFAULT = replace(NEVER, global_default=True)
         pytest.param([DEFAULT], {}, False, id="the global default says Never"),
         pytest.param([DEFAULT, HIGH], {"priority_class": "high"}, True, id="a class does not"),
         pytest.param([DEFAULT], {"priority_class": "gone"}, False, id="missing: the default"),
-        pytest.param([DEFAULT, replace(HIGH, global_default=True)], {}, True, id="the higher default"),
+        pytest.param(
+            [DEFAULT, replace(HIGH, global_default=True)], {}, False, id="the lower default, as in Kubernetes"
+        ),
     ],
 )
 def test_who_may_take_the_place_of_others(classes: list[PriorityClass], fields: dict[str, Any], expected: bool) -> None:

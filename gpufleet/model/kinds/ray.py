@@ -9,7 +9,7 @@ from gpufleet.model.kinds import conditions
 from gpufleet.model.kinds.base import KindSpec, Manifest, ObjectStatus, Path, Pods, PodTemplate, pod_template
 from gpufleet.model.kinds.edit import editable
 from gpufleet.model.kinds.pods import component, min_member
-from gpufleet.model.kinds.reading import View, is_label_value
+from gpufleet.model.kinds.reading import MAX_REPLICAS, View, is_label_value
 from gpufleet.model.placement import WorkloadHealth
 from gpufleet.model.workload import Component, Division
 
@@ -49,8 +49,14 @@ def _read(spec: View) -> Pods:
 
 
 def _workers(group: View) -> int:
-    """Returns the pods of a group: replicas, at least its minimum, times the hosts of each."""
-    replicas = max(group.replicas("replicas", 0), group.replicas("minReplicas", 0))
+    """Returns the pods of a group as KubeRay counts them: replicas within its bounds, times the hosts of each."""
+    if group.flag("suspend"):
+        return 0
+    most = group.integer("maxReplicas", MAX_REPLICAS)
+    least = group.replicas("minReplicas", 0)
+    if least > most:
+        group.problem("minReplicas", f"is {least}, more than maxReplicas {most}")
+    replicas = min(most, max(least, group.replicas("replicas", 0)))
     return replicas * group.integer("numOfHosts", 1, minimum=1, maximum=1000)
 
 

@@ -39,6 +39,7 @@ from services.scheduler.core.events import (
 from services.scheduler.core.inputs import pending_eviction
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.overrides import concerns
+from services.scheduler.core.ranking import ranks
 from services.scheduler.core.select import matches
 from services.scheduler.core.state import State
 from services.scheduler.core.taints import since_seen
@@ -167,7 +168,7 @@ def _workload_submitted(batch: Batch, event: WorkloadSubmitted) -> None:
     entry.deleted, entry.unreadable = False, ""
     state.mix.replace(known, workload)
     entry.set_workload(workload)
-    state.ranked = state.ranked or workload.priority is not None
+    state.ranked = state.ranked or ranks(workload)
     state.in_namespace.setdefault(workload.namespace, set()).add(workload.key)
     if not repeated:
         ledger.update(state, entry, batch.now)
