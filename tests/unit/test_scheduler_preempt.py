@@ -350,6 +350,30 @@ def test_in_a_quota_that_preempts_lower_priority_the_guaranteed_yields_to_the_gu
     assert placed(w) == expected
 
 
+@pytest.mark.parametrize(
+    ("low", "rank", "wants_firm", "expected"),
+    [
+        pytest.param(2, "low", True, {"borrows": 2, "wanted": 2}, id="what is borrowed"),
+        pytest.param(2, "low", False, {"borrows": 4, "wanted": 0}, id="not for what is preemptible itself"),
+        pytest.param(4, "low", True, {"borrows": 4, "wanted": 0}, id="not what is within min"),
+        pytest.param(3, "low", True, {"borrows": 4, "wanted": 0}, id="not more than is borrowed"),
+        pytest.param(2, "lowest", True, {"borrows": 4, "wanted": 0}, id="not from a higher priority"),
+    ],
+)
+def test_what_a_quota_has_borrowed_yields_to_its_own_that_may_not_be_preempted(
+    low: int, rank: str, wants_firm: bool, expected: dict[str, int]
+) -> None:
+    w = world(a=gpus_free(4, 4))
+    w.feed(
+        PolicyChanged(PriorityClass("lowest", -1000)),
+        PolicyChanged(tree(quota("team", low, 4, "test"), total=8)),
+    )
+    w.submit(dep("borrows", 4, "low", arrival=1))
+    wanted = train("wanted", 2, rank, arrival=2)
+    w.submit(firm(wanted) if wants_firm else wanted)
+    assert placed(w) == expected
+
+
 def test_it_takes_nothing_that_another_quota_guarantees() -> None:
     w = world(a=gpus_free(4))
     one, two = quota("one", 2, 4, "ns1", preempts_lower=True), quota("two", 2, 4, "ns2", preempts_lower=True)

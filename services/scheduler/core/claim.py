@@ -2,7 +2,8 @@
 
 By priority: who ranks lower. By quota: who uses more than it is guaranteed, as long as the taker stays within its own
 guarantee; priority does not matter then. Nothing is taken from a quota that is within its guarantee, except by its own
-workloads of higher priority.
+workloads of higher priority. What a quota itself has borrowed yields to those of its workloads that may not be
+preempted and rank no lower, because these keep to the guarantee.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Claim:
         if rank.firm:
             same = self.leaf is not None and rank.leaf == self.leaf.name
             return same and lower and self.firm and self.leaf is not None and self.leaf.quota.preempts_lower
-        if not rank.leaf or (self.leaf is not None and rank.leaf == self.leaf.name):
+        if self.leaf is not None and rank.leaf == self.leaf.name:
+            # What may not be preempted is guaranteed its quota's min, also against what its own quota has borrowed.
+            borrowed = self.firm and _over(self.leaf, self.unit, taken.get(self.leaf.name, {}))
+            return lower or (borrowed and rank.priority == self.priority)
+        if not rank.leaf:
             return lower
         victim = self.quotas.leaf(rank.leaf)
         if victim is None:

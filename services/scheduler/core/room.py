@@ -12,6 +12,8 @@ from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.draft import Draft, TierRoom
 from services.scheduler.core.units import Way
 
+_FIRST_YEARS = 10.0**8
+
 
 def eligible(draft: Draft, member: Member) -> bool:
     """Returns whether a candidate may be given new replicas in this decision; notes the reason if not."""
@@ -46,7 +48,9 @@ def avoided(draft: Draft, cluster: str) -> Reason:
 
 
 def clock(at: float) -> str:
-    """Returns a time (epoch seconds) as RFC 3339 text, to the second."""
+    """Returns a time (epoch seconds) as RFC 3339 text, to the second; a plan has no clock, and begins at 0."""
+    if at < _FIRST_YEARS:
+        return f"{at:g} s after the start"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
