@@ -118,6 +118,22 @@ def take(free: Iterable[int], wanted: Share, times: int) -> tuple[int, ...]:
     return tuple(left)
 
 
+def give(free: Iterable[int], wanted: Share, times: int) -> tuple[int, ...]:
+    """Returns what is left of the devices, least first, once a share is given back: on the fullest it can be on."""
+    left = sorted(free)
+    for _ in range(wanted.count * times):
+        if wanted.each:
+            back = [(_amount(device, wanted) + wanted.amount) * WHOLE // wanted.each for device in left]
+        else:
+            back = [device + wanted.thousandths for device in left]
+        index = next((i for i, device in enumerate(back) if device <= WHOLE), None)
+        if index is None:
+            break
+        left[index] = back[index]
+        left.sort()
+    return tuple(left)
+
+
 def sums(names: Iterable[str], devices: Devices, free: Iterable[int]) -> Mapping[int, int]:
     """Returns what the devices leave of the resources that count them, by column."""
     left = list(free)

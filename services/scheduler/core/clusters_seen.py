@@ -128,6 +128,7 @@ class Told:
             virtual=tuple((name, tuple(sorted(models.items()))) for name, models in left.virtual) if left else (),
             doubts=doubts,
             held=tuple(sorted(left.held.items())) if left is not None else (),
+            holds=tuple(_holds(left)) if left is not None else (),
         )
 
     def _left(self, left: Left) -> Iterator[ev.ClassSeen]:
@@ -158,6 +159,23 @@ class Told:
         elastic = node_class.elastic
         bounds = (elastic.max_nodes, elastic.stock) if elastic is not None else None
         return ev.ClassSeen(self._kinds.number(_KINDS.of(node_class, _bare)), node_class.nodes, elastic=bounds)
+
+
+def _holds(left: Left) -> Iterator[ev.HoldSeen]:
+    for key, held in sorted(left.holds):
+        for hold in held.holds:
+            part = hold.part
+            if part.virtual is None:
+                yield ev.HoldSeen(
+                    key,
+                    held.version,
+                    part.component,
+                    part.shape.pod,
+                    hold.pool,
+                    hold.count,
+                    hold.source,
+                    hold.provisioning,
+                )
 
 
 def _cell(counts: Counts | None, row: int, index: int) -> int:

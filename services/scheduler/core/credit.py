@@ -6,16 +6,17 @@ does. A credit is no record: after a restart the reservation is a debt until the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import FreeBlock, Inventory, NodeClass
 from gpufleet.model.resources import resources
 from services.scheduler.core.blocks import Blocks
+from services.scheduler.core.gone import NOT_YET, SOMEWHERE, Gone, give_all, vacate
 from services.scheduler.core.pool import Pool
-from services.scheduler.core.trial import give
-from services.scheduler.core.victims import Piece
+from services.scheduler.core.shapes import Free
+from services.scheduler.core.whereabouts import Here, Piece, by_unit, first
 
 if TYPE_CHECKING:
     from services.scheduler.core.state import Entry, State
@@ -30,8 +31,10 @@ class Credits:
 
     def add(self, cluster: str, key: str, pieces: Iterable[Piece]) -> None:
         """Notes what a victim was told to give back; `refresh` makes it count."""
-        known = self._given.setdefault(cluster, {})
-        known[key] = (*known.get(key, ()), *pieces)
+        bound = [piece for piece in pieces if piece.pool and piece.number != NOT_YET]
+        if bound:
+            known = self._given.setdefault(cluster, {})
+            known[key] = (*known.get(key, ()), *bound)
 
     def observed(self, state: State, inventory: Inventory) -> Inventory:
         """Returns an inventory with the credits of its cluster."""
@@ -39,18 +42,19 @@ class Credits:
         if not given:
             return inventory
         self._real[inventory.cluster] = inventory
+        gone = Gone()
         for key in sorted(given):
-            left = _bound_still(state.entries.get(key), inventory.cluster, given[key])
+            left = tuple(_bound_still(state.entries.get(key), inventory.cluster, given[key]))
             if left:
                 given[key] = left
+                for piece in left:
+                    gone.add(piece.kind, 1)
             else:
                 del given[key]
         if not given:
             del self._given[inventory.cluster], self._real[inventory.cluster]
             return inventory
-        pieces = [piece for key in sorted(given) for piece in given[key]]
-        classes = tuple(_credited(state, c, [p for p in pieces if p.pool == c.name]) for c in inventory.node_classes)
-        return replace(inventory, node_classes=classes)
+        return replace(inventory, node_classes=tuple(_credited(state, c, gone) for c in inventory.node_classes))
 
     def refresh(self, state: State, cluster: str) -> None:
         """Brings a cluster's free blocks in step with what is still bound there."""
@@ -61,36 +65,66 @@ class Credits:
                 state.grown[cluster] = None
 
 
-def _bound_still(entry: Entry | None, cluster: str, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """Returns the pieces whose pods are bound beyond what is assigned; those of node classes named first go first."""
-    pods = entry.pods.get(cluster) if entry is not None else None
-    if entry is None or pods is None:
-        return ()
+def _bound_still(entry: Entry | None, cluster: str, pieces: tuple[Piece, ...]) -> Iterator[Piece]:
+    """Yields what is bound beyond what is assigned: where the inventory tells it, else where it was taken to be."""
+    if entry is None or cluster not in entry.pods:
+        return
     share = entry.placement.share(cluster) if entry.placement is not None else None
-    assigned: Mapping[str, int] = dict(share.components) if share is not None else {}
-    over = {name: max(0, here.bound - assigned.get(name, 0)) for name, here in pods.components}
-    left = []
+    assigned: dict[tuple[str, str], int] = {}
+    for slot in share.slots if share is not None else ():
+        assigned[slot.component, slot.variant] = assigned.get((slot.component, slot.variant), 0) + slot.count
+    known = by_unit(entry.pods[cluster])
+    left = {name: 0 for name, _ in known}
+    told: dict[str, list[Piece]] = {}
+    shapes = {piece.component: piece.shape for piece in pieces}
+    for (name, unit), here in known.items():
+        mine = assigned.get((name, unit), 0) if unit is not None else _rest(assigned, known, name)
+        over = max(0, here.bound - mine)
+        left[name] += over
+        if name in shapes:
+            nodes = first(here.nodes, over)
+            told.setdefault(name, []).extend(
+                Piece(name, n.node_class, shapes[name], n.pods, n.number) for n in nodes if n.number
+            )
+    for name, found in told.items():
+        left[name] -= sum(piece.pods for piece in found)
+        yield from found
     for piece in pieces:
-        count = min(piece.pods, over.get(piece.component, 0))
+        count = min(piece.pods, left.get(piece.component, 0))
         if count:
-            over[piece.component] -= count
-            left.append(piece._replace(pods=count))
-    return tuple(left)
+            left[piece.component] -= count
+            yield piece._replace(pods=count, number=SOMEWHERE)
 
 
-def _credited(state: State, node_class: NodeClass, pieces: list[Piece]) -> NodeClass:
-    if not pieces:
+def _rest(assigned: dict[tuple[str, str], int], known: dict[tuple[str, str | None], Here], name: str) -> int:
+    """Returns how many pods are assigned to units that the inventory does not tell apart."""
+    return sum(
+        count for (component, unit), count in assigned.items() if component == name and (name, unit) not in known
+    )
+
+
+def _credited(state: State, node_class: NodeClass, gone: Gone) -> NodeClass:
+    """Returns a class with what its pods give back."""
+    name = node_class.name
+    at, somewhere = gone.at.get(name), gone.somewhere.get(name)
+    if not at and not somewhere:
         return node_class
     pool = Pool(node_class, state.fleet.catalog)
-    blocks: Blocks = dict(pool.running)
-    full = node_class.nodes - sum(block.nodes for block in node_class.free)
-    if full > 0:
-        nothing = (0,) * len(pool.layout.names)
-        blocks[nothing] = blocks.get(nothing, 0) + full
-    for piece in pieces:
-        give(blocks, pool, piece.shape.fitter(pool.layout), piece.pods)
-    names = pool.layout.names
-    free = (
-        FreeBlock(nodes, resources(dict(zip(names, found, strict=True)))) for found, nodes in sorted(blocks.items())
-    )
-    return replace(node_class, free=tuple(free))
+    blocks: Blocks = dict(pool.shown)
+    nodes = dict(pool.nodes)
+    nodes.update(vacate(blocks, pool, at or {}))
+    if somewhere:
+        give_all(blocks, pool, somewhere)
+    return replace(node_class, free=tuple(_blocks(pool, blocks, nodes)))
+
+
+def _blocks(pool: Pool, blocks: Blocks, nodes: dict[int, Free]) -> Iterator[FreeBlock]:
+    """Yields free blocks; which nodes they are is said as long as there are as many of them."""
+    numbers: dict[Free, list[int]] = {}
+    for number, free in sorted(nodes.items()):
+        numbers.setdefault(free, []).append(number)
+    names = pool.layout.names[: pool.layout.resources]
+    for free, count in sorted(blocks.items()):
+        amounts = resources(dict(zip(names, free, strict=False)))
+        devices = tuple(sorted(free[pool.layout.resources :], reverse=True))
+        yield FreeBlock(count, amounts, devices, tuple(numbers.get(free, ())[:count]))

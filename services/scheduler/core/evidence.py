@@ -14,7 +14,7 @@ import msgspec
 
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
-from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Version
+from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Source, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import Amounts, ElasticQuotaTree, QueueRule
 from gpufleet.model.reasons import Reason
@@ -51,12 +51,26 @@ class ClassSeen(msgspec.Struct, frozen=True, omit_defaults=True):
     free: tuple[FreeBlock, ...] = ()
 
 
+class HoldSeen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a workload had reserved: pods of one shape on a node class, of which ``provisioning`` wait for nodes."""
+
+    workload: str
+    version: Version
+    component: str
+    shape: PodShape
+    pool: str
+    count: int
+    source: Source = Source.RUNNING
+    provisioning: int = 0
+
+
 class ClusterSeen(msgspec.Struct, frozen=True, omit_defaults=True):
     """A cluster as a decision saw it: ``debt`` in pods; ``held`` is what reservations hold in the namespace's quota.
 
     ``spec`` and ``inventory`` are places in `Evidence.specs` and `Evidence.inventories`, None: there was none.
     ``virtual`` is what virtual nodes had left by GPU model series, of those with a bound; ``doubts`` says of which
-    classes no further nodes were counted on.
+    classes no further nodes were counted on. ``holds`` are the reservations on nodes where somebody had to yield; then
+    ``classes`` are without any.
     """
 
     name: str
@@ -70,6 +84,7 @@ class ClusterSeen(msgspec.Struct, frozen=True, omit_defaults=True):
     virtual: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
     doubts: tuple[tuple[str, Doubt], ...] = ()
     held: Resources = ()
+    holds: tuple[HoldSeen, ...] = ()
 
 
 class Copies(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,13 +15,14 @@ from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.gang import could_ever_fit, wanted_by_size
+from services.scheduler.core.gone import Kind
 from services.scheduler.core.losses import Wanted, lacking
 from services.scheduler.core.preempt import usable
 from services.scheduler.core.queue import Line, Order
 from services.scheduler.core.state import Entry, State
-from services.scheduler.core.trial import Kind, Trial, scarce
+from services.scheduler.core.trial import Trial, scarce
 from services.scheduler.core.turn import line_of
-from services.scheduler.core.victims import pieces
+from services.scheduler.core.whereabouts import pieces
 
 
 def kept_before(draft: Draft) -> Line | None:

@@ -13,9 +13,10 @@ from gpufleet.model.placement import Slot
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim, Taken
 from services.scheduler.core.shapes import Shape
-from services.scheduler.core.trial import Kind, Trial, free_of
+from services.scheduler.core.trial import Trial, free_of
 from services.scheduler.core.units import Part, Way
 from services.scheduler.core.victims import Victim
+from services.scheduler.core.whereabouts import last
 
 # kube-scheduler adds this to each priority, so that one pod more weighs more than any priority.
 _OFFSET = 2**31
@@ -223,8 +224,8 @@ def lacking(member: Member, wanted: Wanted, needed: Mapping[str, int]) -> dict[s
 
 def _amount(victim: Victim, pods: int, name: str) -> int:
     """Returns what some pods of a victim give back of a resource, at most."""
-    if not victim.divisible:
-        return sum(piece.pods * amount_of(piece.shape, name) for piece in victim.pieces)
+    if not victim.divisible and pods:
+        return sum(piece.pods * amount_of(piece.shape, name) for piece in victim.pieces if piece.pool)
     return pods * amount_of(victim.shape, name)
 
 
@@ -247,18 +248,5 @@ def _without(trial: Trial, victim: Victim, before: int, after: int) -> None:
     """Takes away so many pods of a victim in place of so many."""
     for pods, times in ((before, -1), (after, 1)):
         if pods:
-            for kind in _kinds(victim, pods):
-                trial.change(kind, times)
-
-
-def _kinds(victim: Victim, pods: int) -> Iterable[Kind]:
-    """Returns what some pods of a victim are, taken from its last node class on."""
-    if pods >= victim.pods:
-        return [piece.kind for piece in victim.pieces]
-    found, left = [], pods
-    for piece in reversed(victim.pieces):
-        count = min(piece.pods, left)
-        if count:
-            found.append((piece.pool, piece.shape, count))
-            left -= count
-    return found
+            for piece in last(victim.pieces, pods):
+                trial.change(piece.kind, times)

@@ -9,7 +9,7 @@ from gpufleet.model.cluster import NodeClass, VirtualNode
 from gpufleet.model.devices import devices_of
 from gpufleet.model.placement import Source
 from services.scheduler.core.blocks import Blocks, room, take
-from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Identity, Layout, Shape
+from services.scheduler.core.shapes import UNBOUNDED, Catalog, Fitter, Free, Identity, Layout, Shape
 from services.scheduler.core.stock import Stock
 
 # What the cluster's scheduler gives the node that it takes for a pod, what the pod costs, what the block is worth.
@@ -46,6 +46,7 @@ class Pool:
         "_base_rooms",
         "_fresh",
         "_mixed",
+        "_nodes",
         "_rooms",
         "_running",
         "_taken",
@@ -80,6 +81,7 @@ class Pool:
             if block.nodes > 0:
                 free = self.layout.block(block)
                 self._base[free] = self._base.get(free, 0) + block.nodes
+        self._nodes: dict[int, Free] | None = None
         elastic = node_class.elastic
         self.elastic = elastic is not None  # whether nodes may be created, if there is stock
         self.stock = Stock(self.allocatable, elastic.nodes if elastic else 0)
@@ -132,6 +134,28 @@ class Pool:
             if self.sole is not None:
                 take(blocks, self.sole, self._taken)
         return self._running
+
+    @property
+    def shown(self) -> Blocks:
+        """What is left on running nodes without any reservation; not to be changed."""
+        return self._base
+
+    @property
+    def nodes(self) -> dict[int, Free]:
+        """What the inventory shows as left of the nodes that it calls by a number; not to be changed."""
+        if self._nodes is None:
+            self._nodes = {}
+            for block in self.node_class.free:
+                if block.numbers:
+                    self._nodes.update(dict.fromkeys(block.numbers, self.layout.block(block)))
+        return self._nodes
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that is taken of running nodes is booked, and of one kind of requests."""
+        if self.ordered or self._mixed:
+            return False
+        return not self.booked if self.sole is None else self.booked == {self.sole: self._taken}
 
     def set_doubt(self, doubt: Doubt | None) -> None:
         """Says whether nodes that could be created count as room; what is placed on them stays there."""

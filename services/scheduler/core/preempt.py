@@ -6,7 +6,7 @@ priorities over the pods that go (as kube-scheduler weighs them), then the fewes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,12 +35,16 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is asked for: units of a workload, each of some pods by component, on behalf of a claim."""
+    """What is asked for: units of a workload, each of some pods by component, on behalf of a claim.
+
+    ``runs`` has the last word on what is found.
+    """
 
     victims: Victims
     claim: Claim
     key: str
     counts: dict[str, int]
+    runs: Callable[[Preemption], bool]
     _empty: dict[tuple[str, frozenset[Rank]], Trial] = field(default_factory=dict)
     _wanted: dict[tuple[int, int], tuple[tuple[Part, ...], Wanted, dict[str, int]]] = field(default_factory=dict)
 
@@ -100,7 +104,8 @@ class Search:
                 wanted, needed = self.wanted(way, units)
                 if wanted and Trial(member).fits(wanted):
                     room = Room(self.claim, member, way, wanted, lacking(member, wanted, needed), units)
-                    return room.choose(self._lines(sources, allowed, by_size=False))
+                    found = room.choose(self._lines(sources, allowed, by_size=False))
+                    return found if found is not None and self.runs(found) else None
         return None
 
     def _allowed(self, units: int) -> frozenset[Rank]:
@@ -124,14 +129,14 @@ class Search:
                 if losses is not None:
                     rough.append((cost(losses, name), losses, room))
         best: Preemption | None = None
-        for _, losses, room in sorted(rough, key=_cost_of)[:_REFINED]:
+        for number, (_, losses, room) in enumerate(sorted(rough, key=_cost_of)):
             few = len(losses) <= _MANY
+            if best is not None and (number >= _REFINED or not few):
+                break
             for variant in (losses, self._rough(room, allowed, by_size=True) if few else None):
                 made = room.settle(variant) if variant is not None else None
-                if made is not None and (best is None or made.cost < best.cost):
+                if made is not None and (best is None or made.cost < best.cost) and self.runs(made):
                     best = made
-            if best is not None and not few:
-                break
         return best
 
     def _rough(self, room: Room, allowed: frozenset[Rank], *, by_size: bool) -> list[Loss] | None:
@@ -185,10 +190,8 @@ class Search:
         trial = self._empty.get((member.name, allowed))
         if trial is None:
             trial = self._empty[member.name, allowed] = Trial(member)
-            for rank, group in self.victims.groups(member.name).items():
-                if rank in allowed:
-                    for kind, times in group.kinds.items():
-                        trial.change(kind, times)
+            _, gone, vacated = self.victims.without(member.name, allowed)
+            trial.without(gone, vacated)
         return trial
 
     def _lines(self, sources: Sequence[str], allowed: frozenset[Rank], *, by_size: bool) -> Lines:

@@ -149,8 +149,14 @@ def _terminating(uses: Iterable[UnitUse]) -> dict[tuple[str, str], int]:
 def _recall(state: State, evidence: Evidence, cluster: ClusterSeen, shape: Shape | None) -> None:
     """Gives a cluster the room that the decision saw, in place of its inventory less the reservations."""
     member = state.fleet.member(cluster.name)
-    # What is held is out of the room already.
+    # What is held is out of the room already, unless it is told.
     member.held = {key: Holding(held.version, ()) for key, held in member.held.items()}
+    for hold in cluster.holds:
+        part = Part(hold.component, state.fleet.catalog.shape(hold.shape))
+        known = member.held.get(hold.workload)
+        before = known.holds if known is not None else ()
+        held = Hold(part, hold.pool, hold.count, hold.source, hold.provisioning)
+        member.held[hold.workload] = Holding(hold.version, (*before, held))
     for seen in cluster.classes:
         pool = member.pool(evidence.kinds[seen.kind].name)
         if pool is not None:

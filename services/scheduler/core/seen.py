@@ -12,17 +12,22 @@ from services.scheduler.core.columns import Column
 from services.scheduler.core.divide import Option
 from services.scheduler.core.evidence import Other, QuotaUse, Taking
 from services.scheduler.core.pool import Pool
+from services.scheduler.core.reserve import Holding
 
 
 @dataclass(slots=True)
 class Left:
-    """What a cluster had left: of each class blocks on running nodes, None: as the inventory shows; and the stock."""
+    """What a cluster had left: of each class blocks on running nodes, None: as the inventory shows; and the stock.
+
+    ``holds`` are its reservations where somebody had to yield: then the blocks are those without any.
+    """
 
     inventory: Inventory | None
     debt: int
     pools: list[tuple[Pool, Blocks | None, tuple[int, Blocks] | None]]
     virtual: list[tuple[str, dict[str, int]]]
     held: Mapping[str, int]
+    holds: tuple[tuple[str, Holding], ...] = ()
 
 
 @dataclass(slots=True)

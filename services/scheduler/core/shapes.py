@@ -116,6 +116,13 @@ class Fitter:
             left[i] -= amount * pods
         return tuple(left)
 
+    def before(self, free: Free, pods: int, whole: Free) -> Free:
+        """Returns what is left of a node, at most ``whole``, once some of its pods are gone."""
+        left = list(free)
+        for i, amount in self.columns:
+            left[i] = min(whole[i], left[i] + amount * pods)
+        return tuple(left)
+
 
 class DeviceFitter(Fitter):
     """One shape's requests on a layout whose devices are shared."""
@@ -153,6 +160,20 @@ class DeviceFitter(Fitter):
         for i, amount in devices.sums(self._layout.names, self._shared, kept).items():
             left[i] = amount
         return (*left[: self._layout.resources], *kept)
+
+    def before(self, free: Free, pods: int, whole: Free) -> Free:
+        """Returns what is left of a node, at most ``whole``, once some of its pods are gone.
+
+        On which devices they are is not known: on the fullest.
+        """
+        left = super().before(free, pods, whole)
+        if not self.share.count:
+            return left
+        found = list(left[: self._layout.resources])
+        kept = devices.give(free[self._layout.resources :], self.share, pods)
+        for i, amount in devices.sums(self._layout.names, self._shared, kept).items():
+            found[i] = amount
+        return (*found, *kept)
 
 
 class Shape:

@@ -10,6 +10,7 @@ from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
 from services.scheduler.core import commit, turn, witness
+from services.scheduler.core.aftermath import runs
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
@@ -25,7 +26,7 @@ from services.scheduler.core.ranking import preempts
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
 from services.scheduler.core.state import State
-from services.scheduler.core.victims import Piece
+from services.scheduler.core.whereabouts import last
 
 _SHORTAGES = frozenset(
     {
@@ -111,7 +112,13 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
         state.quotas.charge_of(draft.entry.key),
         workload.job,
     )
-    search = Search(state.victims, claim, draft.entry.key, counts)
+    search = Search(
+        state.victims,
+        claim,
+        draft.entry.key,
+        counts,
+        lambda found: runs(draft, _share(draft, found, at_once=at_once), found.losses),
+    )
     if not search.may_take(1):
         return None  # what more may take, less may
     tiers = _tiers(draft)
@@ -177,7 +184,7 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
         placement = entry.placement
         if placement is None:
             continue
-        state.credits.add(loss.cluster, entry.key, _pieces(loss))
+        state.credits.add(loss.cluster, entry.key, last(loss.victim.pieces, loss.pods))
         why = "of higher priority" if rank > loss.victim.rank.priority else "whose quota is guaranteed it"
         reason = Reason(
             Code.PREEMPTED,
@@ -221,29 +228,10 @@ def _left(placement: Placement, loss: Loss) -> tuple[ClusterShare, ...]:
     return tuple(shares)
 
 
-def _pieces(loss: Loss) -> list[Piece]:
-    pieces, left = [], loss.pods
-    for piece in reversed(loss.victim.pieces):
-        count = min(piece.pods, left)
-        if count:
-            pieces.append(piece._replace(pods=count))
-            left -= count
-    return pieces
-
-
 def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
     """Gives the workload the room that was made."""
     shares = {share.cluster: share for share in draft.shares}
-    known = shares.get(found.cluster)
-    if at_once:
-        counts = {c.name: c.replicas for c in draft.workload.components}
-    else:
-        name = draft.workload.components[0].name
-        counts = {name: (known.replicas if known is not None else 0) + found.units}
-    slots = [*(known.slots if known is not None else ()), *found.slots]
-    shares[found.cluster] = ClusterShare(
-        found.cluster, tuple(sorted(counts.items())), merged(draft, slots, sort=known is not None)
-    )
+    shares[found.cluster] = _share(draft, found, at_once=at_once)
     before, draft.shares = draft.shares, tuple(shares[cluster] for cluster in sorted(shares))
     draft.taken.discard(found.cluster)
     if draft.made is not None:
@@ -257,6 +245,18 @@ def _take(draft: Draft, found: Preemption, *, at_once: bool) -> None:
         draft.unnamed = {code: count for code, count in draft.unnamed.items() if code not in _SHORTAGES}
         draft.quota = None
     draft.reasons.insert(0, _told(found))
+
+
+def _share(draft: Draft, found: Preemption, *, at_once: bool) -> ClusterShare:
+    """Returns what the workload has in the cluster then."""
+    known = next((share for share in draft.shares if share.cluster == found.cluster), None)
+    if at_once:
+        counts = {c.name: c.replicas for c in draft.workload.components}
+    else:
+        name = draft.workload.components[0].name
+        counts = {name: (known.replicas if known is not None else 0) + found.units}
+    slots = [*(known.slots if known is not None else ()), *found.slots]
+    return ClusterShare(found.cluster, tuple(sorted(counts.items())), merged(draft, slots, sort=known is not None))
 
 
 def _told(found: Preemption) -> Reason:

@@ -1,133 +1,93 @@
-"""One cluster as it would be without some of its pods: what would fit then, and on which nodes.
+"""One cluster as it would be without some of its pods: what would fit then, and on which node classes.
 
-On which node a pod runs is not known, only how many nodes have which free amounts. Pods that are taken away are put
-back where they could have been: pods of one workload together, on the fullest nodes first, the largest first. Where a
-pod that comes is no larger than one that goes, this is exact; else it is an estimate, and the inventory shows the truth
-afterwards. What is put back counts by kind, so that the order in which victims are looked at does not matter.
+What its nodes have left then is known as far as it is known where the pods are (`gone`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet.model.placement import Slot, Source
 from services.scheduler.core.blocks import Blocks, room, take
 from services.scheduler.core.capacity import Member
+from services.scheduler.core.gone import At, Gone, Kind, give_all, vacate
 from services.scheduler.core.pool import Pool
-from services.scheduler.core.shapes import Fitter, Free, Shape, is_gpu
+from services.scheduler.core.shapes import Shape, is_gpu
 from services.scheduler.core.units import Part, Way
 
-# Pods that run together: their node class, their shape, and how many they are.
-Kind = tuple[str, Shape, int]
-
-
-def give(blocks: Blocks, pool: Pool, fitter: Fitter, count: int, times: int = 1) -> None:
-    """Puts back what so many pods use, ``times`` over, as far as it can have been used: a node's GPUs decide.
-
-    Documents may leave out of `free` what they do not care for.
-    """
-    whole, layout = pool.allocatable, pool.layout
-    gpus = [(i, a) for i, a in fitter.columns if i in layout.gpu_columns and a]
-    left = count
-    while times > 0:
-        best = _fullest(blocks, *gpus[0], whole) if len(gpus) == 1 else _fullest_of(blocks, gpus, fitter, pool)
-        if best is None:
-            return
-        free, most = best
-        if left == count <= most:  # all of them on one node, and the next ones on another that is as full
-            pods = count
-            nodes = min(blocks[free], times)
-            times -= nodes
-        else:
-            pods = min(most, left)
-            nodes = min(blocks[free], left // pods)
-            left -= nodes * pods
-            if not left:
-                left = count
-                times -= 1
-        if blocks[free] == nodes:
-            del blocks[free]
-        else:
-            blocks[free] -= nodes
-        back = list(free)
-        for i, amount in fitter.columns:
-            back[i] = min(whole[i], back[i] + amount * pods)
-        after = tuple(back)
-        blocks[after] = blocks.get(after, 0) + nodes
-
-
-def _fullest(blocks: Blocks, column: int, amount: int, whole: Free) -> tuple[Free, int] | None:
-    """Returns the fullest nodes that can have had such a pod, and how many, for pods that ask for one kind of GPU."""
-    most = whole[column] - amount
-    best: Free | None = None
-    for free in blocks:
-        gpus = free[column]
-        if gpus <= most and (best is None or gpus < best[column] or (gpus == best[column] and free < best)):
-            best = free
-    return None if best is None else (best, (whole[column] - best[column]) // amount)
-
-
-def _fullest_of(blocks: Blocks, gpus: Sequence[tuple[int, int]], fitter: Fitter, pool: Pool) -> tuple[Free, int] | None:
-    whole = pool.allocatable
-    best: tuple[int, Free, int] | None = None
-    for free in blocks:
-        used = gpus or [(i, a) for i, a in fitter.columns if a and free[i] < whole[i]]
-        pods = min(((whole[i] - free[i]) // a for i, a in used), default=0)
-        if pods > 0 and (best is None or (pool.layout.gpus(free), free) < best[:2]):
-            best = (pool.layout.gpus(free), free, pods)
-    return None if best is None else best[1:]
+# Nodes without some pods, by node class: as of which pool.
+Vacated = dict[str, tuple[Pool, Blocks]]
 
 
 class Trial:
     """A cluster without some of its pods. The cluster itself is not touched."""
 
-    __slots__ = ("_base", "_blocks", "_gone", "_member", "_rooms")
+    __slots__ = ("_blocks", "_gone", "_member", "_occupied", "_rooms", "_vacated")
 
     def __init__(self, member: Member) -> None:
         member.settle()
         self._member = member
-        self._base: dict[str, Blocks] = {}
-        self._gone: dict[str, dict[tuple[Shape, int], int]] = {}
+        self._occupied: dict[str, Blocks] = {}
+        self._gone = Gone()
         self._blocks: dict[str, Blocks] = {}
         self._rooms: dict[tuple[str, int], int] = {}
+        self._vacated: Vacated | None = None
 
     def occupy(self, wanted: Sequence[tuple[Part, int]]) -> bool:
         """Puts some pods where they would go as the cluster is, before any are taken away; returns whether they fit."""
         copies = {pool.name: dict(pool.running) for pool in self._member.pools}
         if self._pack(wanted, None, copies) is None:
             return False
-        self._base = copies
+        self._occupied = copies
         return True
 
     def change(self, kind: Kind, times: int) -> None:
         """Takes away so many more of a kind; a negative number puts them where they were."""
-        name, shape, pods = kind
-        gone = self._gone.setdefault(name, {})
-        total = gone.get((shape, pods), 0) + times
-        if total:
-            gone[shape, pods] = total
-        else:
-            del gone[shape, pods]
+        self._gone.add(kind, times)
+        name = kind[0]
         if self._blocks.pop(name, None) is not None or self._rooms:
             self._rooms = {known: here for known, here in self._rooms.items() if known[0] != name}
+
+    def without(self, gone: Gone, vacated: Vacated) -> None:
+        """Takes away some pods, and no others: the trial is not to be changed afterwards.
+
+        ``vacated`` keeps what that makes of nodes, from one trial to the next.
+        """
+        self._gone, self._vacated = gone, vacated
 
     def _of(self, pool: Pool) -> Blocks:
         """Returns a pool's blocks without the pods; not to be changed."""
         blocks = self._blocks.get(pool.name)
         if blocks is None:
-            gone = self._gone.get(pool.name)
-            base = self._base.get(pool.name, pool.running)
-            if not gone:
-                return base
-            blocks = self._blocks[pool.name] = dict(base)
-            # Nodes that the inventory does not list are full.
-            full = pool.node_class.nodes - sum([block.nodes for block in pool.node_class.free])
-            if full > 0:
-                nothing = (0,) * len(pool.layout.names)
-                blocks[nothing] = blocks.get(nothing, 0) + full
-            for shape, pods in sorted(gone, key=_largest_first) if len(gone) > 1 else gone:
-                give(blocks, pool, shape.fitter(pool.layout), pods, gone[shape, pods])
+            occupied = self._occupied.get(pool.name)
+            at = self._gone.at.get(pool.name)
+            somewhere, not_yet = self._gone.somewhere.get(pool.name), self._gone.not_yet.get(pool.name)
+            if not (at or somewhere or not_yet):
+                return pool.running if occupied is None else occupied
+            # What is reserved is taken afresh where its order does not matter.
+            afresh = occupied is None and pool.plain and not self._member.loose
+            blocks = dict(pool.shown if afresh else pool.running if occupied is None else occupied)
+            if at and afresh and self._vacated is not None:
+                blocks = self._emptied(pool, at, self._vacated)
+            elif at:
+                vacate(blocks, pool, at)
+            if somewhere:
+                give_all(blocks, pool, somewhere)
+            if afresh:
+                not_yet = _reserve(blocks, pool, not_yet or {})
+            if not_yet:
+                give_all(blocks, pool, {(shape, 1): pods for shape, pods in not_yet.items()})
+            self._blocks[pool.name] = blocks
         return blocks
+
+    @staticmethod
+    def _emptied(pool: Pool, at: At, vacated: Vacated) -> Blocks:
+        known = vacated.get(pool.name)
+        if known is None or known[0] is not pool:
+            blocks = dict(pool.shown)
+            vacate(blocks, pool, at)
+            known = vacated[pool.name] = (pool, blocks)
+        return dict(known[1])
 
     def room(self, part: Part) -> int:
         """Returns for how many pods of a part there is room."""
@@ -172,9 +132,19 @@ class Trial:
         return tuple(slots)
 
 
-def _largest_first(kind: tuple[Shape, int]) -> tuple[int, int, int]:
-    shape, pods = kind
-    return (-shape.gpus, -pods, shape.id)
+def _reserve(blocks: Blocks, pool: Pool, without: Mapping[Shape, int]) -> dict[Shape, int]:
+    """Takes what is reserved out of a pool's blocks, without some of it; returns of what there was no reservation."""
+    booked, rest = dict(pool.booked), {}
+    for shape, pods in without.items():
+        fitter = shape.fitter(pool.layout)
+        known = min(booked.get(fitter, 0), pods)
+        if known:
+            booked[fitter] -= known
+        if pods > known:
+            rest[shape] = pods - known
+    for fitter, count in booked.items():
+        take(blocks, fitter, count)
+    return rest
 
 
 def scarce(wanted: Sequence[tuple[Part, int]]) -> dict[str, int]:

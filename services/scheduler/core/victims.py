@@ -6,20 +6,19 @@ nothing is kept but a set of keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpufleet.model.placement import ClusterShare, Placement, Source
+from gpufleet.model.placement import ClusterShare, Placement
 from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
-from services.scheduler.core import ledger
-from services.scheduler.core.capacity import Member
+from services.scheduler.core.gone import Gone
 from services.scheduler.core.quota_terms import preemptible
-from services.scheduler.core.reserve import part_of
 from services.scheduler.core.shapes import Shape
-from services.scheduler.core.trial import Kind
+from services.scheduler.core.trial import Vacated
+from services.scheduler.core.whereabouts import Piece, pieces
 
 if TYPE_CHECKING:
     from services.scheduler.core.state import Entry, State
@@ -33,20 +32,6 @@ class Rank(NamedTuple):
     priority: int
     leaf: str
     firm: bool
-
-
-class Piece(NamedTuple):
-    """Pods of one component on one node class."""
-
-    component: str
-    pool: str
-    shape: Shape
-    pods: int
-
-    @property
-    def kind(self) -> Kind:
-        """What takes equally much room, however it is called."""
-        return (self.pool, self.shape, self.pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +57,11 @@ class Victim:
 
 @dataclass(slots=True)
 class Group:
-    """The victims of one rank in one cluster; how often each kind of pods is among them, and what they ask for."""
+    """The victims of one rank in one cluster, their pods, and what these ask for."""
 
     victims: dict[str, Victim] = field(default_factory=dict)
     in_order: list[Victim] | None = None
-    kinds: dict[Kind, int] = field(default_factory=dict)
+    gone: Gone = field(default_factory=Gone)
     totals: dict[str, int] = field(default_factory=dict)
 
     def ordered(self) -> list[Victim]:
@@ -84,6 +69,14 @@ class Group:
         if self.in_order is None:
             self.in_order = sorted(self.victims.values(), key=_last_first)
         return self.in_order
+
+
+class Empty(NamedTuple):
+    """A cluster without anybody of some ranks, and what that makes of its nodes."""
+
+    ranks: frozenset[Rank]
+    gone: Gone
+    vacated: Vacated
 
 
 class Victims:
@@ -95,6 +88,7 @@ class Victims:
         self._clusters_of: dict[str, tuple[str, ...]] = {}
         self._groups: dict[str, dict[Rank, Group]] = {}
         self._count: dict[Rank, int] = {}
+        self._empty: dict[str, Empty] = {}  # as it was asked for last, until somebody there changes
 
     def changed(self, key: str) -> None:
         """Notes that a workload's placement, pods or priority may be others now."""
@@ -130,8 +124,21 @@ class Victims:
         """Returns a cluster's victims by rank."""
         return self._groups.get(cluster, {})
 
+    def without(self, cluster: str, allowed: Set[Rank]) -> Empty:
+        """Returns a cluster without anybody who may be taken."""
+        groups = self.groups(cluster)
+        ranks = frozenset(rank for rank in groups if rank in allowed)
+        known = self._empty.get(cluster)
+        if known is None or known.ranks != ranks:
+            gone = Gone()
+            for rank in sorted(ranks):
+                gone.merge(groups[rank].gone)
+            known = self._empty[cluster] = Empty(ranks, gone, {})
+        return known
+
     def _forget(self, key: str) -> None:
         for cluster in self._clusters_of.pop(key, ()):
+            self._empty.pop(cluster, None)
             rank = self._ranks.pop((key, cluster))
             groups = self._groups[cluster]
             group = groups[rank]
@@ -154,6 +161,7 @@ class Victims:
             if found is None:
                 continue
             clusters.append(share.cluster)
+            self._empty.pop(share.cluster, None)
             self._ranks[entry.key, share.cluster] = found.rank
             group = self._groups.setdefault(share.cluster, {}).setdefault(found.rank, Group())
             group.victims[entry.key] = found
@@ -170,14 +178,10 @@ def _last_first(victim: Victim) -> tuple[int, str]:
 def _add(group: Group, victim: Victim, sign: int) -> None:
     group.in_order = None
     for piece in victim.pieces:
-        kind = piece.kind
-        times = group.kinds.get(kind, 0) + sign
-        if times:
-            group.kinds[kind] = times
-        else:
-            del group.kinds[kind]
-        for name, amount in piece.shape.pod.requests:
-            group.totals[name] = group.totals.get(name, 0) + sign * amount * piece.pods
+        if piece.pool:
+            group.gone.add(piece.kind, sign)
+            for name, amount in piece.shape.pod.requests:
+                group.totals[name] = group.totals.get(name, 0) + sign * amount * piece.pods
 
 
 def _takeable(entry: Entry, placement: Placement) -> bool:
@@ -198,7 +202,7 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
     if workload is None or member is None:
         return None
     found = pieces(state, entry, member, share)
-    if not found:
+    if not any(piece.pool for piece in found):
         return None
     divisible = (
         len(share.components) == 1
@@ -215,27 +219,3 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
     rank = Rank(-state.order(entry)[0], leaf.name if leaf is not None else "", not preemptible(workload))
     arrival = entry.arrival if entry.arrival is not None else workload.arrival
     return Victim(entry.key, rank, arrival, divisible, share.replicas, found, unit)
-
-
-def pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> tuple[Piece, ...]:
-    """Returns on which node classes a share's pods are, as far as known; pods that wait for a node are nowhere."""
-    ways = ledger.ways_of(state, entry)
-    pods = entry.pods.get(share.cluster)
-    bound = {name: here.bound for name, here in pods.components} if pods is not None else {}
-    names = {pool.name for pool in member.pools}
-    found: list[Piece] = []
-    for slot in share.slots:
-        part = part_of(slot, ways)
-        if part is None or part.virtual is not None:
-            continue
-        count = slot.count
-        if slot.source is Source.ELASTIC:
-            count = min(count, bound.get(slot.component, 0))
-        else:
-            bound[slot.component] = max(0, bound.get(slot.component, 0) - count)
-        pool = slot.node_class
-        if pool not in names:
-            pool = next((p.name for p in member.pools if part.shape.admitted(p.identity)), "")
-        if count and pool:
-            found.append(Piece(slot.component, pool, part.shape, count))
-    return tuple(found)

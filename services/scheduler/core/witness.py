@@ -161,10 +161,12 @@ def preemption(draft: Draft, found: Preemption) -> None:
     losses = tuple((loss.victim.key, loss.cluster) for loss in found.losses)
     seen.taking = Taking(found.cluster, found.units, losses, draft.without_stock)
     clusters = sorted({found.cluster, *(loss.cluster for loss in found.losses)})
-    for name in clusters:
-        if name in draft.taken and name not in seen.left:
-            state.fleet.touch(draft.member(name))  # as it was before; its shares are held afresh anyhow
     see(draft, clusters)
+    for name in clusters:
+        member, left = draft.member(name), seen.left[name]
+        # Who yields has reservations, and without these it is another cluster.
+        left.pools = [(pool, dict(pool.shown), None) for pool in member.pools]
+        left.holds = tuple(member.held.items())
     for key in sorted({loss.victim.key for loss in found.losses}):
         entry = state.entries[key]
         if entry.placement is None:

@@ -1,0 +1,80 @@
+"""The last look before anybody has to yield: does the preemptor have its place once the pods of its victims are gone?
+
+The search goes by what is left of the nodes now. Here the whole cluster is filled anew by the rule of the ledger, as it
+will be when the inventory shows those pods gone: every reservation in the order of its version, the preemptor's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from gpufleet.model.placement import ClusterShare, Source
+from services.scheduler.core.blocks import Blocks, take
+from services.scheduler.core.capacity import Member
+from services.scheduler.core.draft import Draft
+from services.scheduler.core.gone import NOT_YET, Gone, give_all, vacate
+from services.scheduler.core.losses import Loss
+from services.scheduler.core.reserve import Hold, Holding, holding
+from services.scheduler.core.whereabouts import last
+
+
+def runs(draft: Draft, share: ClusterShare, losses: Iterable[Loss]) -> bool:
+    """Returns whether a share of the preemptor, and all that others have reserved there, has its place then."""
+    member = draft.member(share.cluster)
+    gone, going = Gone(), dict[str, int]()
+    for loss in losses:
+        if loss.cluster == member.name:
+            for piece in last(loss.victim.pieces, loss.pods):
+                if piece.number == NOT_YET:
+                    going[loss.victim.key] = going.get(loss.victim.key, 0) + piece.pods
+                elif piece.pool:
+                    gone.add(piece.kind, 1)
+    blocks = {pool.name: _without(member, pool.name, gone) for pool in member.pools}
+    for hold in _others(member, draft.entry.key, going):
+        if not _takes(member, blocks, hold):
+            return False
+    pods = draft.entry.pods.get(member.name)
+    own = holding(draft.state.following_version(), share, draft.ways, pods)
+    return own is None or all(_takes(member, blocks, hold) for hold in own.holds)
+
+
+def _without(member: Member, name: str, gone: Gone) -> Blocks:
+    pool = member.pool(name)
+    assert pool is not None
+    blocks = dict(pool.shown)
+    vacate(blocks, pool, gone.at.get(name, {}))
+    if somewhere := gone.somewhere.get(name):
+        give_all(blocks, pool, somewhere)
+    return blocks
+
+
+def _others(member: Member, key: str, going: dict[str, int]) -> Iterator[Hold]:
+    """Yields what others have reserved, in order, without so many pods of some."""
+
+    def order(item: tuple[str, Holding]) -> tuple[object, str]:
+        return (item[1].version, item[0])
+
+    for other, held in sorted(member.held.items(), key=order):
+        left = going.get(other, 0)
+        if other == key:
+            continue
+        kept: list[Hold] = []
+        for hold in reversed(held.holds):
+            count = min(left, hold.count)
+            left -= count
+            if hold.count > count:
+                kept.append(replace(hold, count=hold.count - count) if count else hold)
+        yield from reversed(kept)
+
+
+def _takes(member: Member, blocks: dict[str, Blocks], hold: Hold) -> bool:
+    """Takes the room of a hold, and returns whether there is enough; what waits for nodes may wait for more of them."""
+    if hold.source is Source.VIRTUAL and hold.part.virtual is not None:
+        return True
+    left = hold.count
+    anywhere = member.pool(hold.pool) is None
+    for pool in member.pools:
+        if left and (anywhere or pool.name == hold.pool) and hold.part.shape.admitted(pool.identity):
+            left -= take(blocks[pool.name], hold.part.shape.fitter(pool.layout), left)
+    return not left or not hold.pool or hold.source is Source.ELASTIC or hold.provisioning > 0
