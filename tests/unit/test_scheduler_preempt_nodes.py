@@ -11,7 +11,7 @@ from gpufleet.model.cluster import ComponentPods, WorkloadPods
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.reasons import Code
 from gpufleet.model.workload import Workload
-from services.scheduler.core.events import PodsChanged, PolicyChanged
+from services.scheduler.core.events import ClusterRemoved, PodsChanged, PolicyChanged, Tick, WorkloadDeleted
 from tests.support.nodes import Cluster, Fleet
 from tests.support.scheduling import World, deployment, gpus_free, job, policy
 
@@ -108,7 +108,29 @@ def test_pods_that_wait_for_a_node_make_no_room_and_go_first() -> None:
     # Eight of its pods wait for the node in stock. They are the first that its controller gives up.
     (told,) = [r for r in w.placement("test/Deployment/victim").reasons if r.code is Code.PREEMPTED]
     assert told.message.startswith("lost 12 of 13 pods")
-    assert placed(w)["wanted"] == 1
+    assert placed(w) == {"victim": 1, "wanted": 1}
+    # When they are gone the node that is on its way is for others.
+    w.feed(PodsChanged(WorkloadPods("a", "test/Deployment/victim", components=(("main", ComponentPods(bound=1)),))))
+    w.observe("a", gpus_free(4, 0, stock=1))
+    assert placed(w) == {"victim": 9, "wanted": 1}
+
+
+def test_who_yielded_gets_nothing_back_in_the_same_cluster_before_its_pods_are_gone() -> None:
+    f = fleet(4, 8)
+    w, cluster = f.world, f.clusters["a"]
+    w.feed(PolicyChanged(policy(kinds=[("apps/v1", "Deployment")])))
+    shape = deployment("x").components[0].shape
+    large = replace(shape, node_selector=(("gpus", "8"),))
+    put(f, ranked(deployment("victim", 8, arrival=1), "low"), *["n1"] * 8)
+    w.submit(ranked(deployment("wanted", 2, arrival=2, shape=large), "high"))
+    # There is room for two on the other node. But a cluster that is to have eight of them keeps the eight it has.
+    assert placed(w) == {"victim": 6, "wanted": 2}
+    assert [r.code.value for r in w.placement("test/Deployment/victim").reasons] == ["Preempted", "WaitingForRemoval"]
+    w.restart()
+    assert placed(w) == {"victim": 6, "wanted": 2}
+    f.stop_surplus()
+    assert len(cluster.of("test/Deployment/victim", "main")) == 6
+    assert placed(w) == {"victim": 8, "wanted": 2}
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -128,3 +150,93 @@ def test_what_victims_still_use_counts_as_free_on_their_nodes(together: bool) ->
         assert placed(w)["wanted"] == 1
     f.start_pending([0])
     assert not f.pending("a")
+
+
+# What is kept for the preemptor.
+
+
+def taken_over() -> Fleet:
+    """A job of 8 that has taken the place of another one, whose pods are still there."""
+    f = fleet(8)
+    put(f, ranked(deployment("victim", 8, arrival=1), "low"), *["n0"] * 8)
+    f.world.submit(ranked(job("wanted", {"Worker": (1, 8)}, arrival=2), "high"))
+    assert placed(f.world) == {"victim": 0, "wanted": 1}
+    return f
+
+
+def test_nobody_takes_what_is_kept_for_the_preemptor_until_it_runs() -> None:
+    f = taken_over()
+    f.world.submit(ranked(deployment("late", 2, arrival=3), "mid"))
+    f.stop_surplus()
+    f.world.submit(ranked(deployment("later", 2, arrival=4), "low"))
+    assert placed(f.world) == {"late": 0, "later": 0, "victim": 0, "wanted": 1}
+    f.start_pending([0])
+    assert placed(f.world) == {"late": 0, "later": 0, "victim": 0, "wanted": 1}
+    assert not f.pending("a")
+
+
+def test_after_a_limit_what_is_kept_is_for_others() -> None:
+    f = taken_over()
+    w = f.world
+    f.stop_surplus()
+    w.now += w.state.settings.hold_timeout - 1
+    f.publish()
+    assert placed(w) == {"victim": 0, "wanted": 1}
+    w.now += 2
+    f.publish()
+    w.feed(Tick())
+    assert placed(w) == {"victim": 8, "wanted": 1}
+
+
+def test_who_yielded_has_its_place_back_if_the_preemptor_is_deleted() -> None:
+    f = taken_over()
+    f.world.feed(WorkloadDeleted(WANTED))
+    # Its pods have not gone yet, and need not.
+    assert f.world.placement("test/Deployment/victim").placed == 8
+    f.stop_surplus()
+    assert len(f.clusters["a"].pods) == 8
+
+
+def test_a_preemptor_that_needs_less_gives_the_rest_to_others() -> None:
+    f = fleet(8)
+    put(f, ranked(deployment("victim", 8, arrival=1), "low"), *["n0"] * 8)
+    wanted = ranked(deployment("wanted", 6, arrival=2), "high")
+    f.world.submit(wanted)
+    assert placed(f.world) == {"victim": 2, "wanted": 6}
+    f.stop_surplus()
+    f.world.submit(ranked(deployment("wanted", 3, arrival=2), "high"))
+    assert placed(f.world) == {"victim": 5, "wanted": 3}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_restart_forgets_nothing_of_it(late: bool) -> None:
+    f = taken_over()
+    w = f.world
+    if late:
+        f.stop_surplus()
+    w.restart()
+    w.submit(ranked(deployment("late", 2, arrival=3), "mid"))
+    assert placed(w) == {"late": 0, "victim": 0, "wanted": 1}
+    f.stop_surplus()
+    assert w.state.fleet.members["a"].debt == 0
+    assert placed(w) == {"late": 0, "victim": 0, "wanted": 1}
+    f.start_pending([0])
+    assert not f.pending("a")
+
+
+def test_a_preemptor_whose_cluster_is_lost_looks_for_another_place() -> None:
+    w = World()
+    f = Fleet(w, {name: Cluster(name, {f"{name}0": 8}) for name in ("a", "b")})
+    f.register()
+    w.feed(*(PolicyChanged(rule) for rule in (LOW, MID, HIGH, policy())))
+    for number, name in enumerate(("one", "two")):
+        w.submit(ranked(job(name, {"Worker": (8, 1)}, arrival=number), "low"))
+    f.start_pending([0])
+    w.submit(ranked(job("wanted", {"Worker": (1, 8)}, arrival=3), "high"))
+    ((first, _),) = w.assigned(WANTED).items()
+    w.feed(ClusterRemoved(first))
+    w.gone(WANTED, first)
+    ((other, _),) = w.assigned(WANTED).items()
+    assert other != first
+    assert sorted(placed(w).values()) == [0, 0, 1]
+    assert w.message(WANTED, other).startswith("takes the place of")

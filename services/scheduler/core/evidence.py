@@ -178,6 +178,7 @@ class Rest:
 class Evidence:
     """Everything that one decision was derived from; see `Entry` for what the fields of a workload mean.
 
+    ``yields`` is where it had yet to give up pods to whoever took their place, and what it kept there.
     ``policies`` are those that select it, the one that counts first; ``classes`` every PriorityClass; ``mix`` what
     placing whole was weighed by. ``specs``, ``inventories`` and ``kinds`` (of nodes) say once what clusters have alike;
     ``more`` counts the clusters of the fleet that are not in ``clusters``, which took no
@@ -223,6 +224,7 @@ class Evidence:
     clusters: tuple[ClusterSeen, ...] = ()
     others: tuple[Other, ...] = ()
     taking: Taking | None = None
+    yields: tuple[tuple[str, int], ...] = ()
     rest: tuple[Rest, ...] = ()
     refused: tuple[Reason, ...] = ()
     more: int = 0

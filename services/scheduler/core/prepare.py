@@ -9,7 +9,7 @@ from gpufleet.model.placement import AssignmentState, ClusterShare, ObservedPhas
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
-from services.scheduler.core import assign, ledger, overrides
+from services.scheduler.core import assign, ledger, overrides, yielding
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
@@ -42,6 +42,9 @@ def prepare(
     for cap in eviction.caps if eviction is not None else ():
         if cap.until > now:
             caps[cap.cluster] = min(cap.max_replicas, caps.get(cap.cluster, cap.max_replicas))
+    yields = yielding.bounds(state, entry)
+    for cluster, assigned in yields.items():
+        caps[cluster] = min(assigned, caps.get(cluster, assigned))
     refused = _refused(entry, placement, forget=mode is Mode.FRESH or changed)
     if workload.job:
         for cluster, known in entry.assignments.items():
@@ -84,6 +87,7 @@ def prepare(
         rejected=rejected(workload, units) if units is not None else "",
         waited={(wait.cluster, wait.unit): wait.since for wait in waits},
     )
+    draft.seen.yields = yields
     draft.reasons.extend(broken)
     return draft
 

@@ -68,7 +68,11 @@ def _settled(evidence: Evidence, *, everything: bool) -> tuple[Entry, Outputs]:
     for key, clusters in evidence.required:
         state.required_by.put(key, frozenset({entry.key}), clusters)
     state.recalled = Recalled(
-        dict(_usage(evidence.unit_use)), _terminating(evidence.unit_use), evidence.line.beside, evidence.taking
+        dict(_usage(evidence.unit_use)),
+        _terminating(evidence.unit_use),
+        evidence.line.beside,
+        evidence.taking,
+        dict(evidence.yields),
     )
     state.mix.recall(tuple((state.fleet.catalog.shape(pod), weight) for pod, weight in evidence.mix))
     shape = None

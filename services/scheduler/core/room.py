@@ -44,6 +44,9 @@ def avoided(draft: Draft, cluster: str) -> Reason:
         if cap.cluster == cluster:
             told = f"{cap.message or cap.code}; not tried again before {clock(cap.until)}"
             return Reason(Code.CLUSTER_AVOIDED, told, cluster)
+    if cluster in draft.seen.yields:
+        message = "the pods that it lost are still there; it gets no others before they are gone"
+        return Reason(Code.WAITING_FOR_REMOVAL, message, cluster)
     return Reason(Code.CLUSTER_AVOIDED, "its replicas were taken back", cluster)
 
 

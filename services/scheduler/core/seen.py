@@ -44,6 +44,7 @@ class Seen:
     options: list[Option] | None = None
     others: list[Other] = field(default_factory=list)
     taking: Taking | None = None
+    yields: Mapping[str, int] = field(default_factory=dict)  # where it has yet to give up pods, and what it keeps
     use: dict[str, QuotaUse] = field(default_factory=dict)
     ignored: tuple[PropagationPolicy, ...] = ()
     beside: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import ElasticQuotaTree, QueueRule
-from services.scheduler.core import doubt, ledger, records
+from services.scheduler.core import doubt, ledger, records, yielding
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import (
     AssignmentRead,
@@ -134,7 +134,10 @@ def _pods_changed(batch: Batch, event: PodsChanged) -> None:
     before = entry.pods.get(event.pods.cluster)
     if before == event.pods:
         return
+    yields = yielding.bounds(state, entry)
     entry.pods[event.pods.cluster] = event.pods
+    if yields and yielding.bounds(state, entry) != yields:
+        state.ask(entry.key, Mode.FILL)
     ledger.update(state, entry, batch.now)
     doubt.pods_changed(state, entry, before, event.pods, batch.now)
     state.victims.changed(entry.key)
@@ -144,7 +147,10 @@ def _pods_changed(batch: Batch, event: PodsChanged) -> None:
 def _pods_gone(batch: Batch, event: PodsGone) -> None:
     state = batch.state
     entry = state.entries.get(event.workload)
+    yields = yielding.bounds(state, entry) if entry is not None else {}
     if entry is not None and entry.pods.pop(event.cluster, None) is not None:
+        if event.cluster in yields:
+            state.ask(entry.key, Mode.FILL)
         ledger.update(state, entry, batch.now)
         state.credits.refresh(state, event.cluster)
         state.forget(entry)

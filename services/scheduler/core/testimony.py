@@ -45,6 +45,7 @@ def testify(witness: Witness) -> ev.Evidence:
         applied=witness.applied if any(policy.lazy for policy in witness.policies) else None,
         use=tuple(seen.use[name] for name in sorted(seen.use)),
         taking=seen.taking,
+        yields=tuple(sorted(seen.yields.items())),
         mix=tuple((shape.pod, weight) for shape, weight in witness.mix),
         unit_use=tuple(_unit_use(witness)),
         others=tuple(replace(o, workload=replace(o.workload, manifest={})) if o.workload else o for o in seen.others),
