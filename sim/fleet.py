@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gpufleet.model import quantity
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, ModelStock, NodeClass, VirtualNode
+from gpufleet.model.devices import ALLOCATIONS, WHOLE, Devices, devices_of, free_devices
 from gpufleet.model.resources import Resources, render_resources
 from gpufleet.model.selectors import Taint
 from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
@@ -92,7 +93,7 @@ def build_cluster(
 
     `namespaces` are created besides those of the inventory; of `crds` those whose kinds the inventory's `apis` names,
     all of them if it names none. Free blocks and their `pods` are kept to; the pods of a full node are not counted.
-    Devices that are shared (`gpuFree`) are not simulated: a block's whole GPUs are.
+    Of devices that are shared (`gpuFree`) so much is free as a block says; what is bound later goes by their sums.
     """
     store = Store(spec.name, now=now, seed=seed)
     bounded = {quota.namespace for quota in inventory.quotas} if inventory.namespaces is None else set()
@@ -119,7 +120,8 @@ def cluster_writes(inventory: Inventory) -> list[Write]:
         for index, block in enumerate(blocks_of(node_class)):
             name = f"{node_class.name}-{index}"
             writes.append(Create(class_node(node_class, name)))
-            writes += [Create(pod) for pod in fillers(name, node_class.allocatable, block)]
+            shares = allocations(devices_of(node_class), block)
+            writes += [Create(pod) for pod in fillers(name, node_class.allocatable, block, shares)]
     writes += [Create(virtual_node(node)) for node in inventory.virtual_nodes]
     writes += [Create(quota) for quota in quotas_of(inventory)]
     return writes
@@ -184,15 +186,40 @@ def _node(name: str, labels: Mapping[str, str], taints: Iterable[Taint], allocat
     }
 
 
-def fillers(node: str, allocatable: Resources, block: FreeBlock | None) -> list[Json]:
-    """Pods that take what is not free: the first one all of it, the others a place for a pod each."""
+def allocations(devices: Devices | None, block: FreeBlock | None) -> dict[str, str]:
+    """The annotations of a pod that has of each shared device what is not free."""
+    if devices is None or block is None or not block.gpu_free:
+        return {}
+    found: dict[str, str] = {}
+    for annotation, resource in ALLOCATIONS:
+        total = dict(devices.shared).get(resource, 0)
+        taken = {
+            str(device): (WHOLE - left) * total // (WHOLE * devices.count)
+            for device, left in enumerate(reversed(free_devices(block, devices.count)))
+            if left < WHOLE
+        }
+        if total and taken:
+            found[annotation] = json.dumps({"0": taken})
+    return found
+
+
+def fillers(
+    node: str, allocatable: Resources, block: FreeBlock | None, annotations: Mapping[str, str] | None = None
+) -> list[Json]:
+    """Pods that take what is not free: the first one all of it, the others a place for a pod each.
+
+    ``annotations`` are those of the first.
+    """
     free = dict(block.free) if block is not None else {"pods": dict(allocatable).get("pods", 1) - 1}
     used = {name: amount - free.get(name, 0) for name, amount in allocatable if amount > free.get(name, 0)}
     places = used.pop("pods", 0)
-    if not used and not places:
+    if not used and not places and not annotations:
         return []
     requests = {name: quantity.render(amount, name) for name, amount in sorted(used.items())}
-    return [_filler(node, index, requests if index == 0 else {}) for index in range(max(1, places))]
+    made = [_filler(node, index, requests if index == 0 else {}) for index in range(max(1, places))]
+    if annotations:
+        made[0]["metadata"]["annotations"] = dict(annotations)
+    return made
 
 
 def _filler(node: str, index: int, requests: Mapping[str, str]) -> Json:

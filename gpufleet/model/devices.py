@@ -16,6 +16,11 @@ from gpufleet.model.resources import Resources
 WHOLE = 1000
 # Resources that say how much of a device a pod takes; a node has them in equal parts on each of its devices.
 SHARED = ("aliyun.com/gpu-core.percentage", "aliyun.com/gpu-mem")
+# Annotations that say how much of them a pod has, by container and device.
+ALLOCATIONS = (
+    ("gpushare.alibabacloud.com/core-percentage", "aliyun.com/gpu-core.percentage"),
+    ("scheduler.framework.gpushare.allocation", "aliyun.com/gpu-mem"),
+)
 # How many devices a node has, where they are shared.
 COUNT = "aliyun.com/gpu-count"
 

@@ -183,3 +183,25 @@ def _labelled(name: str) -> dict[str, Any]:
 
 def _log(fleet: Fleet, service: str) -> str:
     return (fleet.system.root / "logs" / f"{service}.log").read_text(encoding="utf-8")
+
+
+async def test_a_resource_quota_of_a_member_bounds_what_is_placed_there(fleet: Fleet) -> None:
+    alpha = fleet.clients["alpha"]
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "gpus", "namespace": "test"},
+        "spec": {"hard": {"requests.nvidia.com/gpu": "1"}},
+    }
+    await alpha.create(quota, field_manager="test")
+    try:
+        await fleet.until(lambda: fleet.view.inventories["alpha"].quotas, "the inventory to show the quota")
+        (web,) = await fleet.submit(deployment("bounded", 17))
+        await fleet.until_ready(web)
+        assert fleet.shares(web) == {"alpha": 1, "beta": 16}
+        await fleet.until(
+            lambda: fleet.view.inventories["alpha"].quotas[0].used == (("nvidia.com/gpu", 1),), "the pod to be counted"
+        )
+    finally:
+        await alpha.delete(await alpha.resource_for("v1", "ResourceQuota"), "gpus", "test")
+    await fleet.until(lambda: not fleet.view.inventories["alpha"].quotas, "the quota to be gone")

@@ -25,6 +25,7 @@ from sim.model.api import Create
 from sim.model.names import STOCK
 from tests.support.simulation import START, crd, deployment, pod_template
 
+MEM, CORE = "aliyun.com/gpu-mem", "aliyun.com/gpu-core.percentage"
 SHAPE = parse_resources({"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8"})
 
 
@@ -67,6 +68,30 @@ def test_inventory_sees_the_free_blocks_of_the_document(
     wanted = expected or {(b.nodes, tuple(x for x in b.free if x[1])) for b in blocks}
     assert {(b.nodes, b.free) for b in seen.free} == wanted
     assert (seen.nodes, seen.allocatable) == (nodes, SHAPE)
+
+
+SHARING = parse_resources({"cpu": "64", "memory": "1Ti", "pods": "110", "aliyun.com/gpu-count": "2"})
+
+
+@pytest.mark.parametrize(
+    ("has", "free_of", "devices"),
+    [
+        ({MEM: "30"}, {MEM: "20"}, (1000, 333)),
+        ({MEM: "30"}, {MEM: "10"}, (333, 333)),
+        ({MEM: "30", CORE: "200"}, {MEM: "10", CORE: "60"}, (600, 0)),
+        ({CORE: "200"}, {CORE: "200"}, (1000, 1000)),
+        ({MEM: "48"}, {MEM: "0"}, (0, 0)),
+    ],
+)
+def test_inventory_sees_what_is_free_of_each_device(
+    has: dict[str, str], free_of: dict[str, str], devices: tuple[int, ...]
+) -> None:
+    whole = tuple(sorted((*SHARING, *parse_resources(has))))
+    block = FreeBlock(1, tuple(sorted({**dict(whole), **dict(parse_resources(free_of)), "pods": 109}.items())), devices)
+    given = NodeClass("shared", whole, 1, free=(block,))
+    seen = observed(build(Inventory("c", node_classes=(given,)))).node_class("shared")
+    assert seen is not None
+    assert [found.gpu_free for found in seen.free] == [devices]
 
 
 def test_nodes_that_no_block_lists_are_full() -> None:

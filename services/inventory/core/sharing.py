@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from gpufleet.model.devices import COUNT, WHOLE, Devices, is_gpu, share, shared_by, take
+from gpufleet.model.devices import ALLOCATIONS, COUNT, WHOLE, Devices, is_gpu, share, shared_by, take
 from gpufleet.model.devices import room as fits
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ Allocation = tuple[tuple[int, str, int], ...]
 
 COUNT_LABEL = "aliyun.accelerator/nvidia_count"
 _MEMORY, _CORE = "aliyun.com/gpu-mem", "aliyun.com/gpu-core.percentage"
-_BY_CONTAINER = (
-    ("scheduler.framework.gpushare.allocation", _MEMORY),
-    ("gpushare.alibabacloud.com/core-percentage", _CORE),
-)
 _INDEX, _AMOUNT = "ALIYUN_COM_GPU_MEM_IDX", "ALIYUN_COM_GPU_MEM_POD"
 
 
@@ -34,7 +30,7 @@ def allocation_from(annotations: Mapping[str, str]) -> Allocation:
     """Returns on which devices a pod lies; nothing where its annotations do not say, or cannot be read."""
     found: dict[tuple[int, str], int] = {}
     try:
-        for annotation, resource in _BY_CONTAINER:
+        for annotation, resource in ALLOCATIONS:
             if annotation in annotations:
                 for devices in json.loads(annotations[annotation]).values():
                     for device, amount in devices.items():
