@@ -128,8 +128,9 @@ REASONS: Mapping[Code, Explanation] = {
     ),
     Code.NEVER_FITS: Explanation(
         "A pod (or all pods of a workload that is placed whole) would not fit even into an empty cluster with all of "
-        "its stock.",
-        "Ask for less, or register a cluster with larger nodes. Waiting does not help.",
+        "its stock, or would be more than its quota allows even if nobody else used it. It blocks nobody.",
+        "Ask for less or for other nodes, register a cluster with larger ones, or raise the quota. Waiting does not "
+        "help.",
     ),
     Code.GANG_DOES_NOT_FIT: Explanation(
         "The workload is placed whole or not at all. Its pods would fit one by one, but not together.",

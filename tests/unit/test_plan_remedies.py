@@ -165,13 +165,13 @@ def test_the_quota_that_another_workload_of_the_plan_uses() -> None:
 
 def test_who_blocks_the_queue() -> None:
     blocking = quotas({**leaf("train", 8, 16, "test"), "attributes": {"gpufleet.io/queue-policy": "Block"}})
-    other = {**job(3), "metadata": {"name": "other", "namespace": "test"}}
-    fleet = (cluster("c1", 8, 8), policy(), blocking)
+    other = {**job(2), "metadata": {"name": "other", "namespace": "test"}}
+    fleet = (cluster("c1", 8, 8), policy(), blocking, deployment(4))
     assert found(JOB, *fleet, other, job(1)) == ["no change: only those that go before it are in the way"]
-    assert found(JOB, *fleet, {**other, "metadata": {"name": "z", "namespace": "test"}}, job(3))[0] == (
-        "quota train: 8 more nvidia.com/gpu in max; quota root: 8 more nvidia.com/gpu in min and max, "
+    assert found(JOB, *fleet, other, job(2)) == [
+        "quota train: 4 more nvidia.com/gpu in max; quota root: 4 more nvidia.com/gpu in min and max, "
         "and 1 more node of class gpu in c1 (once those that go before it are placed)"
-    )
+    ]
 
 
 def test_what_keeps_pods_from_nodes() -> None:

@@ -10,7 +10,7 @@ import pytest
 from gpufleet.model.placement import WorkloadHealth
 from gpufleet.model.policy import DivisionType, PropagationPolicy
 from gpufleet.model.quota import MAX_JOBS, NAME_LABELS, PREEMPTIBLE_LABELS, QueueRule
-from gpufleet.model.reasons import Verdict
+from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import PodShape, Workload
 from services.scheduler.core.events import PolicyChanged, PolicyRemoved, WorkloadDeleted, WorkloadSubmitted
@@ -118,6 +118,39 @@ def test_t13_max_jobs() -> None:
     two = "test/PyTorchJob/two"
     assert (w.placement(two).verdict, w.codes(two)) == (Verdict.QUEUED, {"": "QuotaExceeded"})
     assert "1 of 1 jobs run" in w.message(two)
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        pytest.param(
+            job("head", {"Worker": (12, 1)}, arrival=1),
+            "needs 12 nvidia.com/gpu, but quota team has a max of 9 in all",
+            id="more than max",
+        ),
+        pytest.param(
+            labelled(job("head", {"Worker": (4, 1)}, arrival=1), preemptible="false"),
+            "needs 4 nvidia.com/gpu, but quota team has a min of 3 in all",
+            id="more than min",
+        ),
+        pytest.param(
+            job("head", {"Worker": (9, 1)}, arrival=1),
+            "no cluster could take all 9 pods of it even if it were empty and had all of its stock",
+            id="more than any cluster has",
+        ),
+    ],
+)
+def test_what_never_fits_blocks_nobody_whatever_its_quota_says(head: Workload, why: str) -> None:
+    w = World()
+    w.clusters(a=gpus_free(6), b=gpus_free(6))
+    w.feed(PolicyChanged(tree(quota("team", 3, 9, "test", blocking=True), total=9)), PolicyChanged(policy()))
+    w.submit(job("first", {"Worker": (2, 1)}, arrival=0))
+    w.submit(head)
+    w.submit(job("small", {"Worker": (1, 1)}, arrival=2))
+    never = [r.message for r in w.placement("test/PyTorchJob/head").reasons if r.code is Code.NEVER_FITS]
+    assert never == [why]
+    assert w.codes("test/PyTorchJob/head")[""] in ("QuotaExceeded", "NeverFits")
+    assert w.placement("test/PyTorchJob/small").placed == 1
 
 
 def test_max_jobs_counts_no_deployments() -> None:
@@ -252,7 +285,7 @@ def test_a_queue_document_says_whether_its_quota_blocks_and_which_queue_goes_fir
     )
     w.feed(PolicyChanged(QueueRule("root-one", blocking=True)), PolicyChanged(QueueRule("x", "root/two", priority=1)))
     w.feed(
-        *(WorkloadSubmitted(_train(f"w{i}", size, "ns1", i)) for i, size in enumerate((9, 1))),
+        *(WorkloadSubmitted(_train(f"w{i}", size, "ns1", i)) for i, size in enumerate((8, 1))),
         *(WorkloadSubmitted(_train(f"w{i}", 6, "ns2", i)) for i in (5, 6)),
     )
     assert w.placement("ns2/PyTorchJob/w5").placed == 6  # though it borrows, and came last

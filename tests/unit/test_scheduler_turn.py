@@ -95,12 +95,13 @@ def test_a_higher_priority_goes_before_the_first_of_a_blocking_queue() -> None:
 def test_a_blocking_quota_blocks_itself_only() -> None:
     w = World()
     w.clusters(a=gpus_free(8))
-    strict, loose = quota("strict", 2, 2, "ns1", blocking=True), quota("loose", 6, 6, "ns2")
+    strict, loose = quota("strict", 2, 4, "ns1", blocking=True), quota("loose", 4, 4, "ns2")
     w.feed(PolicyChanged(tree(strict, loose)), PolicyChanged(policy(namespace="")))
+    w.submit(train("first", 2, 0, "ns1"))
     w.submit(train("large", 3, 1, "ns1"))
     w.submit(train("small", 1, 2, "ns1"))
     w.submit(train("other", 1, 3, "ns2"))
-    assert placed(w) == {"large": 0, "other": 1, "small": 0}
+    assert placed(w) == {"first": 2, "large": 0, "other": 1, "small": 0}
     assert "first in the queue of quota strict" in w.message("ns1/PyTorchJob/small")
 
 

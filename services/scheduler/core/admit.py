@@ -9,7 +9,7 @@ from services.scheduler.core import keeping
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.quota import Node
+from services.scheduler.core.quota import Node, beyond
 from services.scheduler.core.quota_terms import gpu_model, named_quota, preemptible
 from services.scheduler.core.shapes import is_gpu
 from services.scheduler.core.state import State
@@ -58,6 +58,9 @@ def admit(draft: Draft) -> None:
     draft.quota = Code.QUOTA_EXCEEDED
     if short is not None:
         draft.reasons.append(Reason(Code.QUOTA_EXCEEDED, short.message(), needs=short.needs()))
+    never = beyond(leaf, draft.unit, firm=firm, job=workload.job) if not allowed else None
+    if never is not None:
+        draft.reasons.append(Reason(Code.NEVER_FITS, never.never(), needs=never.needs()))
 
 
 def _refusal(leaf: Node | None, workload: Workload) -> Reason | None:

@@ -120,6 +120,13 @@ class Shortfall:
             f"{used} of {self.what} {limit} is used"
         )
 
+    def never(self) -> str:
+        """Returns why it never passes, where nobody else is in the way."""
+        if self.resource == MAX_JOBS:
+            return f"quota {self.quota} lets no job run: its {MAX_JOBS} is 0"
+        needed, limit = (quantity.render(x, self.resource) for x in (self.needed, self.limit))
+        return f"needs {needed} {self.resource}, but quota {self.quota} has a {self.what} of {limit} in all"
+
     def needs(self) -> str:
         """Returns the smallest change that would let it pass."""
         more = self.used + self.needed - self.limit
@@ -304,6 +311,19 @@ class Quotas:
                     if here < room:
                         room, short = here, Shortfall(node.name, name, amount, used + here * amount, limit, "max")
         return room, short
+
+
+def beyond(leaf: Node, unit: Amounts, *, firm: bool, job: bool) -> Shortfall | None:
+    """Returns the first limit that does not let a unit in even if nobody else uses the quota; None: there is none."""
+    for node in leaf.path:
+        if job and node.max.get(MAX_JOBS) == 0:
+            return Shortfall(node.name, MAX_JOBS, 1, 0, 0, "max")
+        for name, amount in unit:
+            if firm and amount > node.min.get(name, 0):
+                return Shortfall(node.name, name, amount, 0, node.min.get(name, 0), "min")
+            if amount > node.max.get(name, amount):
+                return Shortfall(node.name, name, amount, 0, node.max[name], "max")
+    return None
 
 
 def _book(charge: Charge, sign: int) -> None:

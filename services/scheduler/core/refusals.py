@@ -17,12 +17,15 @@ def add_refusals(draft: Draft) -> None:
     """Adds why clusters did not take (more of) it; costs nothing where everything went where it should."""
     draft.reasons.extend(draft.candidates.reasons)
     counts = draft.counts or {}
-    if draft.limit is not None and sum(counts.values()) >= draft.limit:
-        return  # the quota is what it waits for
-    missing = draft.replicas - sum(counts.values())
     division = draft.policy.placement.division
     at_once = whole(draft.workload, division, is_gang=draft.policy.placement.gang)
-    if draft.blocked or draft.unmet or (not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)):
+    blind = not at_once and division in (DivisionType.DUPLICATED, DivisionType.STATIC)
+    if draft.limit is not None and sum(counts.values()) >= draft.limit:
+        if not draft.limit and not blind and draft.quota is Code.QUOTA_EXCEEDED:
+            _never(draft, at_once=at_once)
+        return  # the quota is what it waits for
+    missing = draft.replicas - sum(counts.values())
+    if draft.blocked or draft.unmet or blind:
         return  # capacity was not looked at
     if missing <= 0 and len(draft.candidates.tiers) == 1:
         return
@@ -95,12 +98,18 @@ def _not_needed(draft: Draft, cluster: str, last: int) -> Reason:
 
 def _never(draft: Draft, *, at_once: bool) -> None:
     """Says so if no candidate could take it even when empty."""
-    members = [member for tier in draft.candidates.tiers for member in tier.members]
-    if not members or draft.blocked:
+    if draft.blocked or any(reason.code is Code.NEVER_FITS for reason in draft.reasons):
         return
-    needed = gang.least(draft.workload)
-    counts = {c.name: needed[c.name] if at_once else min(1, c.replicas) for c in draft.workload.components}
-    if any(gang.could_ever_fit(member, draft.ways, counts) for member in members):
+    counts = gang.least(draft.workload)
+    if not at_once:
+        counts = {c.name: min(1, c.replicas) for c in draft.workload.components}
+    tried = False
+    for tier in draft.candidates.tiers:
+        for member in tier.members:
+            if gang.could_ever_fit(member, draft.ways, counts):
+                return
+            tried = True
+    if not tried:
         return
     pods = sum(counts.values())
     what = f"all {pods} pods of it" if at_once and pods > 1 else "a pod of it"
