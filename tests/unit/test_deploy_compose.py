@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FLEET = ROOT / "deploy" / "compose" / "fleet.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 PARTS: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = sorted(name for name, part in PARTS.items() if "build" in part)
+OURS = sorted(name for name, part in PARTS.items() if part["image"].startswith("gpufleet:"))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 JOBS = ("topics", "clusters")
 
 # The part of the compose specification that is used here; anything else is a slip of the pen until it is added.
 KEYS = {
     "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "expose", "healthcheck", "image",
-    "ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes",
+    "ports", "profiles", "pull_policy", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes",
 }  # fmt: skip
 DURATION = r"(\d+(s|ms|m|h))+"
 
@@ -56,6 +56,12 @@ def test_images_are_pinned_and_of_no_named_registry(name: str) -> None:
 def test_our_image_has_the_version_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert {PARTS[name]["image"] for name in OURS} == {f"gpufleet:{version}"}
+
+
+def test_our_image_is_built_once_and_never_pulled() -> None:
+    """A build is labelled with its service: built by several, a second `up` would begin every container anew."""
+    assert [name for name, part in PARTS.items() if "build" in part] == ["topics"]
+    assert {PARTS[name].get("pull_policy") for name in OURS} == {"never"}
 
 
 def test_kafka_is_the_version_that_the_tests_run_against() -> None:
@@ -119,6 +125,11 @@ def test_health_checks() -> None:
         assert check["retries"] > 0, name
         for key in ("interval", "timeout", "start_period"):
             assert re.fullmatch(DURATION, check[key]), f"{name}: {key}"
+
+
+def test_the_health_check_of_kafka_starts_no_java_machine() -> None:
+    port = PARTS["kafka"]["environment"]["KAFKA_LISTENERS"].partition("INTERNAL://:")[2].partition(",")[0]
+    assert PARTS["kafka"]["healthcheck"]["test"] == ["CMD", "bash", "-c", f": > /dev/tcp/localhost/{port}"]
 
 
 def test_what_depends_waits_for_the_right_thing() -> None:
