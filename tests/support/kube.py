@@ -242,6 +242,7 @@ class ControlPlane:
             "--secure-port=0",
             f"--controllers={','.join(CONTROLLERS)}",
             f"--service-account-private-key-file={self.folder / 'service-accounts.key'}",
+            f"--root-ca-file={self.certificate}",  # what Secrets with tokens give as ca.crt
             "--use-service-account-credentials=true",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",

@@ -217,6 +217,17 @@ def test_the_dispatcher_writes_the_kinds_that_gpufleet_knows_and_fences() -> Non
     assert rights("gpufleet-dispatcher") == expected
 
 
+def test_the_control_cluster_may_be_a_member_too() -> None:
+    """What both name is the same object: applying one after the other takes nothing away, no label of the namespace."""
+    control, member = (
+        {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in built(path)}
+        for path in ("base", "member")
+    )
+    both = control.keys() & member.keys()
+    assert {kind for kind, _, _ in both} == {"Namespace", "ServiceAccount"}
+    assert [key for key in sorted(both, key=str) if control[key] != member[key]] == []
+
+
 def test_accounts_of_bindings_exist() -> None:
     accounts = {(a["metadata"]["namespace"], a["metadata"]["name"]) for a in of_kind("member", "ServiceAccount")}
     for binding in of_kind("member", "ClusterRoleBinding", "RoleBinding"):
