@@ -209,7 +209,7 @@ def explain(settings: KafkaSettings, error: BaseException | str) -> str:
         hint = f"no answer in time: is it a Kafka broker, and does this port speak {settings.security_protocol}?"
     elif "closed" in low or "reset" in low or "incomplete" in low:
         hint = (
-            "the broker closed the connection: a TLS or SASL port for a plain client? "
+            "the broker closed the connection: is it still starting, or is this a TLS or SASL port for a plain client? "
             f"security_protocol is {settings.security_protocol}"
         )
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
@@ -20,6 +20,11 @@ from gpufleet.telemetry import logs, memory
 from gpufleet.telemetry.settings import ProcessSettings, SettingsError
 
 USAGE, UNREACHABLE = 2, 3
+_HELP = """usage: gpufleet-{name} [--print-config]
+
+Runs {name} until SIGTERM or SIGINT. It has no arguments: settings come from environment variables that start with
+GPUFLEET_ and from the YAML file that GPUFLEET_CONFIG names. --print-config shows what they are, and ends.
+"""
 
 
 def runner_for(service: Service, kafka: KafkaSettings, process: ProcessSettings) -> ServiceRunner:
@@ -35,14 +40,17 @@ def runner_for(service: Service, kafka: KafkaSettings, process: ProcessSettings)
 
 
 def main(name: str, settings_type: type[BaseSettings], build: Callable[..., Service]) -> None:
-    """Runs a service until SIGTERM or SIGINT. `--print-config` shows the settings and ends.
+    """Runs a service until SIGTERM or SIGINT. `--print-config` shows the settings and ends, `--help` how it is used.
 
     Ends with 0 after a graceful stop, 2 for bad settings, 3 where Kafka cannot be reached, 1 for anything else.
     """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_HELP.format(name=name), end="")  # noqa: T201
+        return
     try:
         kafka, process, own = KafkaSettings(), ProcessSettings(), settings_type()
     except (ValidationError, SettingsError) as error:
-        sys.exit(_say(name, _problems(error), USAGE))
+        sys.exit(_say(name, _problems(error, (KafkaSettings, ProcessSettings, settings_type)), USAGE))
     if "--print-config" in sys.argv[1:]:
         sections = {"kafka": kafka, "process": process, name: own}
         print(json.dumps({k: s.model_dump(mode="json") for k, s in sections.items()}, indent=2))  # noqa: T201
@@ -61,11 +69,18 @@ def main(name: str, settings_type: type[BaseSettings], build: Callable[..., Serv
         sys.exit(1)
 
 
-def _problems(error: ValidationError | SettingsError) -> str:
+def _problems(error: ValidationError | SettingsError, classes: Sequence[type[BaseSettings]]) -> str:
+    """Returns what is wrong, with the variable and (in parentheses) the file's name of each setting."""
     if isinstance(error, SettingsError):
         return str(error)
-    prefix = str(getattr(error, "title", ""))
-    return "; ".join(f"{prefix}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    (settings,) = [c for c in classes if c.__name__ == error.title]
+    prefix, section = settings.model_config.get("env_prefix", ""), getattr(settings, "section", "")
+    found = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"]))
+        where = f"{prefix}{field.upper()} ({section}.{field})" if field else section
+        found.append(f"{where}: {problem['msg']}")
+    return "; ".join(found)
 
 
 def _say(name: str, text: str, code: int) -> int:

@@ -64,7 +64,7 @@ def test_missing_files_are_a_clear_error(name: str) -> None:
         ("[Error 58] SaslAuthenticationFailed: invalid credentials", "refuses the user or password"),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "certificate is not trusted"),
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "does this port speak TLS"),
-        ("Connection at kafka:9093 closed", "a TLS or SASL port for a plain client"),
+        ("Connection at kafka:9093 closed", "is it still starting, or is this a TLS or SASL port"),
         ("TimeoutError", "no answer in time"),
         ("something else", "check bootstrap"),
     ],
