@@ -352,9 +352,7 @@ def _explain(
         for remedy in remedies:
             out(f"  {remedy}")
         return
-    steps = dict.fromkeys(r.needs or REASONS[r.code].remedy for r in placement.reasons)
-    steps.pop("", None)
-    if steps and (placement.unplaced or seen):
+    if steps := next_steps(placement, seen):
         out()
         out("Next step")
         for step in steps:
@@ -363,6 +361,14 @@ def _explain(
 
 def _said(reason: Reason) -> str:
     return f"{reason.cluster}: {reason.message}" if reason.cluster else reason.message
+
+
+def next_steps(placement: Placement, seen: Sequence[Observation]) -> list[str]:
+    """Returns what helps: first with what clusters report, then with replicas that have no place."""
+    found = [REASONS[Code(o.code)].remedy for o in seen if o.code in REASONS]
+    if placement.unplaced or (seen and not found):
+        found += [r.needs or REASONS[r.code].remedy for r in placement.reasons]
+    return [step for step in dict.fromkeys(found) if step]
 
 
 def _remedies(placement: Placement, fleet: Sequence[Document]) -> list[str]:

@@ -81,7 +81,7 @@ REASONS: Mapping[Code, Explanation] = {
     ),
     Code.INVENTORY_STALE: Explanation(
         "The last snapshot of the cluster is older than the scheduler's stale_after (three heartbeats), so its free "
-        "capacity is not known. From the dispatcher: the cluster behind the name is another one than was decided on.",
+        "capacity is not known.",
         "Look at inventory with `gpufleet doctor`; new replicas are placed as soon as there is a snapshot.",
     ),
     Code.INVENTORY_MISSING: Explanation(
@@ -278,6 +278,12 @@ REASONS: Mapping[Code, Explanation] = {
         "The parallelism of a batch Job was raised that is divided already. Its parts have all of its completions, so "
         "a further part would have nothing to do; only the clusters that have a part may run more of it.",
         "Free room in the clusters that have a part, or delete the Job and submit it anew to have it divided anew.",
+    ),
+    Code.CLUSTER_REPLACED: Explanation(
+        "Another cluster has the name of the one that was decided on: its namespace kube-system has another UID. "
+        "Replicas are ordered anew there. A job is not, because its copy in the old cluster may still run.",
+        "For a job: when the old cluster is gone for good, take it out of the fleet and register it again (`gpufleet "
+        "delete -f FILE`, then `gpufleet apply -f FILE`, with its Cluster document). For anything else none needed.",
     ),
 }
 

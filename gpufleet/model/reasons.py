@@ -73,6 +73,7 @@ class Code(StrEnum):
     CLUSTER_KEPT = "ClusterKept"
     QUEUE_TIMEOUT = "QueueTimeout"
     JOB_DIVIDED = "JobDivided"
+    CLUSTER_REPLACED = "ClusterReplaced"
 
 
 @value(frozen=True, slots=True)

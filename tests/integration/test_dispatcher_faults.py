@@ -87,7 +87,7 @@ async def test_a_cluster_that_is_replaced_gets_nothing_that_was_meant_for_the_ol
     new = clusters.stores["c"].incarnation
     assert new != old
     assignment = desk.table.assignments["test/Deployment/x"]
-    seen = await desk.saying(assignment, phase=ObservedPhase.PENDING, code=Code.INVENTORY_STALE)
+    seen = await desk.saying(assignment, phase=ObservedPhase.PENDING, code=Code.CLUSTER_REPLACED)
     assert seen.incarnation == new
     assert clusters.get("c", *TYPE, "x") is None
     # Its copy went with the old cluster.

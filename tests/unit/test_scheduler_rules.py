@@ -318,6 +318,7 @@ def test_a_deletion_is_kept_until_every_cluster_reports_gone() -> None:
     world.feed(WorkloadDeleted(LLM))
     assert world.placement(LLM).verdict is Verdict.DELETING
     assert world.states(LLM) == {"a": "Removing", "b": "Removing"}
+    assert world.message(LLM) == "every cluster has to report its copy gone: a, b"
     world.gone(LLM, "a")
     assert world.placement(LLM).verdict is Verdict.DELETING
     assert world.states(LLM) == {"b": "Removing"}

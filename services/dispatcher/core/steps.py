@@ -126,6 +126,8 @@ Step = Write | Done | Superseded
 # How long until something is looked at again, in seconds, where no watch tells of a change.
 _LOOK_AGAIN = 1.0
 _ASK_AGAIN = 5.0
+_REPLACED = "the cluster was replaced by a new one (another kube-system UID)"
+_MAY_RUN = f"{_REPLACED}: the old one may still run this job"
 _FENCE_PREFIX = "gpufleet-fence-"
 # What is left on a released object. A Job without any label would get those of its template back, ours among them.
 RELEASED_LABEL = "gpufleet.io/released"
@@ -167,10 +169,7 @@ def _activate(
     assignment: Assignment, facts: Facts, live: Live, stamp: Stamp, rendered: render.Renderer
 ) -> Write | Done:
     if assignment.incarnation and assignment.incarnation != facts.incarnation:
-        return _pending(
-            Code.INVENTORY_STALE,
-            "the cluster is not the one that was decided on (another kube-system UID); waits for a new decision",
-        )
+        return _pending(Code.CLUSTER_REPLACED, _MAY_RUN if assignment.job else f"{_REPLACED}: waits for a new decision")
     if assignment.suspended:
         return _pending(Code.SUSPENDED, "the policy suspends dispatching")
     namespace = render.namespace_of(assignment.workload)
@@ -292,7 +291,9 @@ def _as_before(last: Observation | None) -> Done:
 
 def _remove(assignment: Assignment, facts: Facts, live: Live) -> Write | Done:
     if assignment.incarnation and assignment.incarnation != facts.incarnation:
-        return Done(ObservedPhase.GONE, message="the cluster was replaced by a new one")
+        if assignment.job:  # the scheduler does not take it from another incarnation
+            return Done(ObservedPhase.GONE, code=Code.CLUSTER_REPLACED, message=_MAY_RUN)
+        return Done(ObservedPhase.GONE, message=_REPLACED)
     ours = live.obj is not None and _ours(live.obj, facts)
     if assignment.orphan or assignment.preserve_on_deletion:
         if ours and live.obj is not None:

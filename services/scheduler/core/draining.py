@@ -62,7 +62,7 @@ def drain(state: State, entry: Entry, now: float, out: Outputs, why: str) -> boo
             out,
             now,
             verdict=Verdict.DELETING,
-            reasons=(Reason(Code.WAITING_FOR_REMOVAL, why),),
+            reasons=(Reason(Code.WAITING_FOR_REMOVAL, f"{why}: {', '.join(left)}"),),
             replicas=placement.replicas if placement is not None else 0,
             policy=placement.policy if placement is not None else "",
             uid=placement.uid if placement is not None else "",
