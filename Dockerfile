@@ -19,15 +19,17 @@ COPY proto/ proto/
 COPY gpufleet/ gpufleet/
 COPY services/ services/
 COPY sim/ sim/
+COPY deploy/docker/healthcheck.py /opt/gpufleet/
+# Readable for everybody, whatever the modes are in the checkout.
 RUN python -m hatchling build --target wheel --directory /dist \
- && VIRTUAL_ENV=/opt/gpufleet uv pip install --no-deps --no-index --compile-bytecode /dist/*.whl
+ && VIRTUAL_ENV=/opt/gpufleet uv pip install --no-deps --no-index --compile-bytecode /dist/*.whl \
+ && chmod -R a+rX /opt/gpufleet
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 65532 gpufleet \
  && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gpufleet \
  && install -d -o 65532 -g 65532 /var/lib/gpufleet
 COPY --from=build /opt/gpufleet /opt/gpufleet
-COPY deploy/docker/healthcheck.py /opt/gpufleet/healthcheck.py
 # PYTHONSAFEPATH: a folder called `sim` or `services` in the working directory is not ours.
 ENV PATH=/opt/gpufleet/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
 USER 65532:65532

@@ -115,6 +115,14 @@ def test_build_context_leaves_out_what_the_image_does_not_need(path: str) -> Non
     assert _ignored(path)
 
 
+def test_what_is_installed_can_be_read_whatever_the_modes_of_the_checkout_are() -> None:
+    """A checkout under umask 077 has files that only their owner reads; in the image that is root."""
+    build, last = (stage.splitlines() for stage in STAGES)
+    assert build[-1].endswith("&& chmod -R a+rX /opt/gpufleet")
+    copies = [line for line in last if line.startswith("COPY ")]
+    assert copies == ["COPY --from=build /opt/gpufleet /opt/gpufleet"]
+
+
 def test_image_runs_as_a_number_without_rights_and_has_a_health_check() -> None:
     last = STAGES[-1].splitlines()
     users = [line for line in last if line.startswith("USER ")]
