@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gpufleet.model.policy import DivisionType, PriorityClass
+from gpufleet.model.policy import DivisionType, PriorityClass, ResourceSelector
 from gpufleet.model.reasons import Verdict
-from services.scheduler.core.events import ClusterRemoved, PolicyChanged, Scaled, WorkloadSubmitted
+from services.scheduler.core.events import ClusterRemoved, PolicyChanged, PolicyRemoved, Scaled, WorkloadSubmitted
 from services.scheduler.core.settings import Settings
 from tests.support.scheduling import World, deployment, policy
 
@@ -165,3 +167,18 @@ def test_the_name_can_be_set() -> None:
     world.clusters(a=9)
     world.feed(PolicyChanged(policy(["a"], scheduler_name="gpufleet")), WorkloadSubmitted(deployment(replicas=2)))
     assert world.assigned(LLM) == {"a": 2}
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_lazy_policy_no_longer_means_stays_until_it_changes(gone: bool) -> None:
+    world = World(Settings(stale_after=1e9))
+    world.clusters(a=5, b=5)
+    first, second = policy(["a"], name="first", lazy=True), policy(["b"], name="second", lazy=True)
+    world.submit(deployment(replicas=3), first)
+    world.feed(PolicyChanged(second))
+    other = (ResourceSelector("apps/v1", "Deployment", "", "other"),)
+    world.feed(PolicyRemoved(first.key) if gone else PolicyChanged(replace(first, selectors=other, version=5)))
+    assert world.assigned(LLM) == {"a": 3}
+    world.submit(deployment(replicas=3, digest="new"))
+    assert world.assigned(LLM) == {"b": 3}
+    assert world.placement(LLM).policy == second.key

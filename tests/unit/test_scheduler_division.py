@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from services.scheduler.core.divide import Mode, Option, aggregated, descending, pour, static, webster
@@ -107,3 +109,49 @@ def test_static_weights_without_any_match_are_equal() -> None:
 )
 def test_aggregated(replicas: int, rows: list[tuple[str, int, int, int, int]], expected: dict[str, int]) -> None:
     assert aggregated(options(*rows), replicas, Mode.STEADY) == expected
+
+
+NEW = [("m1", 0, 0, 6, 0), ("m2", 0, 0, 8, 0), ("m3", 0, 0, 10, 0)]
+HELD = [("m1", 0, 2, 10, 0), ("m2", 0, 4, 10, 0), ("m3", 0, 6, 10, 0)]
+
+
+@pytest.mark.parametrize(
+    "replicas, rows, expected",
+    [
+        (12, NEW, {"m1": 3, "m2": 4, "m3": 5}),
+        # Less shrinks everybody in proportion to what it has, more goes by room to what everybody has.
+        (6, HELD, {"m1": 1, "m2": 2, "m3": 3}),
+        (24, HELD, {"m1": 6, "m2": 8, "m3": 10}),
+        (24, [("m1", 0, 2, 6, 0), ("m2", 0, 4, 6, 0), ("m3", 0, 6, 20, 0)], {"m1": 4, "m2": 6, "m3": 14}),
+        # A third cluster, with six, is lost.
+        (12, [("m1", 0, 2, 3, 0), ("m2", 0, 4, 3, 0)], {"m1": 5, "m2": 7}),
+    ],
+)
+def test_dynamic_weights_as_upstream(
+    replicas: int, rows: list[tuple[str, int, int, int, int]], expected: dict[str, int]
+) -> None:
+    assert pour(options(*rows), replicas, Mode.STEADY) == expected
+
+
+@pytest.mark.parametrize(
+    "replicas, rows, expected",
+    [
+        (12, NEW, {"m1": 0, "m2": 5, "m3": 7}),
+        (6, [("m1", 0, 4, 10, 0), ("m2", 0, 8, 10, 0)], {"m1": 0, "m2": 6}),
+        (8, [("m1", 0, 4, 10, 0), ("m2", 0, 8, 10, 0)], {"m1": 0, "m2": 8}),
+        (24, [("m1", 0, 4, 6, 0), ("m2", 0, 8, 6, 0), ("m3", 0, 0, 20, 0)], {"m1": 10, "m2": 14, "m3": 0}),
+        # Room enough only beyond those that have some.
+        (24, [("m1", 0, 4, 6, 0), ("m2", 0, 8, 4, 0), ("m3", 0, 0, 20, 0)], {"m1": 6, "m2": 10, "m3": 8}),
+    ],
+)
+def test_aggregated_as_upstream(
+    replicas: int, rows: list[tuple[str, int, int, int, int]], expected: dict[str, int]
+) -> None:
+    assert aggregated(options(*rows), replicas, Mode.STEADY) == expected
+
+
+def test_seats_come_one_by_one_in_the_order_of_an_election() -> None:
+    votes = {"a": 100_000, "b": 80_000, "c": 30_000, "d": 20_000}
+    rounds = [webster(seats, votes) for seats in range(9)]
+    gained = [next(name for name in votes if after[name] > before[name]) for before, after in pairwise(rounds)]
+    assert gained == ["a", "b", "a", "c", "b", "d", "a", "b"], "d and a are equal at the sixth; d has fewer"
