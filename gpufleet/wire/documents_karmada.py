@@ -1,7 +1,8 @@
 """Karmada's Cluster, as `kubectl get clusters -o yaml` prints it: what a plan can be made on.
 
 Karmada sums up the nodes of a cluster (`resourceSummary`), and its scheduler estimates replicas from these sums where
-it has no estimator for the cluster. Here they become one node that has all of it, which gives the same numbers.
+it has no estimator for the cluster. Here they become one node that has all of it, which gives the same numbers. Where a
+cluster has resource models, Karmada counts by these whatever asks for nothing but their resources; here it is warned.
 """
 
 from __future__ import annotations
@@ -115,6 +116,14 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> ClusterDocument | N
     if doc.spec.zone and not spec.zones:
         spec = replace(spec, zones=(doc.spec.zone,))
     inventory = None if doc.status is None else _inventory(spec.name, doc.status, findings)
+    summary = None if doc.status is None else doc.status.resource_summary
+    if doc.spec.resource_models and summary is not None and summary.allocatable_modelings:
+        findings.warn(
+            "spec.resourceModels",
+            "is not read: Karmada counts pods that ask for nothing but its models' resources (mostly CPU and memory) "
+            "by these models, and may find room for fewer",
+            "write a Cluster of gpufleet.io/v1alpha1 with its nodeClasses to have nodes counted",
+        )
     return ClusterDocument(ClusterRegistration(spec), inventory)
 
 

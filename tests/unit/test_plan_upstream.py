@@ -492,6 +492,9 @@ def test_clusters_as_karmada_prints_them() -> None:
     parsed = read(*fleet)
     assert {warning.path for warning in parsed.warnings} == {"status.resourceSummary"}
     assert "sums over 3 nodes" in parsed.warnings[0].message
+    models = [{"grade": 0, "ranges": [{"name": "cpu", "min": "0", "max": "1"}]}]
+    parsed = read(theirs("a", "8", "0", resourceModels=models))
+    assert {warning.path for warning in parsed.warnings} == {"status.resourceSummary", "spec.resourceModels"}
 
 
 def test_what_karmadas_clusters_say_of_themselves() -> None:
