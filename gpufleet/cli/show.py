@@ -212,7 +212,7 @@ def _placement(view: Tables, workload: str) -> Placement:
 def _describe_workload(view: Tables, placement: Placement) -> None:
     out(f"Workload:  {placement.workload}")
     out(f"Verdict:   {placement.verdict.value}, {placement.placed} of {placement.replicas} placed")
-    out(f"Policy:    {placement.policy or '-'}")
+    out(f"Policy:    {placement.policy or '-'}" + (f", group {placement.group}" if placement.group else ""))
     out(
         f"Decided:   {age(time.time() - placement.decided_at)} ago, epoch {placement.version.epoch}, version "
         f"{placement.version.version}"
@@ -400,7 +400,7 @@ def sentence(placement: Placement) -> str:
         text += f" ({places})"
     if placement.policy:
         kind, _, name = placement.policy.partition("/")
-        text += f" by {kind} {name.removeprefix('/')}"
+        text += f" by {kind} {name.removeprefix('/')}" + (f", group {placement.group}" if placement.group else "")
     if placement.queue_position is not None:
         text += f", position {placement.queue_position} in the queue"
         text += f" of quota {placement.queue}" if placement.queue else ""

@@ -138,6 +138,8 @@ class Placement:
     queue: str = ""
     priority: int = 0
     waiting_since: float | None = None
+    # Where one priority group takes everything: the name of that which does.
+    group: str = ""
 
     @property
     def placed(self) -> int:

@@ -74,6 +74,7 @@ class PlacementDoc(Doc):
     assignments: list[AssignmentDoc] = Field(default_factory=list)
     reasons: list[ReasonDoc] = Field(default_factory=list)
     policy: str = ""
+    group: str = ""
     queue_position: Count | None = None
     epoch: Count = 0
     version: Count = 0
@@ -111,6 +112,7 @@ def read(manifest: Mapping[str, Any], findings: Findings) -> PlacementDocument |
         policy=doc.policy,
         uid=doc.uid,
         queue_position=doc.queue_position,
+        group=doc.group,
     )
     return PlacementDocument(placement, tuple(sorted(bound)))
 
@@ -194,6 +196,8 @@ def dump(placement: Placement, bound: Mapping[str, int] | None = None, *, slots:
     }
     if placement.policy:
         document["policy"] = placement.policy
+    if placement.group:
+        document["group"] = placement.group
     if placement.queue_position is not None:
         document["queuePosition"] = placement.queue_position
     return document

@@ -108,6 +108,7 @@ class PlacementMessage(Wire):
     queue: str = ""
     priority: Int32 = 0
     waiting_since: Time | None = None
+    group: str = ""
 
     def to_model(self) -> Placement:
         """Returns the domain's placement."""
@@ -142,6 +143,7 @@ class PlacementMessage(Wire):
             queue=self.queue,
             priority=self.priority,
             waiting_since=self.waiting_since,
+            group=self.group,
         )
 
 
@@ -168,6 +170,7 @@ def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, 
             "redispatchUserFailures": placement.redispatch_user_failures,
             "queue": placement.queue,
             "priority": placement.priority,
+            "group": placement.group,
             "unitWaits": [
                 compact({"cluster": w.cluster, "unit": w.unit, "since": time_or_none(w.since)})
                 for w in placement.unit_waits

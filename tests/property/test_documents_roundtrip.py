@@ -168,6 +168,7 @@ def placements(draw: st.DrawFn) -> tuple[Placement, dict[str, int]]:
         reasons=tuple(draw(st.lists(reasons, max_size=2))),
         policy=draw(st.sampled_from(["", "PropagationPolicy/test/p"])),
         queue_position=draw(st.none() | st.integers(0, 9)),
+        group=draw(st.sampled_from(["", "idc"])),
     )
     return placement, bound
 

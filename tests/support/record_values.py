@@ -208,6 +208,7 @@ placements = built(
     queue=text,
     priority=st.integers(-(2**31), 2**31 - 1),
     waiting_since=st.none() | moment,
+    group=text,
 )
 assignments = built(
     Assignment,

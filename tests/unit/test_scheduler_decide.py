@@ -370,6 +370,57 @@ def test_a_group_may_mean_clusters_of_a_higher_one_again(
         assert world.assigned(LLM) == expected
 
 
+def served_in_turn(division: DivisionType) -> World:
+    """Groups by the labels a and b, then a last one that means cluster a by its name."""
+    world = World()
+    world.clusters(a=9, b=9)
+    for name in ("a", "b"):
+        world.feed(ClusterRegistered(ClusterSpec(name, labels=labels({name: "ok"}))))
+    groups = (
+        ClusterAffinity("first", labels=LabelSelector(labels({"a": "ok"}))),
+        ClusterAffinity("second", labels=LabelSelector(labels({"b": "ok"}))),
+        ClusterAffinity("last", cluster_names=("a",)),
+    )
+    rule = policy(division=division)
+    rule = replace(rule, placement=replace(rule.placement, prioritized=True, groups=groups))
+    world.submit(deployment(replicas=3), rule)
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"a": 3}, "first")
+    return world
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_copies_whose_cluster_leaves_the_serving_group_are_not_held_by_a_later_one(restart: bool) -> None:
+    world = served_in_turn(DivisionType.DUPLICATED)
+    if restart:
+        world.restart()
+    world.feed(ClusterRegistered(ClusterSpec("a")))
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"b": 3}, "second")
+    world.feed(ClusterRegistered(ClusterSpec("a", labels=labels({"a": "ok"}))))
+    assert world.assigned(LLM) == {"b": 3}, "the search goes on from the group that serves"
+    world.feed(ClusterRegistered(ClusterSpec("b")))
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"a": 3}, "last")
+
+
+@pytest.mark.parametrize("division", [DivisionType.AGGREGATED, DivisionType.STATIC])
+def test_replicas_whose_cluster_left_the_serving_group_move_with_the_next_decision(division: DivisionType) -> None:
+    world = served_in_turn(division)
+    world.feed(ClusterRegistered(ClusterSpec("a")))
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"a": 3}, "first")
+    world.feed(Scaled(LLM, 4))
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"b": 4}, "second")
+
+
+def test_what_is_in_two_groups_stays_in_the_one_that_serves() -> None:
+    world = World()
+    world.clusters(a=6, b=6)
+    world.submit(deployment(replicas=10), policy(["a"], ["b", "a"], division=DivisionType.STATIC))
+    assert (world.assigned(LLM), world.placement(LLM).group) == ({"a": 5, "b": 5}, "g1")
+    world.feed(Scaled(LLM, 4))
+    assert world.assigned(LLM) == {"a": 2, "b": 2}
+    world.feed(PolicyChanged(policy(["a"], ["b", "a"], version=2)))
+    assert world.placement(LLM).group == "", "groups that overflow have none that serves"
+
+
 # Candidates (1.2).
 
 

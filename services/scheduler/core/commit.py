@@ -69,6 +69,7 @@ def record(
         queue=queued.line if queued is not None else "",
         priority=queued.priority if queued is not None else 0,
         waiting_since=queued.since if queued is not None else None,
+        group=_serving(state, before, draft, policy, shares),
         **_told(state, entry, policy),
     )
     if before is not None and not force and _says_the_same(before, placement):
@@ -87,6 +88,18 @@ def record(
         entry.rewrite = False
         out.count(f"verdict_{verdict.value}")
     assign.derive(state, entry, out)
+
+
+def _serving(
+    state: State, before: Placement | None, draft: Draft | None, policy: str, shares: tuple[ClusterShare, ...]
+) -> str:
+    """Returns which priority group takes everything, empty if none does."""
+    rule = state.policies.get(policy) if draft is None else draft.policy
+    if not shares or (rule is not None and not rule.placement.exclusive):
+        return ""
+    if draft is not None and draft.group:
+        return draft.group
+    return before.group if before is not None and before.policy == policy else ""
 
 
 def _told(state: State, entry: Entry, policy: str) -> dict[str, Any]:
@@ -174,6 +187,7 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
         and before.leaving == after.leaving
         and before.unit_waits == after.unit_waits
         and before.edition == after.edition
+        and before.group == after.group
         and (before.queue, before.priority, before.waiting_since is None)
         == (after.queue, after.priority, after.waiting_since is None)
         and (before.job, before.movable, before.redispatch_user_failures)

@@ -28,6 +28,7 @@ def differences(recorded: Placement, again: Placement | None, evidence: Evidence
         ("priority", recorded.priority, again.priority),
         ("waiting since", recorded.waiting_since, again.waiting_since),
         ("inputs", dict(recorded.inputs), dict(again.inputs)),
+        ("group", recorded.group, again.group if recorded.group else ""),  # decisions of older versions have none
         ("waits in units", list(recorded.unit_waits), list(again.unit_waits)),
     ):
         if before != after:

@@ -138,7 +138,7 @@ def _keep_to_spread(draft: Draft) -> None:
 def _first_group(draft: Draft, total: int) -> None:
     """Without dynamic weights groups do not overflow: the first one that fits whole takes all (specification 1.4).
 
-    What is placed stays in the group that has most of it, as long as that fits.
+    What is placed stays in the group that serves it, as long as that fits, then come those after it (as upstream).
     """
     tiers: dict[int, list[Option]] = {}
     for option in draft.options:
@@ -162,14 +162,29 @@ def _first_group(draft: Draft, total: int) -> None:
 
     placed = {number: sum(o.assigned for o in tiers[number]) for number in tiers}
     most = max(placed.values())
+    serving = _serving(draft)
     holding = sorted((number for number in tiers if placed[number]), key=lambda n: (placed[n] < most, n))
-    order = [*holding, *(number for number in sorted(tiers) if number not in holding)]
+    if serving is None:
+        order = [*holding, *(number for number in sorted(tiers) if number not in holding)]
+    else:
+        order = sorted(tiers, key=lambda number: (number < serving, number))
+        holding = [serving] if serving in tiers else holding
     chosen = next((number for number in order if fits(tiers[number])), None)
     if chosen is None:
         # Nowhere whole: where it is, else the group with the most room, else the first.
         room = {n: sum(o.assigned + o.running + o.stock for o in tiers[n]) for n in tiers}
         chosen = holding[0] if holding else min(tiers, key=lambda n: (-room[n], n))
     draft.options = tiers[chosen]
+    draft.group = draft.policy.placement.groups[chosen].name
+
+
+def _serving(draft: Draft) -> int | None:
+    """Returns the number of the group that serves the workload; None if none does, or if it may move anyway."""
+    before = draft.entry.placement
+    if before is None or not before.group or before.policy != draft.policy.key or draft.mode is Mode.FRESH:
+        return None
+    names = [group.name for group in draft.policy.placement.groups]
+    return names.index(before.group) if before.group in names else None
 
 
 def _narrowed(draft: Draft, tiers: Mapping[int, list[Option]]) -> dict[int, list[Option]]:

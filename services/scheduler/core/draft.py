@@ -85,6 +85,7 @@ class Draft:
     unmet: bool = False  # the spread constraints cannot be met, so nothing is given anywhere
     rooms: list[TierRoom] | None = None
     _options: list[Option] = field(default_factory=list)
+    group: str = ""  # which priority group takes everything, if one does
     way_of: dict[str, Way] = field(default_factory=dict)
     counts: dict[str, int] | None = None
     slots: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
