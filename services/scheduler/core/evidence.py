@@ -118,13 +118,14 @@ class Other:
 class Taking:
     """Where others made room for so many units, and who lost something in which cluster.
 
-    ``without_stock``: while nodes that could be created did not count yet.
+    ``without_stock``: while nodes that could be created did not count yet; ``ways`` is how many ways to land did.
     """
 
     cluster: str
     units: int
     losses: tuple[tuple[str, str], ...] = ()
     without_stock: bool = False
+    ways: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ missing at start -> Orphaned                             (nothing is touched)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.policy import DivisionType, PropagationPolicy
@@ -301,23 +301,9 @@ def _reasons(case: _Case, draft: Draft, verdict: Verdict) -> list[Reason]:
 def _placed(draft: Draft, out: Outputs) -> Draft:
     """Returns the draft with everything placed that can be: on free nodes, in stock, then in the place of others.
 
-    With `preemptBeforeProvision` others yield before nodes are created.
+    With `preemptBeforeProvision` others yield before nodes are created, with BeforeNextUnit before the next unit.
     """
-    if draft.policy.preempt_before_provision and draft.stock and not draft.blocked:
-        first = replace(
-            draft,
-            without_stock=True,
-            _options=[],
-            way_of={},
-            slots={},
-            reasons=list(draft.reasons),
-            taken=set(),
-            frozen=set(),
-            waited={},
-            stopped={},
-            unnamed={},
-            made=None,
-        )
+    for first in takeover.before_others(draft):
         place(first)
         if pods_of(first.shares) >= first.replicas or takeover.attempt(first, out):
             return first

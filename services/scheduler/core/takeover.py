@@ -6,11 +6,16 @@ reservation holds the room from then on. If it could not run after all, nobody i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
-from services.scheduler.core import commit, turn, witness
+from services.scheduler.core import commit, turn, unit_fill, unit_use, witness
 from services.scheduler.core.aftermath import runs
+from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
@@ -18,7 +23,7 @@ from services.scheduler.core.draft import Draft
 from services.scheduler.core.evidence import Taking
 from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.preempt import Candidate, Search, usable
+from services.scheduler.core.preempt import Candidate, Search
 from services.scheduler.core.prepare import bounded
 from services.scheduler.core.queue import Queued
 from services.scheduler.core.quota_terms import preemptible
@@ -26,6 +31,8 @@ from services.scheduler.core.ranking import preempts
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
 from services.scheduler.core.state import State
+from services.scheduler.core.trial import real
+from services.scheduler.core.units import Way
 from services.scheduler.core.whereabouts import last
 
 _SHORTAGES = frozenset(
@@ -45,6 +52,37 @@ _NAMED = 5
 def possible(state: State) -> bool:
     """Returns whether anybody could ever have to yield: priorities differ, or there are quotas."""
     return state.ranked or state.quotas.root is not None
+
+
+def before_others(draft: Draft) -> Iterator[Draft]:
+    """Yields drafts in which others may have to yield before there is looked for room elsewhere, in order."""
+    if draft.blocked:
+        return
+    if draft.policy.preempt_before_provision and draft.stock:
+        yield _first(draft, without_stock=True)
+    elif draft.units is not None and draft.units.preempt_policy == "BeforeNextUnit":
+        there = {slot.variant for share in draft.before.values() for slot in share.slots}
+        for count in range(1, len(draft.ways)):
+            ways, others = draft.ways[:count], draft.ways[count:]
+            if real(ways[-1]) and there.isdisjoint(way.variant for way in others):
+                yield _first(draft, ways=ways)
+
+
+def _first(draft: Draft, **changes: Any) -> Draft:
+    return replace(
+        draft,
+        _options=[],
+        way_of={},
+        slots={},
+        reasons=list(draft.reasons),
+        taken=set(),
+        frozen=set(),
+        waited={} if "without_stock" in changes else dict(draft.waited),
+        stopped={},
+        unnamed={},
+        made=None,
+        **changes,
+    )
 
 
 def attempt(draft: Draft, out: Outputs) -> bool:
@@ -142,7 +180,7 @@ def _as_found(
 ) -> tuple[list[list[Candidate]], list[int]]:
     """Returns the cluster that others were looked for in, and for how many units, when this was decided: what the
     search left aside is not known any more."""
-    if taking is None or taking.without_stock is not draft.without_stock:
+    if taking is None or (taking.without_stock, taking.ways) != (draft.without_stock, len(draft.ways)):
         return [], []
     return [[at for at in tier if at.member.name == taking.cluster] for tier in tiers], [taking.units]
 
@@ -152,26 +190,37 @@ def _tiers(draft: Draft) -> list[list[Candidate]]:
     tiers = []
     shares = {share.cluster: share for share in draft.shares}
     left_out = {reason.cluster for reason in draft.reasons if reason.code is Code.SPREAD_CHOSE_OTHERS}
-    first = usable(draft.ways)
+    ways = [way for way in draft.ways if real(way)]
     for tier in draft.candidates.tiers:
-        found = []
+        by_way: list[list[Candidate]] = [[] for _ in ways]
         for member in tier.members:
             if member.name in left_out or not eligible(draft, member):
                 continue
             share = shares.get(member.name)
-            way = first
-            if share is not None and share.slots:
-                bound = way_of_share(draft, share)
-                way = usable([bound]) if bound is not None else None
-            if way is None:
-                continue
-            have = share.replicas if share is not None else 0
-            limit = min(way.limit, draft.caps.get(member.name, way.limit)) - have
-            if limit > 0:
-                found.append(Candidate(member, way, limit))
-        tiers.append(found)
+            bound = way_of_share(draft, share) if share is not None and share.slots else None
+            usable = unit_fill.open_ways(draft, member.name)
+            if share is not None and share.slots and not unit_fill.mixes(draft):
+                usable = () if bound is None else (bound,)
+            for way, found in zip(ways, by_way, strict=True):
+                if way in usable:
+                    limit = _limit(draft, member, way, share)
+                    if limit > 0:
+                        found.append(Candidate(member, way, limit))
+        tiers += by_way
     del draft.reasons[spoken:]
     return tiers
+
+
+def _limit(draft: Draft, member: Member, way: Way, share: ClusterShare | None) -> int:
+    """Returns how many more pods may land in a cluster in some way, if there is room."""
+    have = share.replicas if share is not None else 0
+    most = min(way.limit, draft.caps.get(member.name, way.limit)) - have
+    slots = share.slots if share is not None else ()
+    components = draft.workload.components
+    if len(components) == 1:
+        return min(most, unit_use.left(draft, member.name, way, slots))
+    counts = {c.name: c.replicas for c in components}
+    return most if unit_use.within(draft, member.name, way, counts, slots) else 0
 
 
 def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:

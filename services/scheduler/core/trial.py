@@ -93,7 +93,7 @@ class Trial:
         """Returns for how many pods of a part there is room."""
         total, shape = 0, part.shape
         for pool in self._member.pools:
-            if shape.admitted(pool.identity):
+            if shape.admitted(pool.identity) and part.takes(pool.node_class):
                 known = self._rooms.get((pool.name, shape.id))
                 if known is None:
                     known = room(self._of(pool), shape.fitter(pool.layout))
@@ -119,7 +119,7 @@ class Trial:
         for part, count in wanted:
             left = count
             for pool in self._member.pools:
-                if left and part.shape.admitted(pool.identity):
+                if left and part.shape.admitted(pool.identity) and part.takes(pool.node_class):
                     blocks = copies.get(pool.name)
                     if blocks is None:
                         blocks = copies[pool.name] = dict(self._of(pool))
@@ -160,10 +160,10 @@ def scarce(wanted: Sequence[tuple[Part, int]]) -> dict[str, int]:
 def free_of(member: Member, wanted: Sequence[tuple[Part, int]], names: Iterable[str]) -> dict[str, int]:
     """Returns what is free of some resources, over all nodes that may run one of some pods."""
     totals = dict.fromkeys(names, 0)
-    shapes = [part.shape for part, _ in wanted]
+    parts = [part for part, _ in wanted]
     for pool in member.pools:
-        for shape in shapes:
-            if shape.admitted(pool.identity):
+        for part in parts:
+            if part.shape.admitted(pool.identity) and part.takes(pool.node_class):
                 break
         else:
             continue

@@ -128,7 +128,7 @@ def fill(draft: Draft, member: Member, count: int, own: Sequence[Slot]) -> list[
     member.settle()
     found: list[Slot] = []
     left = count
-    ways = _open_ways(draft, member.name)
+    ways = open_ways(draft, member.name)
     limits = [unit_use.left(draft, member.name, way, own) for way in ways]
     passes = [(True, False), (False, True)] if draft.policy.existing_capacity_first else [(True, True)]
     for running, stock in passes:
@@ -150,7 +150,7 @@ def fill(draft: Draft, member: Member, count: int, own: Sequence[Slot]) -> list[
     return found
 
 
-def _open_ways(draft: Draft, cluster: str) -> tuple[Way, ...]:
+def open_ways(draft: Draft, cluster: str) -> tuple[Way, ...]:
     """Returns the ways up to the one at which pods have to stop."""
     stop = draft.stopped.get(cluster)
     if stop is None:

@@ -159,7 +159,7 @@ def preemption(draft: Draft, found: Preemption) -> None:
     """Notes who is going to yield where, and what their clusters and quotas look like until then."""
     state, seen = draft.state, draft.seen
     losses = tuple((loss.victim.key, loss.cluster) for loss in found.losses)
-    seen.taking = Taking(found.cluster, found.units, losses, draft.without_stock)
+    seen.taking = Taking(found.cluster, found.units, losses, draft.without_stock, len(draft.ways))
     clusters = sorted({found.cluster, *(loss.cluster for loss in found.losses)})
     see(draft, clusters)
     for name in clusters:
