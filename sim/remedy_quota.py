@@ -59,7 +59,9 @@ def _raised_trees(case: Case) -> dict[str, ElasticQuotaTree]:
     parsed = case.alone
     workload = parsed.workloads[case.workload]
     trees = dict(parsed.quota_trees)
-    counts = {component.name: component.replicas for component in workload.components}
+    # Copies (Duplicated) are so many times its replicas.
+    copies = max(1, case.now.replicas // max(1, workload.replicas))
+    counts = {component.name: component.replicas * copies for component in workload.components}
     # Each round raises one limit, and there are so many on the way from a leaf to the root.
     for _ in range(_MOST_LIMITS):
         quotas = Quotas()

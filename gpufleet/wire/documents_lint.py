@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from gpufleet.model import quantity
+from gpufleet.model.kinds.reading import join
 from gpufleet.model.names import REWRITTEN_LABELS
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.workload import Division, Workload
@@ -77,10 +79,37 @@ def lint_policies(parsed: Parsed, select: Select, classes: Container[str] = ()) 
             )
         warnings += _lint_units(parsed, key, workload)
         warnings += _lint_priority(parsed, key, workload, classes)
+    warnings += _lint_quotas(parsed)
     for key, policy in sorted(parsed.policies.items()):
         document = parsed.document_of(key)
         if document is not None and policy.priority_class and _missing(policy.priority_class, parsed, classes):
             warnings.append(_no_class(document, "spec.schedulePriority.priorityClassName", policy.priority_class))
+    return warnings
+
+
+def _lint_quotas(parsed: Parsed) -> list[DocumentWarning]:
+    """Returns what the root of a quota tree promises beyond what the clusters have, stock included."""
+    inventories = parsed.inventories.values()
+    if not inventories or any(inventory.virtual_nodes for inventory in inventories):
+        return []
+    total: dict[str, int] = {}
+    for found in (found for inventory in inventories for found in inventory.node_classes):
+        nodes = found.nodes + (found.elastic.nodes if found.elastic is not None else 0)
+        for name, amount in found.allocatable:
+            total[name] = total.get(name, 0) + nodes * amount
+    warnings = []
+    for key, tree in sorted(parsed.quota_trees.items()):
+        document = parsed.document_of(key)
+        for name, amount in tree.root.max if document is not None else ():
+            if amount > total.get(name, amount) and document is not None:
+                given, there = quantity.render(amount, name), quantity.render(total[name], name)
+                warnings.append(
+                    document.warning(
+                        join("spec.root.max", name),
+                        f"is {given}, but the nodes of all clusters, those in stock too, have {there}",
+                        "the root has what the fleet has; what is guaranteed beyond it cannot be kept",
+                    )
+                )
     return warnings
 
 

@@ -111,6 +111,21 @@ def test_a_gang_that_never_starts_is_told() -> None:
     assert warnings(found) == [("", "the gang starts with 5 pods, but there are only 2 of them")]
 
 
+def test_a_quota_tree_that_promises_more_than_there_is() -> None:
+    root = {"name": "root", "min": {GPU: 20, "cpu": 10}, "max": {GPU: 20, "cpu": 10}}
+    tree: Json = {
+        "apiVersion": "scheduling.sigs.k8s.io/v1beta1",
+        "kind": "ElasticQuotaTree",
+        "metadata": {"name": "eq", "namespace": "kube-system"},
+        "spec": {"root": root},
+    }
+    told = (f"spec.root.max[{GPU}]", "is 20, but the nodes of all clusters, those in stock too, have 16")
+    assert warnings(cluster("c1", 8, full=1), tree) == [told]
+    assert warnings(cluster("c1", 8, elastic=1), tree) == [told]
+    assert warnings(cluster("c1", 8, elastic=2), tree) == []
+    assert warnings(tree) == []
+
+
 # -- quantities ----------------------------------------------------------------------------------------------------
 
 WRONG = [

@@ -156,6 +156,14 @@ def test_what_is_guaranteed_is_raised_above_too() -> None:
     ]
 
 
+def test_quota_for_every_copy() -> None:
+    copies = policy(division={"replicaSchedulingType": "Duplicated"})
+    tree = quotas(leaf("train", 8, 8, "test"), leaf("infer", 8, 16, "other"))
+    assert found(LLM, cluster("c1", 8), cluster("c2", 8), copies, tree, deployment(6)) == [
+        "quota train: 4 more nvidia.com/gpu in max"
+    ]
+
+
 def test_the_quota_that_another_workload_of_the_plan_uses() -> None:
     tree = quotas(leaf("train", 8, 8, "test"), leaf("infer", 8, 16, "other"))
     assert found(JOB, cluster("c1", 8, 8), policy(), tree, deployment(8), job(1)) == [

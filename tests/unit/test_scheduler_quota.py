@@ -46,8 +46,18 @@ def test_a_deployment_gets_as_many_replicas_as_its_quota_has_room_for() -> None:
     assert w.placement(LLM).verdict is Verdict.PARTIALLY_SCHEDULED
     assert w.placement(LLM).placed == 4
     assert w.codes(LLM) == {"": "QuotaExceeded"}
-    assert w.message(LLM) == "Insufficient quota(nvidia.com/gpu) in quota team: needs 1, 4 of max 4 is used"
-    assert w.placement(LLM).reasons[0].needs == "quota team: 1 more nvidia.com/gpu in max"
+    assert w.message(LLM) == "Insufficient quota(nvidia.com/gpu) in quota team: needs 6, 0 of max 4 is used by others"
+    assert w.placement(LLM).reasons[0].needs == "quota team: 2 more nvidia.com/gpu in max"
+
+
+def test_the_numbers_are_right_where_there_is_less_room_than_quota() -> None:
+    w = World()
+    w.clusters(a=gpus_free(3))
+    w.feed(PolicyChanged(tree(quota("team", 2, 4, "test"), quota("rest", 0, 9, "x"))), PolicyChanged(policy()))
+    w.submit(deployment("other", 1, arrival=1))
+    w.submit(deployment(replicas=6, arrival=2))
+    assert w.placement(LLM).placed == 2
+    assert w.message(LLM) == ("Insufficient quota(nvidia.com/gpu) in quota team: needs 6, 1 of max 4 is used by others")
 
 
 def test_what_is_placed_whole_waits_for_all_of_its_quota() -> None:

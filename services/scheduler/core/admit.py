@@ -57,6 +57,8 @@ def admit(draft: Draft) -> None:
     draft.limit = allowed
     draft.quota = Code.QUOTA_EXCEEDED
     if short is not None:
+        if wanted > each:
+            short = short.of_all(wanted // each, room)
         draft.reasons.append(Reason(Code.QUOTA_EXCEEDED, short.message(), needs=short.needs()))
     never = beyond(leaf, draft.unit, firm=firm, job=workload.job) if not allowed else None
     if never is not None:

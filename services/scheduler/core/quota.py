@@ -7,7 +7,7 @@ preemptible workload may use up to ``max`` here and above; one that is not may u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
@@ -108,6 +108,7 @@ class Shortfall:
     used: int
     limit: int
     what: str  # max, min or max-jobs
+    others: bool = False  # ``used`` is what others use, ``needed`` all that the workload does
 
     def message(self) -> str:
         """Returns what is lacking, in numbers."""
@@ -117,8 +118,14 @@ class Shortfall:
         firm = " that is not preemptible" if self.what == "min" else ""
         return (
             f"Insufficient quota({self.resource}) in quota {self.quota}: needs {needed}{firm}, "
-            f"{used} of {self.what} {limit} is used"
+            f"{used} of {self.what} {limit} is used{' by others' if self.others else ''}"
         )
+
+    def of_all(self, units: int, room: int) -> Shortfall:
+        """Returns it for all ``units`` of a workload, ``room`` of which it lets in; what is counted is one unit."""
+        if self.resource == MAX_JOBS:
+            return self
+        return replace(self, needed=self.needed * units, used=self.used - self.needed * room, others=True)
 
     def never(self) -> str:
         """Returns why it never passes, where nobody else is in the way."""
