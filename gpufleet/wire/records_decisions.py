@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
@@ -194,8 +195,13 @@ def share_object(share: ClusterShare) -> dict[str, Any]:
     if share.components:
         value["components"] = dict(share.components)
     if share.slots:
-        value["slots"] = [_slot_object(slot) for slot in share.slots]
+        value["slots"] = slots_array(share.slots)
     return value
+
+
+def slots_array(slots: Iterable[Slot]) -> list[dict[str, Any]]:
+    """Returns the slots of a share as a plain array."""
+    return [_slot_object(slot) for slot in slots]
 
 
 def _slot_object(slot: Slot) -> dict[str, Any]:

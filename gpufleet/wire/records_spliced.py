@@ -6,7 +6,7 @@ again in placements. A test holds the bytes to those of the plain way, `encode(a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter
@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement
+from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement, Slot, clusters_of
 from gpufleet.wire.records_base import MAX_DERIVED_BYTES, check_size, encode
-from gpufleet.wire.records_decisions import assignment_object, placement_object, share_object
+from gpufleet.wire.records_decisions import assignment_object, placement_object, slots_array
 
 _KNOWN: Final = 65_536
 # What differs among the assignments of a decision; and what is compared by identity, because values that are equal in
@@ -25,6 +25,7 @@ _OWN: Final = ("cluster", "components", "incarnation")
 _SAME: Final = ("manifest", "patches", "overrides")
 
 _HERE: Final = "-"
+_SHARE_COMPONENTS, _SHARE_SLOTS = attrgetter("components"), attrgetter("slots")
 
 V = TypeVar("V")
 
@@ -44,7 +45,7 @@ class _Fragments(Generic[V]):
     def of_all(self, values: Sequence[V]) -> list[bytes]:
         found = list(map(self._known.get, map(id, values)))
         if None in found:
-            return [self.of(value) for value in values]
+            return [self.of(value) if text is None else text for value, text in zip(values, found, strict=True)]
         return cast("list[bytes]", found)
 
     def _put(self, value: V) -> bytes:
@@ -56,7 +57,6 @@ class _Fragments(Generic[V]):
         return text
 
 
-_SHARES: Final[_Fragments[ClusterShare]] = _Fragments(lambda share: encode(share_object(share)))
 # Members of an object, each after a comma; nothing where the value is empty.
 _COMPONENTS: Final[_Fragments[tuple[tuple[str, int], ...]]] = _Fragments(
     lambda components: b',"components":%b' % encode(dict(components)) if components else b""
@@ -65,14 +65,28 @@ _INCARNATIONS: Final[_Fragments[str]] = _Fragments(
     lambda text: b',"incarnation":%b' % msgspec.json.encode(text) if text else b""
 )
 _CLUSTERS: Final[_Fragments[str]] = _Fragments(lambda text: b'{"cluster":%b' % msgspec.json.encode(text))
+_SLOTS: Final[_Fragments[tuple[Slot, ...]]] = _Fragments(
+    lambda slots: b",%b" % encode({"slots": slots_array(slots)})[1:-1] if slots else b""
+)
 
 
 def placement_bytes(placement: Placement) -> bytes:
     """Returns the value of a placement."""
     value = placement_object(placement, shares=False)
     if placement.shares:
-        value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_SHARES.of_all(placement.shares)))
+        value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_shares(placement.shares)))
     return encode(value)
+
+
+def _shares(shares: Sequence[ClusterShare]) -> Iterable[bytes]:
+    parts = zip(
+        _CLUSTERS.of_all(clusters_of(shares)),
+        _COMPONENTS.of_all(list(map(_SHARE_COMPONENTS, shares))),
+        _SLOTS.of_all(list(map(_SHARE_SLOTS, shares))),
+        repeat(b"}"),
+        strict=False,
+    )
+    return map(b"".join, parts)
 
 
 def assignments_bytes(columns: AssignmentColumns) -> list[bytes]:
