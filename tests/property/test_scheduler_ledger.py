@@ -244,8 +244,7 @@ class Room:
         shape = fleet.catalog.shape(SHAPES[step.shape])
         booked, _ = booking.take(fleet, shape, [(fleet.member(cluster), count) for cluster, count in step.counts])
         holds: list[tuple[Hold, ...]] = [
-            (Hold(Part("main", shape), pool.name, count, Source.RUNNING),)
-            for pool, count in zip(booked.pools, booked.counts, strict=True)
+            (Hold(Part("main", shape), pool.name, count, Source.RUNNING),) for _, pool, _, count in booked.rows
         ]
         found = booking.reserve(fleet, step.workload, version, booking.Made(booked, holds, []))
         if found is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gpufleet.model.placement import Version
 from services.scheduler.core.capacity import Fleet, Member
@@ -14,16 +15,29 @@ from services.scheduler.core.pool import Pool
 from services.scheduler.core.reserve import Hold, Holding
 from services.scheduler.core.shapes import Fitter, Shape
 
+# So many pods, of one shape, in one pool of a cluster, and how the shape fits that.
+Row = tuple[Member, Pool, Fitter, int]
+_MEMBER, _POOL, _COUNT = itemgetter(0), itemgetter(1), itemgetter(3)
+
 
 @dataclass(slots=True)
 class Booked:
-    """So many pods of one shape in one pool of each of some clusters, as columns."""
+    """Pods of one shape in one pool of each of some clusters."""
 
     shape: Shape
-    members: list[Member]
-    pools: list[Pool]
-    fitters: list[Fitter]
-    counts: list[int]
+    rows: list[Row]
+
+    def members(self) -> list[Member]:
+        """Returns the clusters."""
+        return list(map(_MEMBER, self.rows))
+
+    def pools(self) -> list[Pool]:
+        """Returns the pool of each."""
+        return list(map(_POOL, self.rows))
+
+    def counts(self) -> list[int]:
+        """Returns the pods in each."""
+        return list(map(_COUNT, self.rows))
 
 
 @dataclass(slots=True)
@@ -41,10 +55,7 @@ def take(fleet: Fleet, shape: Shape, wanted: Iterable[tuple[Member, int]]) -> tu
     Returns also what is wanted of the other clusters, where nothing was taken. If no reservation follows, the clusters
     have to be touched.
     """
-    members: list[Member] = []
-    pools: list[Pool] = []
-    fitters: list[Fitter] = []
-    counts: list[int] = []
+    rows: list[Row] = []
     rest: list[tuple[Member, int]] = []
     for member, count in wanted:
         if member.dirty or member.stale_pools:
@@ -55,15 +66,13 @@ def take(fleet: Fleet, shape: Shape, wanted: Iterable[tuple[Member, int]]) -> tu
             taken = pool.take_whole(fitter, count)
             if taken:
                 break
-        if taken <= 0:
+        if taken > 0:
+            rows.append((member, pool, fitter, count))
+        else:
             rest.append((member, count))
-            continue
-        members.append(member)
-        pools.append(pool)
-        fitters.append(fitter)
-        counts.append(count)
-    fleet.moved(shape, pools, counts, -1)
-    return Booked(shape, members, pools, fitters, counts), rest
+    booked = Booked(shape, rows)
+    fleet.moved(shape, booked.pools(), booked.counts(), -1)
+    return booked, rest
 
 
 def reserve(fleet: Fleet, workload: str, version: Version, made: Made) -> Booked | None:
@@ -72,11 +81,11 @@ def reserve(fleet: Fleet, workload: str, version: Version, made: Made) -> Booked
     Returns what is booked, if that is all.
     """
     alike: dict[int, Holding] = {}
-    for member, holds in zip(made.booked.members, made.holds, strict=True):
-        held = alike.get(id(holds))
-        if held is None:
-            held = alike[id(holds)] = Holding(version, holds)
-        member.held[workload] = held
+    last = Holding(version, ())
+    for member, holds in zip(made.booked.members(), made.holds, strict=True):
+        if holds is not last.holds:
+            last = alike.get(id(holds)) or alike.setdefault(id(holds), Holding(version, holds))
+        member.held[workload] = last
     for member, holds in made.others:
         fleet.hold(member, workload, Holding(version, holds), taken=True)
     return None if made.others else made.booked
@@ -84,14 +93,12 @@ def reserve(fleet: Fleet, workload: str, version: Version, made: Made) -> Booked
 
 def release(fleet: Fleet, workload: str, booked: Booked) -> None:
     """Gives back all that a workload has reserved."""
-    pools: list[Pool] = []
-    counts: list[int] = []
-    for member, pool, fitter, count in zip(booked.members, booked.pools, booked.fitters, booked.counts, strict=True):
-        plain = not (pool.retired or member.dirty or member.stale_pools or member.loose)
-        if plain and pool.give_back(fitter, count):
-            del member.held[workload]
-            pools.append(pool)
-            counts.append(count)
-        else:
+    plain = Booked(booked.shape, [])
+    for row in booked.rows:
+        member, pool, fitter, count = row
+        if member.dirty or member.stale_pools or member.loose or pool.retired or not pool.give_back(fitter, count):
             fleet.hold(member, workload, None, taken=False)
-    fleet.moved(booked.shape, pools, counts, 1)
+        else:
+            del member.held[workload]
+            plain.rows.append(row)
+    fleet.moved(plain.shape, plain.pools(), plain.counts(), 1)

@@ -22,8 +22,8 @@ from services.scheduler.core.units import REGION, Part
 # For how many shapes a cluster remembers which pools admit them.
 _KNOWN = 64
 _INCARNATION = attrgetter("incarnation")
-# Of shares that are taken from one pool: component, shape and count.
-ShareKey = tuple[str, int, int]
+# Of shares that are taken from one pool: cluster, pool, count, component and shape.
+ShareKey = tuple[str, str, int, str, int]
 # A share and its holds.
 Given = tuple[ClusterShare, tuple[Hold, ...]]
 
@@ -43,7 +43,6 @@ class Member:
     """One cluster: its registration, its inventory, and what placements hold of it. Nothing may be known of either."""
 
     __slots__ = (
-        "_known",
         "_marks",
         "_named",
         "debt",
@@ -53,6 +52,7 @@ class Member:
         "incarnation",
         "index",
         "inventory",
+        "known",
         "loose",
         "name",
         "notes",
@@ -60,7 +60,6 @@ class Member:
         "other_debt",
         "pools",
         "removed",
-        "shares",
         "spec",
         "stale_pools",
         "takers_of",
@@ -84,24 +83,16 @@ class Member:
         self.doubts: dict[str, Doubt] = {}  # by node class: why no more nodes of it are counted on
         self.stale_pools: dict[Pool, None] = {}  # these have to be
         self.incarnation = ""  # empty if it is not known
-        self._known: Known | None = None  # until something of it changes
         self._named: dict[str, Pool] = {}
         self.takers_of: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
         self._marks: dict[int, Labels | None] = {}  # by identity
         self.notes: Notes = {}  # `fragmentation`'s, on the room as it is; the pools clear them
-        self.shares: dict[ShareKey, dict[str, Given]] = {}  # that were given before, by pool
-
-    @property
-    def known(self) -> Known:
-        """What is known of it now, but for its room."""
-        if self._known is None:
-            doubts = tuple(self.doubts.items())
-            self._known = Known(self, self.spec, self.inventory, self.pools, self.removed, doubts)
-        return self._known
+        self.changed()
 
     def changed(self) -> None:
         """Notes that its registration, inventory, pools or doubts are others now."""
-        self._known = None
+        doubts = tuple(self.doubts.items())
+        self.known = Known(self, self.spec, self.inventory, self.pools, self.removed, doubts)
 
     def settle(self) -> None:
         """Brings the pools up to date with the holds."""
@@ -138,7 +129,7 @@ class Member:
         for before in self.pools:
             before.retired = True
         self.pools = pools
-        self._known = None
+        self.changed()
         self._named = {pool.name: pool for pool in pools}
         self.notes.clear()
         for fresh in pools:
@@ -281,7 +272,8 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.generation = 0
-        self.alike: dict[tuple[ShareKey, str], Given] = {}  # what shares of different clusters have in common
+        self.given: dict[ShareKey, Given] = {}  # shares that were given before
+        self.alike: dict[tuple[str, int, str, int], Given] = {}  # what they have in common in different clusters
         self.seen: npt.NDArray[np.float64] = np.full(16, -np.inf)  # by member index: when its inventory was taken
         self._oldest: dict[int, tuple[Indexes, float]] = {}  # of groups of members, until an inventory comes
         self._grid = Grid(self.by_index)

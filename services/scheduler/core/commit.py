@@ -135,11 +135,7 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
     if placement is not None:
         key, on_cluster = entry.key, state.on_cluster
         for cluster in clusters_of(placement.shares) if not same else ():
-            keys = on_cluster.get(cluster)
-            if keys is None:
-                on_cluster[cluster] = {key}
-            else:
-                keys.add(key)
+            on_cluster[cluster].add(key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
     state.victims.changed(entry.key)
     if state.quotas.root is not None:

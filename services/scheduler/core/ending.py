@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from operator import attrgetter, is_
+from operator import attrgetter, ge, is_
 
 from gpufleet.model.placement import (
     AssignmentState,
@@ -21,6 +21,7 @@ from services.scheduler.core.state import FINAL, Entry
 
 _PHASE = attrgetter("phase")
 _HEALTH = attrgetter("health")
+_VERSION = attrgetter("version")
 
 
 def ended(
@@ -33,18 +34,18 @@ def ended(
         return None
     clusters = clusters_of(placement.shares)
     seen = list(map(entry.observations.get, clusters))
-    if None in seen or not all(map(is_, map(_PHASE, seen), repeat(ObservedPhase.APPLIED))):
+    if not all(seen) or not all(map(is_, map(_PHASE, seen), repeat(ObservedPhase.APPLIED))):
         return None
     succeeded = all(map(is_, map(_HEALTH, seen), repeat(WorkloadHealth.SUCCEEDED)))
     if not succeeded and not workload.job:
         return None
     common = entry.assignments.common_to(clusters)
-    known = repeat(common) if common is not None else map(entry.assignments.get, clusters)
-    for observation, assignment in zip(seen, known, strict=False):
-        if observation is None or assignment is None or assignment.state is not AssignmentState.ACTIVE:
-            return None
-        if observation.version < assignment.version:
-            return None
+    known = [common] if common is not None else list(map(entry.assignments.get, clusters))
+    if not all(assignment is not None and assignment.state is AssignmentState.ACTIVE for assignment in known):
+        return None
+    ordered = repeat(common) if common is not None else known
+    if not all(map(ge, map(_VERSION, seen), map(_VERSION, ordered))):
+        return None
     if succeeded:
         return Verdict.FINISHED
     if policy is not None and policy.redispatch_user_failures:

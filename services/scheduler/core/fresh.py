@@ -6,21 +6,21 @@ cluster gives the same one to every workload that gets as many pods on the same 
 
 from __future__ import annotations
 
+from itertools import repeat
 from operator import attrgetter, itemgetter
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
-from services.scheduler.core.booking import Made, take
+from services.scheduler.core.booking import Booked, Made, take
 from services.scheduler.core.capacity import Fleet, Given, Member, ShareKey
 from services.scheduler.core.divide import pour_columns
 from services.scheduler.core.draft import Draft, TierRoom
 from services.scheduler.core.gang import add_up
-from services.scheduler.core.pool import SOURCES, Pool
+from services.scheduler.core.pool import SOURCES
 from services.scheduler.core.reserve import Hold
 from services.scheduler.core.units import Part
 
-# How many shares a cluster remembers, and the fleet of those that differ in more than the cluster.
-_KNOWN = 128
-_ALIKE = 4096
+# How many shares the fleet remembers.
+_GIVEN = 262_144
 _FIRST, _SECOND = itemgetter(0), itemgetter(1)
 _NAME, _CLUSTER = attrgetter("name"), attrgetter("cluster")
 
@@ -33,29 +33,26 @@ def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bo
         last_first=last_first,
         existing_first=draft.policy.existing_capacity_first,
     )
-    named = [
-        (room.members[place].name, room.members[place], count)
-        for room, counts in zip(rooms, divided, strict=True)
-        for place, count in counts.items()
-    ]
-    named.sort()
-    counts = {name: count for name, _, count in named}
-    draft.divided = (counts, [(member, count) for _, member, count in named])
+    given: list[tuple[Member, int]] = []
+    for room, seats in zip(rooms, divided, strict=True):
+        places = sorted(seats)  # a group is in order of name
+        given += zip(map(room.members.__getitem__, places), map(seats.__getitem__, places), strict=True)
+    if len(rooms) > 1:
+        given.sort(key=_by_name)
+    counts = dict(zip(map(_NAME, map(_FIRST, given)), map(_SECOND, given), strict=True))
+    draft.divided = (counts, given)
     return counts
+
+
+def _by_name(given: tuple[Member, int]) -> str:
+    return given[0].name
 
 
 def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShare, ...]:
     """Returns the shares, and takes their slots out of the pools for good."""
     part, fleet = draft.ways[0].parts[0], draft.state.fleet
     booked, rest = take(fleet, part.shape, divided)
-    key = (part.component, part.shape.id, 0)
-    found: list[Given] = []
-    for member, pool, count in zip(booked.members, booked.pools, booked.counts, strict=True):
-        if count != key[2]:
-            key = (part.component, part.shape.id, count)
-        by_pool = member.shares.get(key)
-        given = by_pool.get(pool.name) if by_pool is not None else None
-        found.append(_known(fleet, member, part, pool, key) if given is None else given)
+    found = _given(fleet, part, booked)
     made, holds = list(map(_FIRST, found)), list(map(_SECOND, found))
     others = []
     for member, count in rest:
@@ -69,21 +66,26 @@ def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShar
     return tuple(made)
 
 
-def _known(fleet: Fleet, member: Member, part: Part, pool: Pool, key: ShareKey) -> Given:
-    """Returns a share and its holds, and remembers them; clusters share what is the same in them."""
-    if len(member.shares) >= _KNOWN:
-        member.shares.clear()
-    if len(fleet.alike) >= _ALIKE:
+def _given(fleet: Fleet, part: Part, booked: Booked) -> list[Given]:
+    """Returns the shares and holds of what is booked: those that were given before, where there are some."""
+    names, pools = map(_NAME, booked.members()), map(_NAME, booked.pools())
+    keys = list(zip(names, pools, booked.counts(), repeat(part.component), repeat(part.shape.id), strict=False))
+    found = list(map(fleet.given.get, keys))
+    return [_remember(fleet, part, key) if known is None else known for key, known in zip(keys, found, strict=True)]
+
+
+def _remember(fleet: Fleet, part: Part, key: ShareKey) -> Given:
+    """Returns a new share with its holds; clusters share what is the same in theirs."""
+    cluster, pool, count, *_ = key
+    if len(fleet.given) >= _GIVEN:
+        fleet.given.clear()
         fleet.alike.clear()
-    alike = fleet.alike.get((key, pool.name))
+    alike = fleet.alike.get(key[1:])
     if alike is None:
-        slots = [Slot(part.component, pool.name, key[2], Source.RUNNING, None)]
-        alike = fleet.alike[key, pool.name] = _made(member, part, key[2], slots)
+        slots = [Slot(part.component, pool, count, Source.RUNNING, None)]
+        alike = fleet.alike[key[1:]] = _made(cluster, part, count, slots)
     share, holds = alike
-    made = member.shares.setdefault(key, {})[pool.name] = (
-        ClusterShare(member.name, share.components, share.slots),
-        holds,
-    )
+    made = fleet.given[key] = (ClusterShare(cluster, share.components, share.slots), holds)
     return made
 
 
@@ -99,9 +101,9 @@ def _spread(member: Member, part: Part, count: int, *, stock: bool) -> Given:
                 left -= taken
     if left:
         slots.append(Slot(part.component, "", left, Source.RUNNING, None))
-    return _made(member, part, count, add_up(slots))
+    return _made(member.name, part, count, add_up(slots))
 
 
-def _made(member: Member, part: Part, count: int, slots: list[Slot]) -> Given:
-    share = ClusterShare(member.name, ((part.component, count),), tuple(slots))
+def _made(cluster: str, part: Part, count: int, slots: list[Slot]) -> Given:
+    share = ClusterShare(cluster, ((part.component, count),), tuple(slots))
     return share, tuple(Hold(part, slot.node_class, slot.count, slot.source) for slot in slots)

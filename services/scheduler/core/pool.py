@@ -121,6 +121,9 @@ class Pool:
         self._unnoted()
 
     def _unnoted(self) -> None:
+        """Forgets what was noted of the room as it was, and what others have noted of it."""
+        if self._rooms:
+            self._rooms = {}
         if self.costs:
             self.costs.clear()
         if self.notes:
@@ -248,17 +251,10 @@ class Pool:
         else:
             self.booked, self.sole = {}, None
         self._taken -= count
-        self._changed()
-        return True
-
-    def _changed(self) -> None:
-        """Forgets what was known of the room as it was."""
-        self._fresh = False
         self._running = None
-        if self._rooms:
-            self._rooms = {}
-        if self.costs or self.notes:
+        if self._rooms or self.costs or self.notes:
             self._unnoted()
+        return True
 
     def take_whole(self, fitter: Fitter, count: int) -> int:
         """Takes room on running nodes for all of ``count`` pods, and books it, if that leaves room for so many less.
@@ -271,10 +267,13 @@ class Pool:
         left = (self._base_room(fitter) if base is None else base) - self._taken
         if left < count:
             return -1 if left else 0
-        self.sole = fitter
+        if self.sole is None:
+            self.sole, self._fresh = fitter, False
         self._taken += count
         self.booked[fitter] = self.booked.get(fitter, 0) + count
-        self._changed()
+        self._running = None
+        if self._rooms or self.costs or self.notes:
+            self._unnoted()
         return count
 
     def take_running(self, shape: Shape, count: int) -> int:
@@ -285,15 +284,15 @@ class Pool:
         if not self._mixed and (self.sole is None or self.sole is fitter):
             taken = min(count, self._left(fitter))
             if taken:
-                self.sole = fitter
+                self.sole, self._fresh = fitter, False
                 self._taken += taken
-                self._changed()
+                self._running = None
+                self._unnoted()
             return taken
         taken = take(self.running, fitter, count)
         if taken:
             self._fresh = False
             self._mixed = True
-            self._rooms = {}
             self._unnoted()
         return taken
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -175,7 +175,7 @@ class State:
         self.futile: dict[tuple[object, ...], int] = {}  # what found no victims, up to which priority
         # Indexes over the entries.
         self.by_policy: dict[str, set[str]] = {}
-        self.on_cluster: dict[str, set[str]] = {}
+        self.on_cluster: defaultdict[str, set[str]] = defaultdict(set)
         self.unmatched: set[str] = set()
         self.in_namespace: dict[str, set[str]] = {}
         self.deadlines: list[tuple[float, str]] = []

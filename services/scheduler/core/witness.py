@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
 _SMALL = 12
-_DEBT = attrgetter("debt")
+_DEBT, _KNOWN = attrgetter("debt"), attrgetter("known")
 
 
 @dataclass(slots=True)
@@ -246,7 +246,7 @@ def witness(
         usage=draft.usage if draft is not None else None,
         terminating=draft.terminating if draft is not None else {},
         required=_required(state, entry, seen),
-        members=[member.known for member in members],
+        members=list(map(_KNOWN, members)),
         debts={m.name: m.debt for m in members if m.debt} if any(map(_DEBT, members)) else {},
         drafted=draft is not None,
         tiers=draft.candidates.tiers if draft is not None else (),
