@@ -60,9 +60,8 @@ def take(fleet: Fleet, shape: Shape, wanted: Iterable[tuple[Member, int]]) -> tu
     for member, count in wanted:
         if member.dirty or member.stale_pools:
             member.settle()
-        takers = member.takers_of.get(shape.id)
         taken = 0
-        for pool, fitter in (member.takers(shape) if takers is None else takers) if not member.loose else ():
+        for pool, fitter in (member.takers_of.get(shape.id) or member.takers(shape)) if not member.loose else ():
             taken = pool.take_whole(fitter, count)
             if taken:
                 break

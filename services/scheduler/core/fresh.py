@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import repeat
 from operator import attrgetter, itemgetter
+from typing import cast
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from services.scheduler.core.booking import Booked, Made, take
@@ -71,6 +72,8 @@ def _given(fleet: Fleet, part: Part, booked: Booked) -> list[Given]:
     names, pools = map(_NAME, booked.members()), map(_NAME, booked.pools())
     keys = list(zip(names, pools, booked.counts(), repeat(part.component), repeat(part.shape.id), strict=False))
     found = list(map(fleet.given.get, keys))
+    if None not in found:
+        return cast("list[Given]", found)
     return [_remember(fleet, part, key) if known is None else known for key, known in zip(keys, found, strict=True)]
 
 

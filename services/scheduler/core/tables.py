@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from gpufleet.model.overrides import OverridePolicy
@@ -58,12 +59,12 @@ class Batch:
 
 def apply(batch: Batch, events: Iterable[object]) -> None:
     """Applies events in their order, except `Started`, which is noted."""
-    find = _HANDLERS.get
-    for event in events:
-        handler = find(type(event))
+    for kind, alike in groupby(events, type):
+        handler = _HANDLERS.get(kind)
         if handler is None:
-            raise TypeError(f"{type(event).__name__} is no event of the scheduler")
-        handler(batch, event)
+            raise TypeError(f"{kind.__name__} is no event of the scheduler")
+        for event in alike:
+            handler(batch, event)
 
 
 def _started(batch: Batch, event: Started) -> None:
