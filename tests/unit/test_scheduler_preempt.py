@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from gpufleet.model.cluster import NamespaceQuota
 from gpufleet.model.policy import PriorityClass
 from gpufleet.model.quota import PREEMPTIBLE_LABELS
 from gpufleet.model.reasons import Code, Verdict
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape, Workload
-from services.scheduler.core.events import ObservationGone, PolicyChanged, WorkloadDeleted
+from services.scheduler.core.events import InventoryChanged, ObservationGone, PolicyChanged, WorkloadDeleted
 from services.scheduler.core.ranking import preempts
 from tests.support.quotas import GPU, quota, tree
-from tests.support.scheduling import World, amounts, deployment, gpus_free, job, node_class, policy
+from tests.support.scheduling import World, amounts, deployment, gpus_free, inventory, job, node_class, policy
 
 LOW, MID, HIGH = PriorityClass("low", -10), PriorityClass("mid", 10), PriorityClass("high", 100)
 WANTED = "test/PyTorchJob/wanted"
@@ -405,3 +406,27 @@ def test_who_waits_for_some_of_its_pods_has_waited_since_then_also_when_it_loses
     w.feed(PolicyChanged(PriorityClass("top", 1000)))
     assert placed(w)["wanted"] == 0
     assert w.placement(WANTED).waiting_since == 1060.0
+
+
+# ResourceQuotas of a namespace in the member.
+
+
+@pytest.mark.parametrize(
+    ("namespace", "free", "expected"),
+    [
+        pytest.param("other", 2, {"there": 2, "wanted": 2}, id="there is quota"),
+        pytest.param("other", 1, {"there": 4, "wanted": 0}, id="pods would be refused, so nobody goes"),
+        pytest.param("test", 0, {"there": 2, "wanted": 2}, id="those who go leave it their quota"),
+    ],
+)
+def test_nobody_yields_to_whom_the_namespaces_quota_refuses(
+    namespace: str, free: int, expected: dict[str, int]
+) -> None:
+    w = world(policy(namespace=""))
+    bound = NamespaceQuota("test", (GPU,), resources({GPU: 4}), resources({GPU: 4 - free}))
+    w.clusters(a=gpus_free(4))
+    w.submit(in_namespace(namespace, dep("there", 4, arrival=1)))
+    w.feed(InventoryChanged(inventory("a", gpus_free(0), at=w.now, quotas=(bound,))))
+    w.bind(f"{namespace}/Deployment/there", "a", main=4)
+    w.submit(train("wanted", 2, "high", arrival=2))
+    assert placed(w) == expected

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from gpufleet.model.placement import ClusterShare, Source
+from services.scheduler.core import namespace_quota
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Member
 from services.scheduler.core.draft import Draft
@@ -22,6 +23,9 @@ from services.scheduler.core.whereabouts import last
 def runs(draft: Draft, share: ClusterShare, losses: Iterable[Loss]) -> bool:
     """Returns whether a share of the preemptor, and all that others have reserved there, has its place then."""
     member = draft.member(share.cluster)
+    losses = list(losses)
+    if not _in_quota(draft, member, share, losses):
+        return False
     gone, going = Gone(), dict[str, int]()
     for loss in losses:
         if loss.cluster == member.name:
@@ -37,6 +41,27 @@ def runs(draft: Draft, share: ClusterShare, losses: Iterable[Loss]) -> bool:
     pods = draft.entry.pods.get(member.name)
     own = holding(draft.state.following_version(), share, draft.ways, pods)
     return own is None or all(_takes(member, blocks, hold) for hold in own.holds)
+
+
+def _in_quota(draft: Draft, member: Member, share: ClusterShare, losses: Iterable[Loss]) -> bool:
+    """Returns whether the ResourceQuotas of the namespace have room for what is new of a share."""
+    rest = namespace_quota.left(draft, member)
+    if rest is None:
+        return True
+    for loss in losses:
+        if loss.cluster == member.name and loss.victim.key.partition("/")[0] == draft.workload.namespace:
+            for piece in last(loss.victim.pieces, loss.pods):
+                for name, amount in piece.shape.pod.requests:
+                    if name in rest:
+                        rest[name] += amount * piece.pods
+    before = draft.before.get(share.cluster)
+    known = dict(before.components) if before is not None else {}
+    for component in draft.workload.components:
+        new = dict(share.components).get(component.name, 0) - known.get(component.name, 0)
+        for name, amount in component.shape.requests:
+            if name in rest:
+                rest[name] -= amount * new
+    return all(amount >= 0 for amount in rest.values())
 
 
 def _without(member: Member, name: str, gone: Gone) -> Blocks:
