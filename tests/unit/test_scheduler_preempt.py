@@ -430,3 +430,34 @@ def test_nobody_yields_to_whom_the_namespaces_quota_refuses(
     w.bind(f"{namespace}/Deployment/there", "a", main=4)
     w.submit(train("wanted", 2, "high", arrival=2))
     assert placed(w) == expected
+
+
+# Where nothing is written to clusters.
+
+JOBS: dict[str, Any] = {"name": "jobs", "kinds": [("kubeflow.org/v1", "PyTorchJob")]}
+SERVICES: dict[str, Any] = {"name": "services", "kinds": [("apps/v1", "Deployment")]}
+EVERYWHERE: dict[str, Any] = {"suspend_dispatching": True}
+IN_A: dict[str, Any] = {"suspend_dispatching_on": ("a",)}
+
+
+@pytest.mark.parametrize("suspended", [EVERYWHERE, IN_A])
+def test_nobody_yields_to_what_is_not_dispatched(suspended: dict[str, Any]) -> None:
+    w = world(policy(**JOBS, **suspended), policy(**SERVICES), a=gpus_free(4))
+    w.submit(dep("there", 4, arrival=1))
+    w.submit(train("wanted", 2, "high", arrival=2))
+    assert placed(w) == {"there": 4, "wanted": 0}
+    w.feed(PolicyChanged(policy(**JOBS, version=1)))
+    assert placed(w) == {"there": 2, "wanted": 2}
+
+
+@pytest.mark.parametrize("suspended", [EVERYWHERE, IN_A])
+def test_what_is_not_dispatched_does_not_yield(suspended: dict[str, Any]) -> None:
+    w = world(policy(**JOBS), policy(**SERVICES), a=gpus_free(4))
+    w.submit(dep("there", 4, arrival=1))
+    w.feed(PolicyChanged(policy(**SERVICES, **suspended, version=1)))
+    w.submit(train("wanted", 2, "high", arrival=2))
+    assert placed(w) == {"there": 4, "wanted": 0}
+    w.feed(PolicyChanged(policy(**SERVICES, version=2)))
+    w.refresh()
+    w.feed(PolicyChanged(PriorityClass("any", 1)))
+    assert placed(w) == {"there": 2, "wanted": 2}

@@ -245,6 +245,7 @@ def _propagation_changed(state: State, policy: PropagationPolicy) -> None:
     state.policies.put(policy)
     if policy.priority_class != (before.priority_class if before is not None else ""):
         _ranks_changed(state)
+    state.victims.all_changed(state.by_policy.get(policy.key, ()))
     for key in sorted(state.by_policy.get(policy.key, ())):
         state.ask(key, Mode.FILL)
     for key in sorted(state.unmatched):

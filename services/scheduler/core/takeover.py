@@ -92,6 +92,8 @@ def attempt(draft: Draft, out: Outputs) -> bool:
     missing = draft.replicas - placed
     if missing <= 0 or draft.blocked or draft.unmet or draft.quota is Code.NO_QUOTA:
         return False
+    if draft.policy.suspend_dispatching:
+        return False  # it would not start
     if not possible(state):
         return False
     division = draft.policy.placement.division
@@ -190,6 +192,7 @@ def _tiers(draft: Draft) -> list[list[Candidate]]:
     tiers = []
     shares = {share.cluster: share for share in draft.shares}
     left_out = {reason.cluster for reason in draft.reasons if reason.code is Code.SPREAD_CHOSE_OTHERS}
+    left_out.update(draft.policy.suspend_dispatching_on)
     ways = [way for way in draft.ways if real(way)]
     for tier in draft.candidates.tiers:
         by_way: list[list[Candidate]] = [[] for _ in ways]

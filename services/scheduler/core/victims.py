@@ -201,6 +201,9 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
     workload, member = entry.current, state.fleet.members.get(share.cluster)
     if workload is None or member is None:
         return None
+    rule = state.policies.get(placement.policy)
+    if rule is not None and (rule.suspend_dispatching or share.cluster in rule.suspend_dispatching_on):
+        return None  # nothing is written there, so nothing would go
     found = pieces(state, entry, member, share)
     if not any(piece.pool for piece in found):
         return None
@@ -208,7 +211,7 @@ def _victim(state: State, entry: Entry, placement: Placement, share: ClusterShar
         len(share.components) == 1
         and workload.division is Division.REPLICAS
         and not workload.job
-        and (rule := state.policies.get(placement.policy)) is not None
+        and rule is not None
         and not rule.placement.gang
     )
     leaf = state.quotas.leaf_of(workload)
