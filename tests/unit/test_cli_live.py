@@ -10,9 +10,10 @@ import pytest
 from gpufleet.bus.records import EPOCH_HEADER, VERSION_HEADER, Record
 from gpufleet.bus.topics import load_registry
 from gpufleet.cli.live import Tables
-from gpufleet.cli.show import _describe_workload
+from gpufleet.cli.output import Format
+from gpufleet.cli.show import _describe_workload, _explain, _show_workloads
 from gpufleet.model.log import Scale
-from gpufleet.model.placement import Observation, ObservedPhase, Placement, Version
+from gpufleet.model.placement import ClusterShare, Observation, ObservedPhase, Placement, Version
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.wire.records import dump_manifest, dump_observation, dump_placement, dump_scale
 
@@ -160,3 +161,20 @@ def test_positions_are_those_of_now_whatever_the_records_said_when_they_were_wri
     assert (found.queue_position, view.ahead(found)) == (3, ["test/Job/a", "test/Job/b"])
     give(view, "placements", "test/Job/a", None)
     assert view.ahead(found) == ["test/Job/b"]
+
+
+@pytest.mark.parametrize("show", ["get", "describe", "explain"])
+def test_who_yielded_is_told_who_took_its_place(view: Tables, capsys: pytest.CaptureFixture[str], show: str) -> None:
+    told = "lost 3 of 8 pods to test/PyTorchJob/train (priority 100), of higher priority"
+    reasons = (Reason(Code.PREEMPTED, told, "a"), Reason(Code.INSUFFICIENT_RESOURCES, "no room", "b"))
+    shares = (ClusterShare("a", (("main", 5),)),)
+    placement = Placement(LLM, Version(1, 1), Verdict.PARTIALLY_SCHEDULED, 8, shares, reasons, queue_position=1)
+    give(view, "placements", LLM, dump_placement(placement))
+    (read,) = view.placements()
+    if show == "get":
+        _show_workloads(view, [read], Format.WIDE)
+    elif show == "describe":
+        _describe_workload(view, read)
+    else:
+        _explain(read, [], None, {}, [], [], Format.TABLE)
+    assert told in capsys.readouterr().out

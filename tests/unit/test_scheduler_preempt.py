@@ -461,3 +461,16 @@ def test_what_is_not_dispatched_does_not_yield(suspended: dict[str, Any]) -> Non
     w.refresh()
     w.feed(PolicyChanged(PriorityClass("any", 1)))
     assert placed(w) == {"there": 2, "wanted": 2}
+
+
+def test_the_last_place_that_was_taken_is_told_whatever_was_before() -> None:
+    w = world(a=gpus_free(*[8] * 3))
+    w.submit(dep("victim", 24, arrival=1))
+    for size in range(1, 15):
+        w.submit(dep("wanted", size, "high", arrival=2))
+    assert placed(w) == {"victim": 10, "wanted": 14}
+    told = [r for r in w.placement("test/Deployment/wanted").reasons if r.code is Code.PREEMPTS]
+    assert {r.message for r in told} == {"takes the place of test/Deployment/victim (1)"}
+    lost = w.placement("test/Deployment/victim").reasons
+    assert "lost 1 of 11 pods to test/Deployment/wanted (priority 100), of higher priority" in {r.message for r in lost}
+    assert len(told) <= 6 and len([r for r in lost if r.code is Code.PREEMPTED]) <= 6

@@ -286,7 +286,7 @@ def _reasons(case: _Case, draft: Draft, verdict: Verdict) -> list[Reason]:
     clusters = [share.cluster for share in draft.shares]
     told: list[Reason] = []
     if placement is not None and case.unchanged:
-        told += [r for r in placement.reasons if r.code is Code.PREEMPTS and r.cluster in clusters]
+        told += [r for r in placement.reasons if r.code is Code.PREEMPTS and r.cluster in clusters][-takeover.NAMED :]
         if verdict is not Verdict.SCHEDULED or placement.decided_at == case.now:
             # Who was preempted goes on being told so until it has a place again.
             told += [r for r in placement.reasons if r.code is Code.PREEMPTED]

@@ -45,8 +45,8 @@ _SHORTAGES = frozenset(
         Code.HIGHER_GROUP_TOOK_ALL,
     }
 )
-# A reason names so many victims; the others are counted.
-_NAMED = 5
+# A reason names so many victims, the others are counted; and so many earlier ones are told beside the last.
+NAMED = 5
 
 
 def possible(state: State) -> bool:
@@ -255,7 +255,7 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
             now,
             verdict=Verdict.PARTIALLY_SCHEDULED if shares else Verdict.QUEUED,
             shares=shares,
-            reasons=(*[r for r in placement.reasons if r.code is Code.PREEMPTED][-_NAMED:], reason),
+            reasons=(*[r for r in placement.reasons if r.code is Code.PREEMPTED][-NAMED:], reason),
             replicas=placement.replicas,
             policy=placement.policy,
             inputs=placement.inputs,
@@ -313,6 +313,6 @@ def _share(draft: Draft, found: Preemption, *, at_once: bool) -> ClusterShare:
 
 def _told(found: Preemption) -> Reason:
     losses = sorted(found.losses, key=lambda loss: (-loss.pods, loss.victim.key))
-    names = ", ".join(f"{loss.victim.key} ({loss.pods})" for loss in losses[:_NAMED])
-    more = f" and {len(losses) - _NAMED} more" if len(losses) > _NAMED else ""
+    names = ", ".join(f"{loss.victim.key} ({loss.pods})" for loss in losses[:NAMED])
+    more = f" and {len(losses) - NAMED} more" if len(losses) > NAMED else ""
     return Reason(Code.PREEMPTS, f"takes the place of {names}{more}", found.cluster)
