@@ -181,7 +181,7 @@ class ComponentPods:
     ``unschedulable`` lists since when (epoch seconds) each pod of the newest revision has not been schedulable,
     oldest first, without the ones that wait for a node being provisioned. ``timed_out`` of them have waited for one
     that did not come within the provisioning time. ``nodes`` says where the bound ones are, as far as that is told, in
-    the order in which they go when replicas are taken away.
+    the order in which they go when replicas are taken away; ``leaving`` where those are that are being deleted.
     """
 
     bound: int = 0
@@ -197,6 +197,7 @@ class ComponentPods:
     units: tuple[UnitPods, ...] = ()  # by unit; absent where no pod bears a unit's mark and none is being deleted
     timed_out: int = 0
     nodes: tuple[NodePods, ...] = ()
+    leaving: tuple[NodePods, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,10 @@ class NodePodsMessage(Wire):
     pods: Count = 0
     unit: str = ""
 
+    def to_model(self) -> NodePods:
+        """Returns the domain's pods on a node."""
+        return NodePods(intern(self.node_class), self.number, self.pods, self.unit)
+
 
 class ComponentPodsMessage(Wire):
     """`ComponentPods`: what the pods of one component do."""
@@ -202,6 +206,7 @@ class ComponentPodsMessage(Wire):
     units: tuple[UnitPodsMessage, ...] = ()
     timed_out: Count = 0
     nodes: tuple[NodePodsMessage, ...] = ()
+    leaving: tuple[NodePodsMessage, ...] = ()
 
     def to_model(self) -> ComponentPods:
         """Returns the domain's counts."""
@@ -218,7 +223,8 @@ class ComponentPodsMessage(Wire):
             self.message,
             tuple(UnitPods(u.unit, u.bound, u.finished, u.terminating) for u in self.units),
             self.timed_out,
-            tuple(NodePods(intern(n.node_class), n.number, n.pods, n.unit) for n in self.nodes),
+            tuple(map(NodePodsMessage.to_model, self.nodes)),
+            tuple(map(NodePodsMessage.to_model, self.leaving)),
         )
 
 
@@ -353,12 +359,14 @@ def _component_object(pods: ComponentPods) -> dict[str, Any]:
                 for u in pods.units
             ],
             "timedOut": pods.timed_out,
-            "nodes": [
-                compact({"nodeClass": n.node_class, "number": n.number, "pods": n.pods, "unit": n.unit})
-                for n in pods.nodes
-            ],
+            "nodes": [_node_object(node) for node in pods.nodes],
+            "leaving": [_node_object(node) for node in pods.leaving],
         }
     )
+
+
+def _node_object(node: NodePods) -> dict[str, Any]:
+    return compact({"nodeClass": node.node_class, "number": node.number, "pods": node.pods, "unit": node.unit})
 
 
 def _virtual_object(node: VirtualNode) -> dict[str, Any]:

@@ -80,6 +80,9 @@ def _check(fleet: Fleet, key: str) -> None:
         return
     for reason in told:
         assert w.state.fleet.members[reason.cluster].debt == 0, "at once"
+    fleet.terminate_surplus()
+    for reason in told:
+        assert w.state.fleet.members[reason.cluster].debt == 0, "while its victims stop"
     fleet.stop_surplus()
     for reason in told:
         cluster = fleet.clusters[reason.cluster]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from gpufleet.model.cluster import ClusterSpec
@@ -47,7 +48,7 @@ class Cluster:
         """Pods of a component in the order in which its controller takes them away."""
         found = [p for p in self.pods.values() if (p.workload, p.component) == (workload, component)]
         together = Counter(pod.node for pod in found)
-        return sorted(found, key=lambda pod: (-together[pod.node], -pod.created))
+        return sorted(found, key=lambda pod: (not pod.terminating, -together[pod.node], -pod.created))
 
     def start(self, workload: str, component: str, gpus: int, node: str) -> None:
         """Binds a new pod to a node."""
@@ -66,6 +67,11 @@ class Cluster:
         )
         self.pods[pod.uid] = pod
         self.known.cache.put_pod(pod)
+
+    def terminate(self, pod: Pod) -> None:
+        """Has a pod be deleted: it keeps its room until it stops."""
+        self.pods[pod.uid] = replace(pod, terminating=True)
+        self.known.cache.put_pod(self.pods[pod.uid])
 
     def stop(self, pod: Pod) -> None:
         """Takes a pod away."""
@@ -112,14 +118,25 @@ class Fleet:
                 found.update({(workload, name): pods for name, pods in assignment.components})
         return found
 
-    def stop_surplus(self) -> None:
-        """Lets every controller take away what it has too much, and removed copies report gone; publishes."""
+    def surplus(self) -> Iterator[tuple[Cluster, Pod]]:
+        """Yields the pods that controllers take away because there are too many, or have taken away already."""
         for name, cluster in self.clusters.items():
             wanted = self.wanted(name)
             for key in sorted({(pod.workload, pod.component) for pod in cluster.pods.values()}):
                 there = cluster.of(*key)
                 for pod in there[: max(0, len(there) - wanted.get(key, 0))]:
-                    cluster.stop(pod)
+                    yield cluster, pod
+
+    def terminate_surplus(self) -> None:
+        """Has controllers delete what they have too much; the pods have not stopped yet. Publishes."""
+        for cluster, pod in list(self.surplus()):
+            cluster.terminate(pod)
+        self.publish()
+
+    def stop_surplus(self) -> None:
+        """Lets every controller take away what it has too much, and removed copies report gone; publishes."""
+        for cluster, pod in list(self.surplus()):
+            cluster.stop(pod)
         self.publish()
         for (workload, where), (_, assignment) in list(self.world.assignments.items()):
             if assignment is not None and assignment.state is AssignmentState.REMOVING:

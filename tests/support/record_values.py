@@ -158,6 +158,7 @@ parts = st.one_of(
                 tuples(built(UnitPods, text, count, count, count)),
                 count,
                 tuples(built(NodePods, word, count, count, text)),
+                tuples(built(NodePods, word, count, count, text)),
             ),
         ),
     ),

@@ -410,6 +410,17 @@ def test_pods_are_told_anew_when_their_node_is_of_another_class() -> None:
     assert where(cache) == [("h20", 1, 1, "")]
 
 
+def test_pods_that_are_being_deleted_are_told_apart() -> None:
+    cache = cache_with(node("n1"), node("n2"), on("a", "n1"), on("b", "n2"))
+    gone = on("c", "n2")
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+    cache.put_pod(pod_from(gone))
+    ((_, found),) = cache.pods_of(WORKLOAD, 0.0)
+    assert [(n.number, n.pods) for n in found.nodes] == [(1, 1), (2, 1)]
+    assert [(n.number, n.pods) for n in found.leaving] == [(2, 1)]
+    assert found.bound == 2
+
+
 def test_pods_on_a_virtual_node_are_on_no_node_of_a_class() -> None:
     cache = cache_with(node("v1", labels={"type": "virtual-kubelet"}), on("a", "v1"))
     assert where(cache) == [("v1", 0, 1, "")]

@@ -143,8 +143,8 @@ def test_what_victims_still_use_counts_as_free_on_their_nodes(together: bool) ->
     w.submit(ranked(job("wanted", {"Worker": (1, 8)}, arrival=3), "high"))
     assert placed(w) == {"firm": 4, "victim": 0 if placed(w)["wanted"] else 8, "wanted": 1}
     # Its pods go one by one, and the place of the preemptor is there all the time.
-    for pod in cluster.of("test/PyTorchJob/victim", "Worker"):
-        cluster.stop(pod)
+    for step in (cluster.terminate, cluster.stop) * 8:
+        step(cluster.of("test/PyTorchJob/victim", "Worker")[0])
         f.publish()
         assert w.state.fleet.members["a"].debt == 0
         assert placed(w)["wanted"] == 1

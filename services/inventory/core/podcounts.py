@@ -16,6 +16,7 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
     units: dict[str, list[int]] = {}
     ready = finished = failed = evicted = timed_out = 0
     bound: list[Pod] = []
+    leaving: list[Pod] = []
     unschedulable: list[float] = []
     provisioning: list[float] = []
     no_stock = False
@@ -24,6 +25,8 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
         unit = units.setdefault(pod.unit, [0, 0, 0])
         if pod.terminating:
             unit[2] += 1
+            if pod.holds_room:
+                leaving.append(pod)
             continue
         if pod.phase == "Succeeded":
             finished += 1
@@ -58,6 +61,7 @@ def summary(pods: Sequence[Pod], claims: Mapping[str, Provisioning], since: floa
         units=_units(units),
         timed_out=timed_out,
         nodes=nodes_of(bound, where),
+        leaving=nodes_of(leaving, where),
     )
 
 

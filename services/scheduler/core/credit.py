@@ -1,4 +1,4 @@
-"""Room that was ordered free, but is not yet: pods of victims that the inventory still shows as bound.
+"""Room that was ordered free, but is not yet: pods of victims that the inventory still shows, bound or being deleted.
 
 Until they are gone their nodes count as free, so that the preemptor's reservation finds its room there and nobody else
 does. A credit is no record: after a restart the reservation is a debt until the pods are gone, which guards it too.
@@ -89,6 +89,9 @@ def _bound_still(entry: Entry | None, cluster: str, pieces: tuple[Piece, ...]) -
     for name, found in told.items():
         left[name] -= sum(piece.pods for piece in found)
         yield from found
+    for name, pods in entry.pods[cluster].components:
+        if name in shapes:
+            yield from (Piece(name, n.node_class, shapes[name], n.pods, n.number) for n in pods.leaving if n.number)
     for piece in pieces:
         count = min(piece.pods, left.get(piece.component, 0))
         if count:
