@@ -27,6 +27,9 @@ from gpufleet.wire.documents_schema import INT32_MAX, Count, Doc, Findings, chec
 RESOURCE_POLICY_VERSIONS = ("scheduling.alibabacloud.com/v1alpha1",)
 PRIORITY_CLASS_VERSIONS = ("scheduling.k8s.io/v1",)
 FREEZE_VERSIONS = (API_VERSION,)
+# Values above are left to the classes that every cluster has.
+_HIGHEST_OF_USERS = 1_000_000_000
+_SYSTEM = "system-"
 # How long a pod waits in a unit under TimeoutOrExceedMax, in seconds.
 DEFAULT_TIMEOUT = 900.0
 _NEXT = ("LackResourceOrExceedMax", "ExceedMax", "TimeoutOrExceedMax", "LackResourceAndNoTerminating")
@@ -196,6 +199,12 @@ def read_priority_class(manifest: Mapping[str, Any], findings: Findings, version
     if doc is None:
         return None
     _, name = name_of(doc.metadata, findings, namespaced=False)
+    if doc.value > _HIGHEST_OF_USERS and not name.startswith(_SYSTEM):
+        findings.warn(
+            "value",
+            f"is {doc.value}, but Kubernetes takes {_HIGHEST_OF_USERS} at most, so clusters will not have the class",
+            "write a smaller one",
+        )
     preempts = doc.preemption_policy != "Never"
     return PriorityClass(name, doc.value, doc.global_default, preempts, version)
 

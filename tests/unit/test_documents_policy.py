@@ -558,6 +558,10 @@ def test_priority_classes() -> None:
     parsed = parse(priority_class(value=-5, globalDefault=True, preemptionPolicy="Never", description="x"))
     assert parsed.priority_classes == {"high": PriorityClass("high", -5, global_default=True, preempts=False)}
     assert errors(priority_class()) == [("value", "is missing")]
+    (warning,) = parse(priority_class(value=10**9 + 1)).warnings
+    assert (warning.path, warning.message[:16]) == ("value", "is 1000000001, b")
+    assert not parse(priority_class(value=10**9)).warnings
+    assert not parse({**priority_class(value=2 * 10**9), "metadata": {"name": "system-node-critical"}}).warnings
     assert errors(priority_class(value=2**31)) == [("value", "is 2147483648, but must be 2147483647 or less")]
 
 

@@ -162,3 +162,13 @@ def test_workloads_are_placed_in_the_order_of_priority_then_of_the_documents() -
 def test_a_statefulset_is_placed_whole_or_not_at_all() -> None:
     found = planned(cluster("c1", 4), policy(["c1"]), deployment(6, kind="StatefulSet"))["test/StatefulSet/llm"]
     assert (found.verdict, found.placed, found.unplaced) == ("Unschedulable", 0, 6)
+
+
+def test_a_group_that_does_not_take_all_says_so() -> None:
+    aggregated = {"replicaSchedulingType": "Divided", "replicaDivisionPreference": "Aggregated"}
+    fleet = (cluster("c1", 2), cluster("c2", 5), policy(["c1"], ["c2"], division=aggregated))
+    for replicas in (5, 6):
+        found = planned(*fleet, deployment(replicas))[LLM]
+        told = {reason.cluster: reason.message for reason in found.reasons}
+        assert shares(found) == {"c2": 5}
+        assert told["c1"] == "has room, but its group does not take all replicas"

@@ -88,7 +88,11 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
             return quota
     if draft.units is not None:
         return unit_reasons.why(draft, member, one=one)
-    return explain.shortage(member, draft.wanted(way_in(draft, member.name), one=one), stock=draft.stock)
+    reason = explain.shortage(member, draft.wanted(way_in(draft, member.name), one=one), stock=draft.stock)
+    if one and reason.code is Code.GANG_DOES_NOT_FIT:
+        # Not looked at by the division: a group is used that takes all, or takes more.
+        return Reason(Code.INSUFFICIENT_RESOURCES, "has room, but its group does not take all replicas", member.name)
+    return reason
 
 
 def _not_needed(draft: Draft, cluster: str, last: int) -> Reason:
