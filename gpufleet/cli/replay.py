@@ -118,9 +118,13 @@ def show(entries: Sequence[HistoryEntry], format_: Format) -> None:
                 for text in result.told:
                     out(f"  {text}")
     count = {kind: sum(r.result is kind for r in results) for kind in Result}
-    note(", ".join([f"{len(results)} decisions", *(f"{n} {kind.value}" for kind, n in count.items() if n)]))
+    note(", ".join([_decisions(len(results)), *(f"{n} {kind.value}" for kind, n in count.items() if n)]))
     if count[Result.DIFFERENT]:
-        raise CliError(f"{count[Result.DIFFERENT]} decisions are other ones when they are made again", Exit.FAILED)
+        raise CliError(f"not the same when made again: {_decisions(count[Result.DIFFERENT])}", Exit.FAILED)
+
+
+def _decisions(count: int) -> str:
+    return f"{count} decision{'' if count == 1 else 's'}"
 
 
 _AGAIN = {

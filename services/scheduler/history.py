@@ -115,9 +115,11 @@ def decide_again(entry: log.HistoryEntry, cause: log.HistoryEntry | None = None,
             found = loses_alike(entry.placement, made[number] if number < len(made) else None)
         else:
             found = differences(entry.placement, replay(evidence), evidence)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except ValueError as error:
+        return Replayed(entry, Result.UNKNOWN, (f"the record's state makes no sense: {error}",))
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         # The types of a state are checked, but not that it makes sense.
-        return Replayed(entry, Result.UNKNOWN, (f"nothing follows from the record's state: {error!r}",))
+        return Replayed(entry, Result.UNKNOWN, (f"the record's state makes no sense: {error!r}",))
     return Replayed(entry, Result.DIFFERENT if found else Result.SAME, tuple(found))
 
 

@@ -184,18 +184,18 @@ def _cell(counts: Counts | None, row: int, index: int) -> int:
 
 
 def spec_of(evidence: ev.Evidence, seen: ev.ClusterSeen) -> ClusterSpec | None:
-    """Returns a cluster's registration. Raises LookupError."""
-    return None if seen.spec is None else replace(evidence.specs[seen.spec], name=seen.name)
+    """Returns a cluster's registration. Raises ValueError."""
+    return None if seen.spec is None else replace(_said(evidence.specs, seen.spec, "registration"), name=seen.name)
 
 
 def inventory_of(evidence: ev.Evidence, seen: ev.ClusterSeen) -> Inventory | None:
-    """Returns a cluster's inventory, with all nodes full that are not told of otherwise. Raises LookupError.
+    """Returns a cluster's inventory, with all nodes full that are not told of otherwise. Raises ValueError.
 
     What was held in the namespace's quotas is counted as used.
     """
     if seen.inventory is None:
         return None
-    head = evidence.inventories[seen.inventory]
+    head = _said(evidence.inventories, seen.inventory, "inventory")
     held = dict(seen.held)
     quotas = []
     for quota in head.quotas:
@@ -208,9 +208,20 @@ def inventory_of(evidence: ev.Evidence, seen: ev.ClusterSeen) -> Inventory | Non
         cluster=seen.name,
         snapshot=SnapshotId(seen.incarnation),
         observed_at=seen.observed_at,
-        node_classes=tuple(_node_class(evidence.kinds[known.kind], known) for known in seen.classes),
+        node_classes=tuple(_node_class(kind_of(evidence, known), known) for known in seen.classes),
         quotas=tuple(quotas) if held else head.quotas,
     )
+
+
+def kind_of(evidence: ev.Evidence, seen: ev.ClassSeen) -> NodeClass:
+    """Returns what is alike of a node class. Raises ValueError."""
+    return _said(evidence.kinds, seen.kind, "node class")
+
+
+def _said(table: tuple[_T, ...], number: int, what: str) -> _T:
+    if not 0 <= number < len(table):
+        raise ValueError(f"{what} {number} is named, but the record has {len(table)}")
+    return table[number]
 
 
 def _node_class(kind: NodeClass, seen: ev.ClassSeen) -> NodeClass:

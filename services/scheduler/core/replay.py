@@ -12,7 +12,7 @@ from services.scheduler.core import commit, settle, tables
 from services.scheduler.core import events as happened
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.capacity import Member
-from services.scheduler.core.clusters_seen import inventory_of, spec_of
+from services.scheduler.core.clusters_seen import inventory_of, kind_of, spec_of
 from services.scheduler.core.evidence import ClassSeen, ClusterSeen, Evidence, Other, UnitUse
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.pool import Pool
@@ -162,7 +162,7 @@ def _recall(state: State, evidence: Evidence, cluster: ClusterSeen, shape: Shape
         held = Hold(part, hold.pool, hold.count, hold.source, hold.provisioning)
         member.held[hold.workload] = Holding(hold.version, (*before, held))
     for seen in cluster.classes:
-        pool = member.pool(evidence.kinds[seen.kind].name)
+        pool = member.pool(kind_of(evidence, seen).name)
         if pool is not None:
             pool.recall(*_blocks(seen, pool, shape))
     for name, doubt in cluster.doubts:
