@@ -14,7 +14,7 @@ import msgspec
 
 from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, WorkloadPods
 from gpufleet.model.overrides import OverridePolicy
-from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Source, Version
+from gpufleet.model.placement import AssignmentState, Eviction, Observation, Placement, Slot, Source, Version
 from gpufleet.model.policy import PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import Amounts, ElasticQuotaTree, QueueRule
 from gpufleet.model.reasons import Reason
@@ -101,9 +101,20 @@ class Copies(msgspec.Struct, frozen=True, omit_defaults=True):
     patches: tuple[Mapping[str, Any], ...] = ()
 
 
+class ShareColumn(msgspec.Struct, frozen=True):
+    """Shares of some clusters that are pods of one component on one node class each, all the same ``slot``."""
+
+    slot: Slot
+    clusters: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Another workload that the decision took something from, or that says nothing certain about what it needs."""
+    """Another workload that the decision took something from, or that says nothing certain about what it needs.
+
+    ``shares`` are those that its ``placement`` does not list.
+    """
 
     key: str
     placement: Placement
@@ -112,6 +123,7 @@ class Other:
     arrival: int | None = None
     pods: tuple[WorkloadPods, ...] = ()
     policy: PropagationPolicy | None = None
+    shares: tuple[ShareColumn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +192,11 @@ class Evidence:
     """Everything that one decision was derived from; see `Entry` for what the fields of a workload mean.
 
     ``yields`` is where it had yet to give up pods to whoever took their place, and what it kept there.
-    ``policies`` are those that select it, the one that counts first; ``classes`` every PriorityClass; ``mix`` what
-    placing whole was weighed by. ``specs``, ``inventories`` and ``kinds`` (of nodes) say once what clusters have alike;
-    ``more`` counts the clusters of the fleet that are not in ``clusters``, which took no
-    part in what was divided; ``rest`` and ``refused`` tell of them as far as there is a place for it. ``left_out``
-    says what had none: then a replay cannot be exact.
+    ``before_shares`` are those that the placement ``before`` does not list. ``policies`` are those that select it, the
+    one that counts first; ``classes`` every PriorityClass; ``mix`` what placing whole was weighed by. ``specs``,
+    ``inventories`` and ``kinds`` (of nodes) say once what clusters have alike. ``more`` counts the clusters of the
+    fleet that are not in ``clusters``, which took no part in what was divided; ``rest`` and ``refused`` tell of them as
+    far as there is a place for it. ``left_out`` says what had none: then a replay cannot be exact.
     """
 
     format: int
@@ -200,6 +212,7 @@ class Evidence:
     arrival: int | None = None
     eviction: Eviction | None = None
     before: Placement | None = None
+    before_shares: tuple[ShareColumn, ...] = ()
     copies: tuple[Copies, ...] = ()
     observations: tuple[Observation, ...] = ()
     pods: tuple[WorkloadPods, ...] = ()

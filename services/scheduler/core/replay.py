@@ -20,6 +20,7 @@ from services.scheduler.core.queue import Line
 from services.scheduler.core.recalled import Recalled
 from services.scheduler.core.reserve import Hold, Holding
 from services.scheduler.core.shapes import Shape
+from services.scheduler.core.shares_seen import placement_of
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Use
 from services.scheduler.core.units import Part
@@ -112,7 +113,7 @@ def _put_other(state: State, other: Other, now: float) -> None:
     entry.pods = {pods.cluster: pods for pods in other.pods}
     if other.workload is not None:
         state.in_namespace.setdefault(other.workload.namespace, set()).add(other.key)
-    commit.put(state, entry, other.placement, now)
+    commit.put(state, entry, placement_of(other.placement, other.shares), now)
 
 
 def _put_entry(state: State, evidence: Evidence) -> Entry:
@@ -138,7 +139,7 @@ def _put_entry(state: State, evidence: Evidence) -> Entry:
     if evidence.workload is not None:
         state.in_namespace.setdefault(evidence.workload.namespace, set()).add(entry.key)
     if evidence.before is not None:
-        commit.put(state, entry, evidence.before, evidence.now)
+        commit.put(state, entry, placement_of(evidence.before, evidence.before_shares), evidence.now)
     return entry
 
 

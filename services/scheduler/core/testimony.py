@@ -12,6 +12,7 @@ from typing import Any
 from gpufleet.model.placement import Assignment, AssignmentState, Version
 from gpufleet.model.workload import Division
 from services.scheduler.core import evidence as ev
+from services.scheduler.core import shares_seen
 from services.scheduler.core.clusters_seen import Told
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.unit_use import Use
@@ -20,7 +21,7 @@ from services.scheduler.core.witness import Witness
 _LONG = sys.float_info.max
 # What evidence says in the words of the witness.
 _AS_NOTED = (
-    *("key", "now", "mode", "epoch", "workload", "scale", "deleted", "unreadable", "arrival", "eviction", "before"),
+    *("key", "now", "mode", "epoch", "workload", "scale", "deleted", "unreadable", "arrival", "eviction"),
     *("expired", "policies", "overrides", "units", "classes", "ranked", "tree", "queues", "line", "required"),
 )
 
@@ -31,8 +32,11 @@ def testify(witness: Witness) -> ev.Evidence:
     clusters = Told(witness)
     said: dict[str, Any] = {name: getattr(witness, name) for name in _AS_NOTED}
     said |= {name: getattr(clusters, name) for name in ("clusters", "specs", "inventories", "kinds")}
+    before, shares = shares_seen.told(witness.before) if witness.before is not None else (None, ())
     return ev.Evidence(
         **said,
+        before=before,
+        before_shares=shares,
         format=ev.FORMAT,
         settings=_finite(witness.settings),
         copies=tuple(_copies(witness)),
@@ -48,7 +52,7 @@ def testify(witness: Witness) -> ev.Evidence:
         yields=tuple(sorted(seen.yields.items())),
         mix=tuple((shape.pod, weight) for shape, weight in witness.mix),
         unit_use=tuple(_unit_use(witness)),
-        others=tuple(replace(o, workload=replace(o.workload, manifest={})) if o.workload else o for o in seen.others),
+        others=tuple(map(_other, seen.others)),
         rest=tuple(_rest(witness, told)),
         refused=tuple(reason for reason in witness.refused if reason.cluster and reason.cluster not in told),
         more=witness.fleet - len(witness.members),
@@ -74,7 +78,9 @@ def cut(evidence: ev.Evidence, step: int) -> ev.Evidence | None:
         return replace(few, left_out=(what,))
     workload = replace(evidence.workload, manifest={}) if evidence.workload is not None else None
     bare = replace(few, workload=workload, pods=(), observations=(), copies=(), unit_use=(), overrides=())
-    return replace(bare, required=(), before=None, left_out=(f"{what}, the manifest, what its pods do",))
+    return replace(
+        bare, required=(), before=None, before_shares=(), left_out=(f"{what}, the manifest, what its pods do",)
+    )
 
 
 def _copies(witness: Witness) -> Iterator[ev.Copies]:
@@ -94,6 +100,12 @@ def _copies(witness: Witness) -> Iterator[ev.Copies]:
 def _alike(copies: list[Assignment], patches: tuple[Mapping[str, Any], ...] = ()) -> ev.Copies:
     clusters, incarnations = tuple(c.cluster for c in copies), tuple(c.incarnation for c in copies)
     return ev.Copies(clusters, incarnations, copies[0].state, copies[0].version, copies[0].job, patches)
+
+
+def _other(other: ev.Other) -> ev.Other:
+    workload = replace(other.workload, manifest={}) if other.workload is not None else None
+    placement, shares = shares_seen.told(other.placement)
+    return replace(other, workload=workload, placement=placement, shares=shares)
 
 
 def _unit_use(witness: Witness) -> Iterator[ev.UnitUse]:
