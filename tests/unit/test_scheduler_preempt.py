@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from gpufleet.model.cluster import NamespaceQuota
-from gpufleet.model.policy import PriorityClass
+from gpufleet.model.policy import PriorityClass, ResourcePolicy, ResourceUnit, UnitResource
 from gpufleet.model.quota import PREEMPTIBLE_LABELS
 from gpufleet.model.reasons import Code, Verdict
-from gpufleet.model.resources import resources
+from gpufleet.model.resources import labels, resources
+from gpufleet.model.selectors import LabelSelector
 from gpufleet.model.workload import PodShape, Workload
 from services.scheduler.core.events import InventoryChanged, ObservationGone, PolicyChanged, WorkloadDeleted
 from services.scheduler.core.ranking import preempts
@@ -474,3 +475,25 @@ def test_the_last_place_that_was_taken_is_told_whatever_was_before() -> None:
     lost = w.placement("test/Deployment/victim").reasons
     assert "lost 1 of 11 pods to test/Deployment/wanted (priority 100), of higher priority" in {r.message for r in lost}
     assert len(told) <= 6 and len([r for r in lost if r.code is Code.PREEMPTED]) <= 6
+
+
+def test_nobody_is_placed_beyond_a_resource_quota_in_the_place_of_nobody() -> None:
+    w = world(a=0)
+    bound = NamespaceQuota("test", (GPU,), resources({GPU: 4}))
+    w.feed(InventoryChanged(inventory("a", gpus_free(8), at=w.now, n=1, quotas=(bound,))))
+    w.submit(dep("victim", 4, arrival=1))
+    w.submit(dep("wanted", 3, "high", arrival=2))
+    assert placed(w) == {"victim": 4, "wanted": 0}
+    assert w.codes("test/Deployment/wanted") == {"a": "NamespaceQuota"}
+
+
+def test_what_takes_the_place_of_others_counts_in_its_unit() -> None:
+    app = {"app": "x"}
+    unit = ResourceUnit(UnitResource.ECS, max=3, pod_labels=labels({"unit": "one"}))
+    rule = ResourcePolicy("rp", "test", (unit,), LabelSelector(labels(app)), digest="1")
+    pods = {"spec": {"template": {"metadata": {"labels": app}, "spec": {}}}}
+    w = world(policy(), rule, a=gpus_free(8))
+    w.submit(dep("victim", 8, arrival=1))
+    w.submit(dep("wanted", 2, "high", arrival=2, pod_labels=app, manifest=pods))
+    w.submit(dep("second", 2, "high", arrival=3, pod_labels=app, manifest=pods))
+    assert placed(w) == {"second": 1, "victim": 5, "wanted": 2}

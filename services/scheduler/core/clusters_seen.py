@@ -191,12 +191,16 @@ def spec_of(evidence: ev.Evidence, seen: ev.ClusterSeen) -> ClusterSpec | None:
 def inventory_of(evidence: ev.Evidence, seen: ev.ClusterSeen) -> Inventory | None:
     """Returns a cluster's inventory, with all nodes full that are not told of otherwise. Raises ValueError.
 
-    What was held in the namespace's quotas is counted as used.
+    What was held in the namespace's quotas, but for the holds that are told, is counted as used.
     """
     if seen.inventory is None:
         return None
     head = _said(evidence.inventories, seen.inventory, "inventory")
     held = dict(seen.held)
+    for hold in seen.holds:
+        if hold.workload.partition("/")[0] == evidence.key.partition("/")[0]:
+            for name, amount in hold.shape.requests:
+                held[name] = held.get(name, 0) - amount * hold.count
     quotas = []
     for quota in head.quotas:
         used = dict(quota.used)

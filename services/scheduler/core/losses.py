@@ -7,7 +7,7 @@ not go after all is spared, the most important first. Gangs go whole, Deployment
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpufleet.model.placement import Slot
 from services.scheduler.core.capacity import Member
@@ -77,7 +77,8 @@ class Room:
         slots = trial.pack(self.wanted, self.way.unit)
         if slots is None:
             return None
-        return Preemption(self.member.name, self.units, self.way, slots, tuple(spared))
+        marked = tuple(replace(slot, variant=self.way.variant) for slot in slots)
+        return Preemption(self.member.name, self.units, self.way, marked, tuple(spared))
 
     def greedy(self, lines: Lines) -> list[Loss] | None:
         """Returns whom to take, in order, until it is enough; None if it never is."""

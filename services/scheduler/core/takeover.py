@@ -174,7 +174,9 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
             found = search.elsewhere(tiers, units, sorted(state.fleet.members))
         if found is not None and found.losses:
             return found
-    return search.most(tiers, missing) if some and missing > 1 else None
+    found = search.most(tiers, missing) if some and missing > 1 else None
+    # Where room does not lack, something else is in the way.
+    return found if found is not None and found.losses else None
 
 
 def _as_found(
