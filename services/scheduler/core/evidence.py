@@ -113,7 +113,8 @@ class ShareColumn(msgspec.Struct, frozen=True):
 class Other:
     """Another workload that the decision took something from, or that says nothing certain about what it needs.
 
-    ``shares`` are those that its ``placement`` does not list.
+    ``shares`` are those that its ``placement`` does not list; ``policies`` the one that it was placed by, and the one
+    that selects it now.
     """
 
     key: str
@@ -122,7 +123,8 @@ class Other:
     scale: int | None = None
     arrival: int | None = None
     pods: tuple[WorkloadPods, ...] = ()
-    policy: PropagationPolicy | None = None
+    policies: tuple[PropagationPolicy, ...] = ()
+    applied: PropagationPolicy | None = None
     shares: tuple[ShareColumn, ...] = ()
 
 

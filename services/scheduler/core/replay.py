@@ -99,7 +99,7 @@ def _events(evidence: Evidence) -> Iterator[happened.Event]:
             yield happened.ClusterRegistered(spec)
         elif cluster.removed:
             yield happened.ClusterRemoved(cluster.name)
-    rules: list[happened.Policy] = [other.policy for other in evidence.others if other.policy is not None]
+    rules: list[happened.Policy] = [rule for other in evidence.others for rule in other.policies]
     rules += [*evidence.policies, *evidence.overrides, *evidence.classes, *evidence.queues]
     rules += [rule for rule in (evidence.units, evidence.tree) if rule is not None]
     for rule in rules:
@@ -110,6 +110,7 @@ def _put_other(state: State, other: Other, now: float) -> None:
     entry = state.entry(other.key)
     entry.scale, entry.arrival = other.scale, other.arrival
     entry.set_workload(other.workload)
+    entry.applied = other.applied
     entry.pods = {pods.cluster: pods for pods in other.pods}
     if other.workload is not None:
         state.in_namespace.setdefault(other.workload.namespace, set()).add(other.key)
@@ -172,7 +173,7 @@ def _recall(state: State, evidence: Evidence, cluster: ClusterSeen, shape: Shape
     for node in member.virtual:
         if node.name in virtual:
             node.recall(virtual[node.name])
-    if cluster.debt and member.pools:
+    if cluster.debt and member.pools and not cluster.holds:
         _owe(state, member, cluster.debt)
     state.fleet.touch(member)
 

@@ -19,6 +19,7 @@ def why(draft: Draft, member: Member, *, one: bool) -> Reason:
             f"ResourcePolicy {policy.name} rejects the pods: they lack {draft.rejected}, one of its matchLabelKeys",
             name,
         )
+    member.settle()
     if member.debt:
         return explain.shortage(member, draft.wanted(draft.ways[0], one=one), stock=draft.stock)
     said: list[str] = []

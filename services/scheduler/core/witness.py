@@ -171,12 +171,28 @@ def preemption(draft: Draft, found: Preemption) -> None:
         entry = state.entries[key]
         if entry.placement is None:
             continue
-        policy = state.policies.get(entry.placement.policy)
-        pods = tuple(entry.pods.values())
-        seen.others.append(Other(key, entry.placement, entry.workload, entry.scale, entry.arrival, pods, policy))
+        seen.others.append(_yields(state, entry, entry.placement))
         leaf = state.quotas.leaf_of(entry.current) if entry.current is not None else None
         if leaf is not None:
             _note(seen.use, leaf)
+
+
+def _yields(state: State, entry: Entry, placement: Placement) -> Other:
+    rules = [state.policies.get(placement.policy)]
+    if entry.current is not None:
+        rules.append(state.policies.select(entry.current, placement.policy)[0])
+    policies = {rule.key: rule for rule in rules if rule is not None}
+    lazy = any(rule.lazy for rule in policies.values())
+    return Other(
+        entry.key,
+        placement,
+        entry.workload,
+        entry.scale,
+        entry.arrival,
+        tuple(entry.pods.values()),
+        tuple(policies.values()),
+        entry.applied if lazy else None,
+    )
 
 
 def witness(
