@@ -44,6 +44,12 @@ def test_deployment(obj: dict[str, Any], health: WorkloadHealth, ready: int) -> 
     assert (status.health, status.ready, status.finished, status.failed) == (health, ready, False, False)
 
 
+def dynamic_spark(least: int) -> dict[str, Any]:
+    made = manifests.spark()
+    dynamic = {"enabled": True, "initialExecutors": 5, "minExecutors": least, "maxExecutors": 9}
+    return {**made, "spec": {**made["spec"], "dynamicAllocation": dynamic}}
+
+
 def of(manifest: dict[str, Any], **status: Any) -> dict[str, Any]:
     return {**manifest, "status": status}
 
@@ -155,6 +161,18 @@ CASES: list[Any] = [
         H.HEALTHY,
         NONE,
         id="spark runs",
+    ),
+    pytest.param(
+        of(dynamic_spark(2), applicationState={"state": "RUNNING"}, executorState={"e1": "RUNNING", "e2": "RUNNING"}),
+        H.HEALTHY,
+        NONE,
+        id="spark gave idle executors back",
+    ),
+    pytest.param(
+        of(dynamic_spark(2), applicationState={"state": "RUNNING"}, executorState={"e1": "RUNNING"}),
+        H.PROGRESSING,
+        NONE,
+        id="spark has fewer than its least",
     ),
     pytest.param(
         of(manifests.spark(), applicationState={"state": "SUBMITTED"}), H.PROGRESSING, NONE, id="spark submitted"

@@ -151,7 +151,11 @@ def _read_status(manifest: Manifest) -> ObjectStatus:
         started = bool(conditions.text(conditions.sub(status, "driverInfo"), "podName")) or not status
         return conditions.failed(state, message, started=started)
     executors = sum(1 for value in conditions.sub(status, "executorState").values() if value == "RUNNING")
-    wanted = conditions.count(conditions.sub(spec, EXECUTOR), "instances", 1)
+    dynamic = conditions.sub(spec, "dynamicAllocation")
+    if dynamic.get("enabled") is True:
+        wanted = conditions.count(dynamic, "minExecutors")  # it gives back those that are idle
+    else:
+        wanted = conditions.count(conditions.sub(spec, EXECUTOR), "instances", 1)
     running = state == "RUNNING"
     components = ((DRIVER, int(running)), (EXECUTOR, executors))
     return conditions.running(components, healthy=running and executors >= wanted, message=message)
