@@ -10,6 +10,9 @@ never a whole node. What comes then, in turn, and ranks higher than all of them:
 - failing by fragmentation: a job of 86 workers with 8 GPUs each, for which there would be GPUs, but no whole nodes;
 - partial: a Deployment of 2,000 replicas, some of which one cluster can take.
 
+Each of these once as long as the pods have not been bound, so that only reservations tell of them, and once when all of
+them are bound, each to another node than the last, and the inventory tells on which.
+
 What is timed is the search, from who wants room to who yields where. Beside it the whole `decide` is given, with
 everything that follows: what is evicted looks for another place. What was found is not undone, so every round finds
 others; nothing is kept from one decision to the next but who could yield.
@@ -27,10 +30,19 @@ from unittest.mock import patch
 
 from benchmarks import steady
 from benchmarks.report import Report
-from gpufleet.model.cluster import ClusterSpec, FreeBlock, Inventory, NodeClass, SnapshotId
+from gpufleet.model.cluster import (
+    ClusterSpec,
+    ComponentPods,
+    FreeBlock,
+    Inventory,
+    NodeClass,
+    NodePods,
+    SnapshotId,
+    WorkloadPods,
+)
 from gpufleet.model.policy import ClusterAffinity, DivisionType, PriorityClass, PropagationPolicy, ResourceSelector
 from gpufleet.model.policy import Placement as PlacementRule
-from gpufleet.model.resources import resources
+from gpufleet.model.resources import Resources, resources
 from gpufleet.model.workload import Component, Division, PodShape, Workload
 from services.scheduler.core import State, decide, takeover
 from services.scheduler.core.draft import Draft
@@ -38,6 +50,7 @@ from services.scheduler.core.events import (
     ClusterRegistered,
     Event,
     InventoryChanged,
+    PodsChanged,
     PolicyChanged,
     Started,
     WorkloadDeleted,
@@ -58,11 +71,15 @@ _CLASSES = ("a10", "a100", "h20", "l20")
 
 def measure(report: Report) -> None:
     """Measures each outcome of a search."""
-    fleet = Crowded()
-    for name in CASES:
-        fleet.run(name)
-        report.latencies(f"scheduler: a preemption search, {name}", fleet.searches[name], GOAL)
-        report.latencies(f"scheduler: a preemption, {name}, whole decision", fleet.decisions[name])
+    for bound in (False, True):
+        fleet = Crowded(bound=bound)
+        told = ", pods bound" if bound else ""
+        for name in CASES:
+            fleet.run(name)
+            report.latencies(f"scheduler: a preemption search, {name}{told}", fleet.searches[name], GOAL)
+            report.latencies(f"scheduler: a preemption, {name}{told}, whole decision", fleet.decisions[name])
+        del fleet
+        gc.unfreeze()
 
 
 def _workload(name: str, namespace: str, rank: str, replicas: int, gpus: int, arrival: int, *, job: bool) -> Workload:
@@ -123,10 +140,44 @@ def _inventory(cluster: str) -> Inventory:
     return Inventory(cluster, SnapshotId("uid-" + cluster, 1, 1), steady.NOW, node_classes=classes)
 
 
+def _bound(state: State, cluster: str) -> Iterator[Event]:
+    """Yields what the inventory shows of a cluster when all of its pods are bound."""
+    free = dict.fromkeys(range(1, steady.NODES + 1), steady.GPUS_PER_NODE - 1)
+    each, at = steady.NODES // len(_CLASSES), 0
+    for key in sorted(state.on_cluster[cluster], key=lambda key: key[::-1]):  # who came together is apart
+        placement = state.entries[key].placement
+        share = placement.share(cluster) if placement is not None else None
+        components = []
+        for name, pods in share.components if share is not None else ():
+            nodes = []
+            for _ in range(pods):
+                at = next(n for n in (1 + (at + i) % steady.NODES for i in range(1, steady.NODES + 1)) if free[n])
+                free[at] -= 1
+                nodes.append(NodePods(_CLASSES[(at - 1) // each], at, 1))
+            components.append((name, ComponentPods(bound=pods, ready=pods, nodes=tuple(nodes))))
+        yield PodsChanged(WorkloadPods(cluster, key, components=tuple(components)))
+    classes = []
+    for place, name in enumerate(_CLASSES):
+        blocks: dict[int, list[int]] = {}
+        for number in range(place * each + 1, (place + 1) * each + 1):
+            blocks.setdefault(free[number], []).append(number)
+        left = tuple(FreeBlock(len(n), _left(gpus), numbers=tuple(n)) for gpus, n in sorted(blocks.items()))
+        classes.append(NodeClass(name, resources(steady.NODE), each, (("gpu", name),), free=left))
+    snapshot = SnapshotId("uid-" + cluster, 1, 2)
+    yield InventoryChanged(Inventory(cluster, snapshot, steady.NOW, node_classes=tuple(classes)))
+
+
+def _left(gpus: int) -> Resources:
+    taken = steady.GPUS_PER_NODE - 1 - gpus
+    asked = {"cpu": 8_000, "memory": 2**35, "pods": 1}
+    return resources({_GPU: gpus} | {name: steady.NODE[name] - amount * taken for name, amount in asked.items()})
+
+
 @dataclass
 class Crowded:
     """A fleet in use. ``searches`` are the times of the searches, ``decisions`` those of the arrivals, by case."""
 
+    bound: bool = False
     state: State = field(init=False)
     searches: dict[str, list[float]] = field(default_factory=dict)
     decisions: dict[str, list[float]] = field(default_factory=dict)
@@ -161,6 +212,9 @@ class Crowded:
             decide(self.state, arrivals, steady.NOW)
         if len(self.state.queue):
             raise RuntimeError(f"{len(self.state.queue)} victims found no room")
+        if self.bound:
+            for name in names:
+                decide(self.state, list(_bound(self.state, name)), steady.NOW)
         # Who may yield is looked at when somebody asks for the first time; this is not what is measured.
         self.state.victims.catch_up(self.state)
         gc.collect()

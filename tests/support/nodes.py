@@ -10,6 +10,7 @@ from itertools import count
 from gpufleet.model.cluster import ClusterSpec
 from gpufleet.model.placement import AssignmentState
 from gpufleet.model.resources import resources
+from gpufleet.model.staging import Staging
 from services.inventory.core.objects import Node, Pod
 from services.inventory.core.snapshot import ClusterInventory
 from services.scheduler.core.events import ClusterRegistered, InventoryChanged, PodsChanged, PodsGone
@@ -81,11 +82,10 @@ class Cluster:
 
 @dataclass
 class Fleet:
-    """A world whose clusters have nodes. ``tells``: its inventories say on which nodes pods are."""
+    """A world whose clusters have nodes."""
 
     world: World
     clusters: dict[str, Cluster]
-    tells: bool = True
 
     def register(self) -> None:
         """Registers the clusters and publishes them."""
@@ -94,8 +94,6 @@ class Fleet:
 
     def publish(self) -> None:
         """Publishes what has changed in each cluster, as one snapshot."""
-        from gpufleet.model.staging import Staging
-
         for cluster in self.clusters.values():
             cluster.known.contact(self.world.now)
             cluster.known.publish_all()

@@ -8,9 +8,8 @@ the reservation goes. Everything counts by kind, so that the order in which pods
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.pool import Pool
@@ -23,7 +22,6 @@ Kind = tuple[str, Shape, int, int]
 # How many pods of which shapes, by number of the node; how often so many pods of a shape.
 At = dict[int, dict[Shape, int]]
 Somewhere = dict[tuple[Shape, int], int]
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -57,23 +55,32 @@ class Gone:
         if number != NOT_YET and not shapes:
             del self.at[name][number]
 
-    def merge(self, other: Gone) -> None:
-        """Takes away what another one takes away too."""
-        for name, at in other.at.items():
-            here = self.at.setdefault(name, {})
+
+def together(parts: Iterable[Gone]) -> Gone:
+    """Returns what some take away together. Nothing may be added to it: it shares with them what only one has."""
+    total = Gone()
+    own: set[tuple[str, int]] = set()
+    for part in parts:
+        for name, at in part.at.items():
+            here = total.at.setdefault(name, {})
             for number, shapes in at.items():
                 known = here.get(number)
-                here[number] = dict(shapes) if known is None else _sum(known, shapes)
-        for name, alike in other.somewhere.items():
-            self.somewhere[name] = _sum(self.somewhere.get(name, {}), alike)
-        for name, shapes in other.not_yet.items():
-            self.not_yet[name] = _sum(self.not_yet.get(name, {}), shapes)
-
-
-def _sum(one: Mapping[_T, int], other: Mapping[_T, int]) -> dict[_T, int]:
-    total = dict(one)
-    for key, count in other.items():
-        total[key] = total.get(key, 0) + count
+                if known is None:
+                    here[number] = shapes
+                    continue
+                if (name, number) not in own:
+                    own.add((name, number))
+                    known = here[number] = dict(known)
+                for shape, pods in shapes.items():
+                    known[shape] = known.get(shape, 0) + pods
+        for name, alike in part.somewhere.items():
+            kinds = total.somewhere.setdefault(name, {})
+            for kind, times in alike.items():
+                kinds[kind] = kinds.get(kind, 0) + times
+        for name, shapes in part.not_yet.items():
+            waiting = total.not_yet.setdefault(name, {})
+            for shape, pods in shapes.items():
+                waiting[shape] = waiting.get(shape, 0) + pods
     return total
 
 
@@ -84,30 +91,28 @@ def vacate(blocks: Blocks, pool: Pool, at: At) -> list[tuple[int, Free]]:
     others than the inventory shows, pods count as on nodes that are not known.
     """
     nodes, whole, layout = pool.nodes, pool.allocatable, pool.layout
-    known: dict[tuple[object, ...], Free] = {}
-    found: list[tuple[int, Free]] = []
+    alike: dict[tuple[Free, tuple[tuple[Shape, int], ...]], list[int]] = {}
     for number, shapes in at.items():
         free = nodes.get(number)
-        if free is None:
-            continue
-        if free not in blocks:
-            for shape, pods in shapes.items():
-                give(blocks, pool, shape.fitter(layout), pods)
-            continue
-        key = (free, *shapes.items())
-        after = known.get(key)
-        if after is None:
+        if free is not None:
+            alike.setdefault((free, tuple(shapes.items())), []).append(number)
+    found: list[tuple[int, Free]] = []
+    for (free, gone), numbers in alike.items():
+        there = blocks.get(free, 0)
+        moved = min(there, len(numbers))
+        if moved:
             after = free
-            for shape, pods in shapes.items():
+            for shape, pods in gone:
                 after = shape.fitter(layout).before(after, pods, whole)
-            known[key] = after
-        rest = blocks[free] - 1
-        if rest:
-            blocks[free] = rest
-        else:
-            del blocks[free]
-        blocks[after] = blocks.get(after, 0) + 1
-        found.append((number, after))
+            if moved == there:
+                del blocks[free]
+            else:
+                blocks[free] = there - moved
+            blocks[after] = blocks.get(after, 0) + moved
+            found += [(number, after) for number in numbers[:moved]]
+        if moved < len(numbers):
+            for shape, pods in gone:
+                give(blocks, pool, shape.fitter(layout), pods, len(numbers) - moved)
     return found
 
 

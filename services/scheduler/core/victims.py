@@ -14,7 +14,7 @@ from gpufleet.model.placement import ClusterShare, Placement
 from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
-from services.scheduler.core.gone import Gone
+from services.scheduler.core.gone import Gone, together
 from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.trial import Vacated
@@ -130,9 +130,7 @@ class Victims:
         ranks = frozenset(rank for rank in groups if rank in allowed)
         known = self._empty.get(cluster)
         if known is None or known.ranks != ranks:
-            gone = Gone()
-            for rank in sorted(ranks):
-                gone.merge(groups[rank].gone)
+            gone = together(groups[rank].gone for rank in sorted(ranks))
             known = self._empty[cluster] = Empty(ranks, gone, {})
         return known
 

@@ -47,10 +47,10 @@ class Here(NamedTuple):
     nodes: Sequence[NodePods] = ()
 
 
-def by_unit(pods: WorkloadPods | None) -> dict[tuple[str, str | None], Here]:
+def by_unit(pods: WorkloadPods) -> dict[tuple[str, str | None], Here]:
     """Returns what pods do, by component and unit; of unit None where the inventory does not tell them by unit."""
     found: dict[tuple[str, str | None], Here] = {}
-    for name, here in pods.components if pods is not None else ():
+    for name, here in pods.components:
         bound, finished = here.bound, here.finished
         for unit in here.units:
             nodes = [node for node in here.nodes if node.unit == unit.unit]
@@ -62,8 +62,12 @@ def by_unit(pods: WorkloadPods | None) -> dict[tuple[str, str | None], Here]:
 
 def pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> tuple[Piece, ...]:
     """Returns where a share's pods are. When it loses some, those at the end go first."""
-    ways = ledger.ways_of(state, entry)
-    known = by_unit(entry.pods.get(share.cluster))
+    ways, held = ledger.ways_of(state, entry), not entry.expired
+    pods = entry.pods.get(share.cluster)
+    if pods is None:
+        parts = ((slot, part_of(slot, ways)) for slot in share.slots)
+        return tuple([_waiting(member, slot, part, slot.count, held=held) for slot, part in parts if part is not None])
+    known = by_unit(pods)
     groups: dict[tuple[str, str], list[tuple[Slot, Part]]] = {}
     for slot in share.slots:
         part = part_of(slot, ways)
@@ -79,7 +83,7 @@ def pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> t
             bound = min(here.bound, count - finished)
             known[key] = Here(here.bound - bound, here.finished - finished)
             here = Here(bound, finished)
-        found += _of_unit(member, slots, here, held=not entry.expired)
+        found += _of_unit(member, slots, here, held=held)
     return tuple(found)
 
 
@@ -106,9 +110,14 @@ def _of_unit(member: Member, slots: Sequence[tuple[Slot, Part]], here: Here, *, 
         count = min(slot.count, left)
         if count:
             left -= count
-            pool = _pool(member, slot, part) if held and slot.source is Source.RUNNING else ""
-            waiting.append(Piece(slot.component, pool, part.shape, count, NOT_YET))
+            waiting.append(_waiting(member, slot, part, count, held=held))
     return [*found, *reversed(waiting)]
+
+
+def _waiting(member: Member, slot: Slot, part: Part, count: int, *, held: bool) -> Piece:
+    """Returns pods that are not bound yet."""
+    pool = _pool(member, slot, part) if held and slot.source is Source.RUNNING else ""
+    return Piece(slot.component, pool, part.shape, count, NOT_YET)
 
 
 def _pool(member: Member, slot: Slot, part: Part) -> str:
