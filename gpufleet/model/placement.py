@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gpufleet.model.reasons import Reason, Verdict
@@ -79,16 +78,12 @@ class ClusterShare(_Counted):
 
 def pods_of(shares: Iterable[ClusterShare]) -> int:
     """Returns the pods of some shares together."""
-    return sum(map(_REPLICAS, shares))
+    return sum([share.replicas for share in shares])
 
 
 def clusters_of(shares: Iterable[ClusterShare]) -> tuple[str, ...]:
     """Returns the clusters of some shares."""
-    return tuple(map(_CLUSTER, shares))
-
-
-_REPLICAS = attrgetter("replicas")
-_CLUSTER = attrgetter("cluster")
+    return tuple([share.cluster for share in shares])
 
 
 @value(frozen=True, slots=True)

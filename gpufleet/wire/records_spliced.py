@@ -25,7 +25,6 @@ _OWN: Final = ("cluster", "components", "incarnation")
 _SAME: Final = ("manifest", "patches", "overrides")
 
 _HERE: Final = "-"
-_SHARE_COMPONENTS, _SHARE_SLOTS = attrgetter("components"), attrgetter("slots")
 
 V = TypeVar("V")
 
@@ -81,8 +80,8 @@ def placement_bytes(placement: Placement) -> bytes:
 def _shares(shares: Sequence[ClusterShare]) -> Iterable[bytes]:
     parts = zip(
         _CLUSTERS.of_all(clusters_of(shares)),
-        _COMPONENTS.of_all(list(map(_SHARE_COMPONENTS, shares))),
-        _SLOTS.of_all(list(map(_SHARE_SLOTS, shares))),
+        _COMPONENTS.of_all([share.components for share in shares]),
+        _SLOTS.of_all([share.slots for share in shares]),
         repeat(b"}"),
         strict=False,
     )

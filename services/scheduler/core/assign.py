@@ -38,8 +38,6 @@ from services.scheduler.core.unit_patches import Patch
 from services.scheduler.core.units import applying
 
 _CLUSTER = attrgetter("cluster")
-_COMPONENTS = attrgetter("components")
-_DIVISION = attrgetter("cluster", "replicas")
 
 
 def is_gone(state: State, entry: Entry, cluster: str) -> bool:
@@ -246,7 +244,7 @@ def _activate_new(state: State, entry: Entry, order: _Order, shares: Sequence[Cl
             suspended=policy.suspend_dispatching,
         ),
         clusters=clusters,
-        components=tuple(map(_COMPONENTS, shares)),
+        components=tuple([share.components for share in shares]),
         incarnations=state.fleet.incarnations(clusters),
     )
     entry.gone.difference_update(clusters)
@@ -322,7 +320,7 @@ def _incarnation(state: State, cluster: str) -> str:
 
 def division(placement: Placement) -> tuple[tuple[str, int], ...]:
     """Returns the whole division of a placement: replicas by cluster."""
-    return tuple(map(_DIVISION, placement.shares))
+    return tuple([(share.cluster, share.replicas) for share in placement.shares])
 
 
 def _overrides(

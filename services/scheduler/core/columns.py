@@ -9,7 +9,6 @@ over the grid, which numpy makes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.int64]
 Indexes = npt.NDArray[np.intp]
 _COLUMNS = 512
-_CELL = attrgetter("cell")
 
 
 class Column:
@@ -140,7 +138,7 @@ class Grid:
         """
         if self._outgrown or not pools:
             return
-        cells = list(map(_CELL, pools))
+        cells = [pool.cell for pool in pools]
         rooms = self._rooms.get(shape.need)
         known = rooms is not None and rooms.position == self._changed.end
         self._changed.extend(cells, len(self._cells))

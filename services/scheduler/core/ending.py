@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-from operator import attrgetter, ge, is_
-
 from gpufleet.model.placement import (
     AssignmentState,
     FailureClass,
+    Observation,
     ObservedPhase,
     Placement,
     WorkloadHealth,
@@ -19,10 +17,6 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.activation import workload_digest
 from services.scheduler.core.state import FINAL, Entry
 
-_PHASE = attrgetter("phase")
-_HEALTH = attrgetter("health")
-_VERSION = attrgetter("version")
-
 
 def ended(
     entry: Entry, workload: Workload, placement: Placement | None, policy: PropagationPolicy | None
@@ -33,24 +27,28 @@ def ended(
     if dict(placement.inputs).get("workload") != workload_digest(workload):
         return None
     clusters = clusters_of(placement.shares)
-    seen = list(map(entry.observations.get, clusters))
-    if not all(seen) or not all(map(is_, map(_PHASE, seen), repeat(ObservedPhase.APPLIED))):
-        return None
-    succeeded = all(map(is_, map(_HEALTH, seen), repeat(WorkloadHealth.SUCCEEDED)))
-    if not succeeded and not workload.job:
-        return None
     common = entry.assignments.common_to(clusters)
-    known = [common] if common is not None else list(map(entry.assignments.get, clusters))
-    if not all(assignment is not None and assignment.state is AssignmentState.ACTIVE for assignment in known):
-        return None
-    ordered = repeat(common) if common is not None else known
-    if not all(map(ge, map(_VERSION, seen), map(_VERSION, ordered))):
-        return None
+    seen: list[Observation] = []
+    succeeded = True
+    for cluster in clusters:
+        observation = entry.observations.get(cluster)
+        if observation is None or observation.phase is not ObservedPhase.APPLIED:
+            return None
+        if observation.health is not WorkloadHealth.SUCCEEDED:
+            succeeded = False
+            if not workload.job:
+                return None
+        assignment = entry.assignments.get(cluster) if common is None else common
+        if assignment is None or assignment.state is not AssignmentState.ACTIVE:
+            return None
+        if observation.version < assignment.version:
+            return None
+        seen.append(observation)
     if succeeded:
         return Verdict.FINISHED
     if policy is not None and policy.redispatch_user_failures:
         return None
-    failed = (o for o in seen if o is not None and o.health is WorkloadHealth.FAILED)
+    failed = (o for o in seen if o.health is WorkloadHealth.FAILED)
     return Verdict.FAILED if any(o.failure is FailureClass.USER for o in failed) else None
 
 

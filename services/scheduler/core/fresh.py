@@ -6,7 +6,6 @@ cluster gives the same one to every workload that gets as many pods on the same 
 
 from __future__ import annotations
 
-from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import cast
 
@@ -23,7 +22,7 @@ from services.scheduler.core.units import Part
 # How many shares the fleet remembers.
 _GIVEN = 262_144
 _FIRST, _SECOND = itemgetter(0), itemgetter(1)
-_NAME, _CLUSTER = attrgetter("name"), attrgetter("cluster")
+_CLUSTER = attrgetter("cluster")
 
 
 def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bool) -> dict[str, int]:
@@ -40,7 +39,7 @@ def divide(draft: Draft, rooms: list[TierRoom], replicas: int, *, last_first: bo
         given += zip(map(room.members.__getitem__, places), map(seats.__getitem__, places), strict=True)
     if len(rooms) > 1:
         given.sort(key=_by_name)
-    counts = dict(zip(map(_NAME, map(_FIRST, given)), map(_SECOND, given), strict=True))
+    counts = {member.name: count for member, count in given}
     draft.divided = (counts, given)
     return counts
 
@@ -63,14 +62,14 @@ def shares(draft: Draft, divided: list[tuple[Member, int]]) -> tuple[ClusterShar
     if others:
         made.sort(key=_CLUSTER)
     draft.made = Made(booked, holds, others)
-    draft.taken.update(map(_NAME, map(_FIRST, divided)))
+    draft.taken.update([member.name for member, _ in divided])
     return tuple(made)
 
 
 def _given(fleet: Fleet, part: Part, booked: Booked) -> list[Given]:
     """Returns the shares and holds of what is booked: those that were given before, where there are some."""
-    names, pools = map(_NAME, booked.members()), map(_NAME, booked.pools())
-    keys = list(zip(names, pools, booked.counts(), repeat(part.component), repeat(part.shape.id), strict=False))
+    component, shape = part.component, part.shape.id
+    keys = [(member.name, pool.name, count, component, shape) for member, pool, _, count in booked.rows]
     found = list(map(fleet.given.get, keys))
     if None not in found:
         return cast("list[Given]", found)

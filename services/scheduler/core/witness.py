@@ -14,7 +14,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import WorkloadPods
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
 _SMALL = 12
-_DEBT, _KNOWN = attrgetter("debt"), attrgetter("known")
 
 
 @dataclass(slots=True)
@@ -262,8 +260,8 @@ def witness(
         usage=draft.usage if draft is not None else None,
         terminating=draft.terminating if draft is not None else {},
         required=_required(state, entry, seen),
-        members=list(map(_KNOWN, members)),
-        debts={m.name: m.debt for m in members if m.debt} if any(map(_DEBT, members)) else {},
+        members=[member.known for member in members],
+        debts={member.name: member.debt for member in members if member.debt},
         drafted=draft is not None,
         tiers=draft.candidates.tiers if draft is not None else (),
         refused=draft.candidates.reasons if draft is not None else (),
