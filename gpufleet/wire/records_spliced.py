@@ -6,7 +6,7 @@ again in placements. A test holds the bytes to those of the plain way, `encode(a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter
@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement, Slot, clusters_of
+from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement, Slot
 from gpufleet.wire.records_base import MAX_DERIVED_BYTES, check_size, encode
 from gpufleet.wire.records_decisions import assignment_object, placement_object, slots_array
 
@@ -67,25 +67,17 @@ _CLUSTERS: Final[_Fragments[str]] = _Fragments(lambda text: b'{"cluster":%b' % m
 _SLOTS: Final[_Fragments[tuple[Slot, ...]]] = _Fragments(
     lambda slots: b",%b" % encode({"slots": slots_array(slots)})[1:-1] if slots else b""
 )
+_SHARES: Final[_Fragments[ClusterShare]] = _Fragments(
+    lambda share: b"%b%b%b}" % (_CLUSTERS.of(share.cluster), _COMPONENTS.of(share.components), _SLOTS.of(share.slots))
+)
 
 
 def placement_bytes(placement: Placement) -> bytes:
     """Returns the value of a placement."""
     value = placement_object(placement, shares=False)
     if placement.shares:
-        value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_shares(placement.shares)))
+        value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_SHARES.of_all(placement.shares)))
     return encode(value)
-
-
-def _shares(shares: Sequence[ClusterShare]) -> Iterable[bytes]:
-    parts = zip(
-        _CLUSTERS.of_all(clusters_of(shares)),
-        _COMPONENTS.of_all([share.components for share in shares]),
-        _SLOTS.of_all([share.slots for share in shares]),
-        repeat(b"}"),
-        strict=False,
-    )
-    return map(b"".join, parts)
 
 
 def assignments_bytes(columns: AssignmentColumns) -> list[bytes]:
