@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from services.scheduler.core.units import REGION, Part
 # For how many shapes a cluster remembers which pools admit them.
 _KNOWN = 64
 _INCARNATION = attrgetter("incarnation")
+_ELASTIC = attrgetter("elastic")
 # Of shares that are taken from one pool: cluster, pool, count, component and shape.
 ShareKey = tuple[str, str, int, str, int]
 # A share and its holds.
@@ -86,7 +87,7 @@ class Member:
         self._named: dict[str, Pool] = {}
         self.takers_of: dict[int, tuple[tuple[Pool, Fitter], ...]] = {}
         self._marks: dict[int, Labels | None] = {}  # by identity
-        self.notes: Notes = {}  # `fragmentation`'s, on the room as it is; the pools clear them
+        self.notes: Notes = {}  # on the room as it is; the pools clear them
         self.changed()
 
     def changed(self) -> None:
@@ -139,6 +140,11 @@ class Member:
             if (pool := self._named.get(name)) is not None and pool.doubt is not doubt:
                 pool.set_doubt(doubt)
         self.takers_of = {}
+
+    def note(self, key: Hashable, found: object) -> None:
+        """Notes what was computed of the room on running nodes as it is; nothing where other room counts too."""
+        if not self.virtual and not any(map(_ELASTIC, self.pools)):
+            self.notes[key] = found
 
     def takers(self, shape: Shape) -> tuple[tuple[Pool, Fitter], ...]:
         """Returns the pools that admit a shape, in order, and how it fits them."""

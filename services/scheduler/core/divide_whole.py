@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
@@ -13,7 +14,7 @@ from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.fragmentation import Weighing
 from services.scheduler.core.job_parts import may_divide
-from services.scheduler.core.room import eligible, way_of_share
+from services.scheduler.core.room import all_eligible, eligible, way_of_share
 from services.scheduler.core.spread_whole import Tried
 from services.scheduler.core.units import Way
 
@@ -54,6 +55,8 @@ def divide(draft: Draft) -> None:
 
 
 def _members_by_tier(draft: Draft) -> list[Tried]:
+    if draft.units is None and not draft.candidates.quotas and all_eligible(draft):
+        return [list(zip(tier.members, repeat(draft.ways))) for tier in draft.candidates.tiers]
     counts = gang.least(draft.workload)
     return [
         [(m, _tried(draft, m, counts)) for m in tier.members if eligible(draft, m)] for tier in draft.candidates.tiers

@@ -28,6 +28,17 @@ def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool)
             "there is no room",
             member.name,
         )
+    if any(part.virtual is not None for part, _ in wanted):
+        return _shortage(member, wanted, stock)
+    key = ("shortage", stock, *[(part.component, part.shape.id, count) for part, count in wanted])
+    known: Reason | None = member.notes.get(key)
+    if known is None:
+        known = _shortage(member, wanted, stock)
+        member.note(key, known)
+    return known
+
+
+def _shortage(member: Member, wanted: Sequence[tuple[Part, int]], stock: bool) -> Reason:
     for part, count in wanted:
         reason = _virtual(member, part) if part.virtual is not None else _nodes(member, part, count, stock)
         if reason is not None:

@@ -195,7 +195,7 @@ def _bid(by: Weighing, member: Member, part: Part) -> Bid | None:
     """Returns the bid of the class that a pod will go to in a cluster, or None if it fits none."""
     mix, prefers = by.mix, by.prefers
     key = (part.shape.id, part.classes, prefers)
-    noted = member.notes.get(key)
+    noted: tuple[int, Bid | None] | None = member.notes.get(key)
     if noted is not None and noted[0] == mix.generation:
         return noted[1]
     preferred: Bid | None = None

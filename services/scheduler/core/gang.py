@@ -16,6 +16,7 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core import fragmentation
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.columns import Counts
 from services.scheduler.core.fragmentation import Weighing
 from services.scheduler.core.pool import Pool, VirtualPool
 from services.scheduler.core.shapes import Fitter
@@ -237,7 +238,10 @@ def choose(
     others are packed beside them as far as they go; in a tier clusters that take everything go first. ``by`` is what
     places are compared by.
     """
-    sizes = [counts] if needed is None or needed == counts else [counts, needed]
+    sizes = [_Size(fleet, counts, {})]
+    if needed is not None and needed != counts:
+        rest = {name: count - needed[name] for name, count in counts.items() if count > needed[name]}
+        sizes.append(_Size(fleet, needed, rest))
     # With stock, and then with further nodes than those that are created anyway.
     reaches = [(False, False), (True, False), (True, True)] if stock else [(False, False)]
     if existing_first:
@@ -248,58 +252,72 @@ def choose(
         if with_stock and not create and not any(pool.stock.coming for member, _ in tier for pool in member.pools):
             continue
         for size in sizes:
-            more = {name: count - size[name] for name, count in counts.items() if count > size[name]}
-            left = tier if more else fragmentation.narrow(by, fleet, tier, size)
-            found = _packings(fleet, left, size, with_stock, more, by, create=create)
+            left = tier if size.more else fragmentation.narrow(by, fleet, tier, size.counts)
+            found = _packings(left, size, with_stock, by, create=create)
             packings = list(islice(found, _COMPARED))
-            if more:  # the rest may use stock although the gang itself needs none
-                filled = (pack(fleet.members[p.cluster], p.way, size, stock, more, by) for p in packings)
+            if size.more:  # the rest may use stock although the gang itself needs none
+                filled = (pack(fleet.members[p.cluster], p.way, size.counts, stock, size.more, by) for p in packings)
                 packings = [packing for packing in filled if packing is not None]
             if packings:
-                return min(packings, key=lambda p: (-p.pods if more else 0, p.score, p.cluster))
+                return min(packings, key=lambda p: (-p.pods if size.more else 0, p.score, p.cluster))
     return None
 
 
+# A part of a way, how many of its pods there must be room for, and the room by member index; None: on virtual nodes.
+_Lead = tuple[Part, int, Counts | None]
+
+
+class _Size:
+    """How many pods must fit, and how many ``more`` are welcome; what decides whether they may fit, by way."""
+
+    def __init__(self, fleet: Fleet, counts: dict[str, int], more: Mapping[str, int]) -> None:
+        self.counts = counts
+        self.more = more
+        self._fleet = fleet
+        self._leads: dict[tuple[int, bool], tuple[Sequence[Way], list[_Lead | None]]] = {}
+
+    def leads(self, ways: Sequence[Way], *, stock: bool) -> list[_Lead | None]:
+        """Returns the largest part of each way with its room; None where nothing is asked for."""
+        known = self._leads.get((id(ways), stock))
+        if known is None:
+            known = self._leads[id(ways), stock] = (ways, [self._lead(way, stock) for way in ways])
+        return known[1]
+
+    def _lead(self, way: Way, stock: bool) -> _Lead | None:
+        wanted = wanted_by_size(way, self.counts)
+        if not wanted:
+            return None
+        part, count = wanted[0]
+        if part.virtual is not None:
+            return part, count, None
+        column = self._fleet.column(part.shape)
+        return part, count, column.running + column.stock if stock else column.running
+
+
 def _packings(
-    fleet: Fleet,
-    tier: Sequence[tuple[Member, Sequence[Way]]],
-    counts: dict[str, int],
-    stock: bool,
-    more: Mapping[str, int],
-    by: Weighing | None,
-    *,
-    create: bool,
+    tier: Sequence[tuple[Member, Sequence[Way]]], size: _Size, stock: bool, by: Weighing | None, *, create: bool
 ) -> Iterator[Packing]:
     """Yields packings, tightest clusters first: by room for the largest real part.
 
-    Where ``more`` pods are welcome the roomiest go first.
+    Where more pods are welcome the roomiest go first.
     """
     rooms: list[tuple[int, str, Member, Sequence[Way]]] = []
     for member, ways in tier:
         room = 0
         possible = False
-        for way in ways:
-            wanted = (
-                wanted_by_size(way, counts) if len(way.parts) > 1 else [(p, counts[p.component]) for p in way.parts]
-            )
-            wanted = [item for item in wanted if item[1] > 0]
-            if not wanted:
+        for lead in size.leads(ways, stock=stock):
+            if lead is None:
                 possible = True
                 continue
-            part, count = wanted[0]
-            if part.virtual is not None:
-                room = max(room, member.virtual_room(part))
-            else:
-                column = fleet.column(part.shape)
-                here = column.running[member.index] + (column.stock[member.index] if stock else 0)
-                room = max(room, here)
+            part, count, column = lead
+            room = max(room, member.virtual_room(part) if column is None else int(column[member.index]))
             possible = possible or room >= count
         if possible:
             rooms.append((room, member.name, member, ways))
-    rooms.sort(key=lambda item: (-item[0] if more else item[0], item[1]))
+    rooms.sort(key=lambda item: (-item[0] if size.more else item[0], item[1]))
     for _, _, member, ways in rooms:
         for way in ways:
-            packing = pack(member, way, counts, stock, by=by, create=create, compared=len(rooms) > 1)
+            packing = pack(member, way, size.counts, stock, by=by, create=create, compared=len(rooms) > 1)
             if packing is not None:
                 yield packing
                 break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from gpufleet.model.cluster import NodeClass, VirtualNode
 from gpufleet.model.devices import devices_of
@@ -14,8 +15,8 @@ from services.scheduler.core.stock import Stock
 
 # What the cluster's scheduler gives the node that it takes for a pod, what the pod costs, what the block is worth.
 Bid = tuple[int, int, int]
-# By shape, kind of node class, and whether a class is preferred: for which mix this was computed, and the bid.
-Notes = dict[tuple[int, str, bool], tuple[int, Bid | None]]
+# What others have computed of the room of a cluster as it is, each under a key of its own (`Member.note`).
+Notes = dict[Hashable, Any]
 # For how many kinds of requests a pool remembers its room.
 _KNOWN = 256
 
@@ -92,9 +93,8 @@ class Pool:
         self.cell = -1  # where the fleet's columns have it
         self.retired = False  # another one is in its place
         self._base_rooms: dict[Fitter, int] = {}
-        # `fragmentation`'s notes on the room as it is: of this pool, and of its cluster (`Member.set_pools`).
-        self.costs: dict[Fitter, tuple[int, Bid | None]] = {}
-        self.notes: Notes = {}
+        self.costs: dict[Fitter, tuple[int, Bid | None]] = {}  # `fragmentation`'s notes on the room as it is
+        self.notes: Notes = {}  # those on its cluster (`Member.set_pools`)
         self._fresh = False  # True: nothing was taken, so what was computed of the room still holds
         self.forget()
 

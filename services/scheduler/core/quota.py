@@ -7,19 +7,21 @@ preemptible workload may use up to ``max`` here and above; one that is not may u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
 from gpufleet.model.quota import MAX_JOBS, Amounts, ElasticQuotaTree, QueueRule, Quota
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import Labels
+from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
 from services.scheduler.core.quota_terms import named_quota, preemptible, requests
 from services.scheduler.core.shapes import UNBOUNDED
 
 # For so many kinds of labels it is remembered which quota they mean.
 _KNOWN = 4096
+_NOTHING: Mapping[str, int] = {}
 _RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
 
 
@@ -27,10 +29,12 @@ class Node:
     """One quota with its usage. ``firm`` is the part of ``used`` that cannot be preempted; ``path`` starts here."""
 
     __slots__ = (
+        "_share",
         "blocking",
         "children",
         "firm",
         "jobs",
+        "lends",
         "max",
         "min",
         "name",
@@ -54,6 +58,8 @@ class Node:
         self.priority = 0  # among queues
         self.path: tuple[Node, ...] = (self, *(parent.path if parent is not None else ()))
         self.children = tuple(Node(child, self) for child in quota.children)
+        self.lends = any(child.lend_limit is not None for child in quota.children)
+        self._share: float | None = None  # until the use changes
 
     def walk(self) -> Iterator[Node]:
         """Yields this node and all below it, parents first."""
@@ -64,7 +70,7 @@ class Node:
     def lent(self, resource: str, path: tuple[Node, ...]) -> int:
         """Returns what children beside a path keep for themselves though they do not use it (lend limits)."""
         kept = 0
-        for child in self.children:
+        for child in self.children if self.lends else ():
             if child.quota.lend_limit is not None and child not in path:
                 limit = dict(child.quota.lend_limit).get(resource)
                 if limit is not None:
@@ -78,7 +84,13 @@ class Node:
 
     def share(self, taken: Mapping[str, int] | None = None) -> float:
         """Returns the dominant share: the greatest use against the guarantee; without a guarantee any use is most."""
-        given = taken or {}
+        if not taken:
+            if self._share is None:
+                self._share = self._greatest(_NOTHING)
+            return self._share
+        return self._greatest(taken)
+
+    def _greatest(self, given: Mapping[str, int]) -> float:
         most = 0.0
         for name, used in self.used.items():
             low = self.min.get(name)
@@ -87,8 +99,22 @@ class Node:
                 most = max(most, left / low if low else float("inf"))
         return most
 
+    def book(self, charge: Charge, sign: int) -> None:
+        """Adds what a placement uses; ``sign`` -1 takes it away again."""
+        self._share = None
+        self.jobs += sign if charge.job else 0
+        for name, amount in charge.amounts:
+            self.used[name] = self.used.get(name, 0) + sign * amount
+            if charge.firm:
+                self.firm[name] = self.firm.get(name, 0) + sign * amount
 
-@dataclass(frozen=True, slots=True)
+    def recall(self, used: Amounts, firm: Amounts, jobs: int) -> None:
+        """Takes what a past decision saw."""
+        self._share = None
+        self.used, self.firm, self.jobs = dict(used), dict(firm), jobs
+
+
+@value(frozen=True, slots=True)
 class Charge:
     """What one placement uses."""
 
@@ -98,7 +124,7 @@ class Charge:
     job: bool = True  # only those are counted against `kube-queue/max-jobs`
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Shortfall:
     """The first limit that is in the way: of which quota, for which resource, and the numbers."""
 
@@ -234,7 +260,7 @@ class Quotas:
         for name, used, firm, jobs in use:
             node = nodes.get(name)
             if node is not None:
-                node.used, node.firm, node.jobs = dict(used), dict(firm), jobs
+                node.recall(used, firm, jobs)
 
     def charge_of(self, key: str) -> Charge | None:
         """Returns what is charged for a workload now."""
@@ -299,9 +325,10 @@ class Quotas:
         others = dict(kept)
         own = self._charges.get(key)
         for node in leaf.path:
-            mine = dict(own.amounts) if own is not None and node in own.leaf.path else {}
+            counted = own is not None and node in own.leaf.path
+            mine = dict(own.amounts) if own is not None and counted else _NOTHING
             jobs = node.max.get(MAX_JOBS)
-            running = node.jobs - (1 if own is not None and own.job and node in own.leaf.path else 0)
+            running = node.jobs - (1 if own is not None and own.job and counted else 0)
             if job and jobs is not None and running >= jobs:
                 return 0, Shortfall(node.name, MAX_JOBS, 1, running, jobs, "max")
             for name, amount in unit:
@@ -335,8 +362,4 @@ def beyond(leaf: Node, unit: Amounts, *, firm: bool, job: bool) -> Shortfall | N
 
 def _book(charge: Charge, sign: int) -> None:
     for node in charge.leaf.path:
-        node.jobs += sign if charge.job else 0
-        for name, amount in charge.amounts:
-            node.used[name] = node.used.get(name, 0) + sign * amount
-            if charge.firm:
-                node.firm[name] = node.firm.get(name, 0) + sign * amount
+        node.book(charge, sign)

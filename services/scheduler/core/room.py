@@ -37,6 +37,14 @@ def eligible(draft: Draft, member: Member) -> bool:
     return True
 
 
+def all_eligible(draft: Draft) -> bool:
+    """Returns whether every candidate may be given new replicas, as long as that costs no look at each of them."""
+    if draft.refused or draft.caps:
+        return False
+    indexes = [tier.indexes for tier in draft.candidates.tiers]
+    return not draft.state.fleet.stale(indexes, draft.now, draft.state.settings.stale_after)
+
+
 def avoided(draft: Draft, cluster: str) -> Reason:
     """Returns why a cluster is avoided for now."""
     eviction = draft.entry.eviction
@@ -60,7 +68,7 @@ def clock(at: float) -> str:
 def measure(draft: Draft) -> None:
     """Fills in the options of a workload whose replicas may be divided, in order of tier and name."""
     simple = draft.ways[0] if len(draft.ways) == 1 and plain(draft.ways[0]) else None
-    if simple is not None and not (draft.before or draft.refused or draft.caps) and _all_at_once(draft, simple):
+    if simple is not None and not draft.before and all_eligible(draft) and _all_at_once(draft, simple):
         return
     column = draft.state.fleet.column(simple.parts[0].shape) if simple is not None else None
     fresh = draft.mode is Mode.FRESH
@@ -118,13 +126,10 @@ def measure(draft: Draft) -> None:
 
 
 def _all_at_once(draft: Draft, way: Way) -> bool:
-    """Fills in the room of whole tiers; False if each cluster has to be looked at, because some inventory is stale."""
-    fleet = draft.state.fleet
-    if fleet.stale([t.indexes for t in draft.candidates.tiers], draft.now, draft.state.settings.stale_after):
-        return False
+    """Fills in the room of whole tiers; False if each cluster has to be looked at, because of ResourceQuotas."""
     if draft.candidates.quotas:
         return False
-    column = draft.seen.column = fleet.column(way.parts[0].shape)
+    column = draft.seen.column = draft.state.fleet.column(way.parts[0].shape)
     draft.rooms = [
         TierRoom(
             number,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpufleet.model.cluster import Inventory
 from gpufleet.model.policy import PropagationPolicy
+from gpufleet.model.values import value
 from services.scheduler.core.blocks import Blocks
 from services.scheduler.core.columns import Column
 from services.scheduler.core.divide import Option
@@ -15,16 +16,17 @@ from services.scheduler.core.pool import Pool
 from services.scheduler.core.reserve import Holding
 
 
-@dataclass(slots=True)
+@value(frozen=True, slots=True)
 class Left:
     """What a cluster had left: of each class blocks on running nodes, None: as the inventory shows; and the stock.
 
-    ``holds`` are its reservations where somebody had to yield: then the blocks are those without any.
+    ``holds`` are its reservations where somebody had to yield: then the blocks are those without any. Decisions that
+    saw the same share one.
     """
 
     inventory: Inventory | None
     debt: int
-    pools: list[tuple[Pool, Blocks | None, tuple[int, Blocks] | None]]
+    pools: Sequence[tuple[Pool, Blocks | None, tuple[int, Blocks] | None]]
     virtual: list[tuple[str, dict[str, int]]]
     held: Mapping[str, int]
     holds: tuple[tuple[str, Holding], ...] = ()

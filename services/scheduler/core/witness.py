@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import WorkloadPods
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
 _SMALL = 12
+_LEFT = "left"  # the key of what a cluster has left among its notes
 
 
 @dataclass(slots=True)
@@ -123,13 +124,24 @@ def see(draft: Draft, clusters: Iterable[str]) -> None:
 
 def _left(member: Member, namespace: str) -> Left:
     member.settle()
+    inventory = member.inventory
+    if inventory is None or not inventory.quotas:
+        known: Left | None = member.notes.get(_LEFT)
+        if known is None or known.inventory is not inventory or known.debt != member.debt:
+            known = _copied(member, {})
+            member.note(_LEFT, known)
+        return known
     held: dict[str, int] = {}
-    if member.inventory is not None and any(quota.namespace == namespace for quota in member.inventory.quotas):
+    if any(quota.namespace == namespace for quota in inventory.quotas):
         for key, holding in member.held.items():
             if key.partition("/")[0] == namespace:
                 for hold in holding.holds:
                     for name, amount in hold.part.shape.pod.requests:
                         held[name] = held.get(name, 0) + amount * hold.count
+    return _copied(member, held)
+
+
+def _copied(member: Member, held: Mapping[str, int]) -> Left:
     return Left(
         member.inventory,
         member.debt,
@@ -163,8 +175,8 @@ def preemption(draft: Draft, found: Preemption) -> None:
     for name in clusters:
         member, left = draft.member(name), seen.left[name]
         # Who yields has reservations, and without these it is another cluster.
-        left.pools = [(pool, dict(pool.shown), None) for pool in member.pools]
-        left.holds = tuple(member.held.items())
+        pools = [(pool, dict(pool.shown), None) for pool in member.pools]
+        seen.left[name] = replace(left, pools=pools, holds=tuple(member.held.items()))
     for key in sorted({loss.victim.key for loss in found.losses}):
         entry = state.entries[key]
         if entry.placement is None:
