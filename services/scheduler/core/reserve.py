@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import WorkloadPods
 from gpufleet.model.placement import ClusterShare, Slot, Source, Version
 from gpufleet.model.values import value
 from services.scheduler.core.pool import Pool
+from services.scheduler.core.shapes import Shape
 from services.scheduler.core.units import Part, Way
 
 if TYPE_CHECKING:
     from services.scheduler.core.capacity import Member
 
 
+_SHAPE, _COUNT = itemgetter(0), itemgetter(1)
 # Pods that are bound or finished, by component and unit; None: the unit is not known.
 Served = dict[tuple[str, str | None], int]
 
@@ -168,6 +172,7 @@ def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
             node.reset()
     late: list[_Late] = []
     lent: set[Pool] = set()  # pools in which pods for nodes to be created found room on running ones
+    runs: dict[Pool, list[tuple[Shape, int]]] = {}  # what is taken in turn where all of it is on running nodes
     if replayed or member.loose or (virtual and member.on_virtual):
         for _, held in sorted(member.held.items(), key=lambda item: (item[1].version, item[0])):
             for hold in held.holds:
@@ -175,6 +180,9 @@ def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
                     if virtual:
                         member.other_debt += _book_virtual(member, hold)
                 elif (named := replayed.get(hold.pool)) is not None:
+                    if not named.ordered and not member.loose:
+                        runs.setdefault(named, []).append((hold.part.shape, hold.count))
+                        continue
                     left = _book(hold, (named,))
                     if hold.source is Source.ELASTIC and left < hold.count:
                         lent.add(named)
@@ -188,6 +196,8 @@ def replay(member: Member, pools: Iterable[Pool], *, virtual: bool) -> None:
                         late.append((hold, left, None))
                     else:
                         member.other_debt += left
+    for pool, taken in runs.items():
+        _book_runs(pool, taken)
     if late:
         _book_late(member, late)
     member.debt = sum(pool.debt for pool in member.pools) + member.other_debt
@@ -212,6 +222,13 @@ def _book(hold: Hold, pools: Sequence[Pool]) -> int:
     for pool in pools:
         left -= pool.take_running(hold.part.shape, left)
     return left if hold.pool else 0
+
+
+def _book_runs(pool: Pool, taken: Iterable[tuple[Shape, int]]) -> None:
+    """Takes pods out of running nodes; equal ones, one after the other, at once."""
+    for shape, run in groupby(taken, _SHAPE):
+        count = sum(map(_COUNT, run))
+        pool.debt += count - pool.take_running(shape, count)
 
 
 def _book_late(member: Member, late: Sequence[_Late]) -> None:

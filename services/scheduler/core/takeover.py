@@ -124,8 +124,10 @@ def attempt(draft: Draft, out: Outputs) -> bool:
 def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
     """Returns what a search depends on besides the priority; nothing where it depends on the workload itself."""
     workload = draft.workload
-    if draft.shares or draft.caps or draft.refused:
+    if draft.caps or draft.refused:
         return ()
+    if draft.shares and (draft.leaf is not None or len(draft.ways) > 1 or draft.policy.placement.spread):
+        return ()  # what it has counts
     return (
         draft.policy.key,
         workload.api_version,
@@ -135,6 +137,7 @@ def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
         tuple(c.replicas for c in workload.components) if at_once or not partial(draft) else (),
         draft.leaf.name if draft.leaf is not None else "",
         preemptible(workload),
+        draft.replicas - pods_of(draft.shares) if draft.shares else 0,
     )
 
 
