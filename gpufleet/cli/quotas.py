@@ -12,7 +12,8 @@ from gpufleet.model.quantity import render
 from gpufleet.model.quota import MAX_JOBS
 from gpufleet.wire.documents import Document, Parsed, parse_documents
 from gpufleet.wire.yaml import dump
-from services.scheduler.core.quota import Node, Quotas
+from services.scheduler.core.quota import Quotas
+from services.scheduler.core.quota_node import Node
 
 
 def show_quotas(view: Tables, names: Sequence[str], format_: Format) -> None:

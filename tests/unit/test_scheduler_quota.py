@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -190,6 +191,26 @@ def test_lend_limits_keep_idle_guarantees_back() -> None:
     w.feed(PolicyChanged(tree(*rules, total=10)), PolicyChanged(policy()))
     w.submit(deployment(replicas=10))
     assert w.placement(LLM).placed == 5  # 10 less the 5 that `idle` keeps of its 6
+
+
+def test_who_uses_nothing_yet_is_admitted_where_there_is_room_for_one() -> None:
+    found = set()
+    for used, kept, one in product((0, 1, 2, 4), (0, 2), (False, True)):
+        w = World()
+        w.clusters(a=gpus_free(20, allocatable=NODE))
+        idle = quota("idle", kept, 10, lend_limit=((GPU, 0),))
+        team = quota("team", 2, {GPU: 4, MAX_JOBS: 1}, "test")
+        w.feed(PolicyChanged(tree(team, idle, total=6)), PolicyChanged(policy()))
+        w.submit(deployment(replicas=used))
+        if one:
+            w.submit(job("one", {"Worker": (1, 0)}, arrival=1))
+        quotas, leaf = w.state.quotas, w.state.quotas.leaf("team")
+        assert leaf is not None
+        for unit, firm, is_job in product(((), ((GPU, 1),), ((GPU, 3),)), (False, True), (False, True)):
+            room, _ = quotas.room("nobody", leaf, unit, firm=firm, job=is_job)
+            assert quotas.admits(leaf, unit, firm=firm, job=is_job) is (room > 0)
+            found.add(room > 0)
+    assert found == {True, False}
 
 
 def test_the_label_goes_before_the_namespace() -> None:

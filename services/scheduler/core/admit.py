@@ -9,7 +9,8 @@ from services.scheduler.core import keeping
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.quota import Node, beyond
+from services.scheduler.core.quota import beyond
+from services.scheduler.core.quota_node import Node
 from services.scheduler.core.quota_terms import gpu_model, named_quota, preemptible
 from services.scheduler.core.shapes import is_gpu
 from services.scheduler.core.state import State

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpufleet.model.quota import MAX_JOBS, Amounts
-from services.scheduler.core.quota import Charge, Node, Quotas
+from services.scheduler.core.quota import Quotas
+from services.scheduler.core.quota_node import Charge, Node
 from services.scheduler.core.shapes import is_gpu
 from services.scheduler.core.victims import Rank, Victim
 

@@ -16,7 +16,7 @@ from services.scheduler.core.columns import Counts
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.gang import least
-from services.scheduler.core.quota import Node
+from services.scheduler.core.quota_node import Node
 from services.scheduler.core.seen import Seen
 from services.scheduler.core.state import Entry, State
 from services.scheduler.core.unit_use import Usage

@@ -242,6 +242,8 @@ class Queue:
         leaf = quotas.leaf(need.leaf)
         if leaf is None:
             return False
+        if quotas.charge_of(workload) is None:
+            return quotas.admits(leaf, need.unit, firm=need.firm, job=need.job)
         room, _ = quotas.room(workload, leaf, need.unit, firm=need.firm, job=need.job)
         return room > quotas.units(workload, need.unit)
 

@@ -6,122 +6,23 @@ preemptible workload may use up to ``max`` here and above; one that is not may u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gpufleet.model import quantity
 from gpufleet.model.placement import Placement
-from gpufleet.model.quota import MAX_JOBS, Amounts, ElasticQuotaTree, QueueRule, Quota
+from gpufleet.model.quota import MAX_JOBS, Amounts, ElasticQuotaTree, QueueRule
 from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import Labels
 from gpufleet.model.values import value
 from gpufleet.model.workload import Workload
+from services.scheduler.core.quota_node import NOTHING, Charge, Node
 from services.scheduler.core.quota_terms import named_quota, preemptible, requests
 from services.scheduler.core.shapes import UNBOUNDED
 
 # For so many kinds of labels it is remembered which quota they mean.
 _KNOWN = 4096
-_NOTHING: Mapping[str, int] = {}
 _RELEASED = frozenset({Verdict.FINISHED, Verdict.FAILED, Verdict.DELETING})
-
-
-class Node:
-    """One quota with its usage. ``firm`` is the part of ``used`` that cannot be preempted; ``path`` starts here."""
-
-    __slots__ = (
-        "_share",
-        "blocking",
-        "children",
-        "firm",
-        "jobs",
-        "lends",
-        "max",
-        "min",
-        "name",
-        "parent",
-        "path",
-        "priority",
-        "quota",
-        "used",
-    )
-
-    def __init__(self, quota: Quota, parent: Node | None) -> None:
-        self.quota = quota
-        self.name = quota.name
-        self.parent = parent
-        self.min = dict(quota.min)
-        self.max = dict(quota.max)
-        self.used: dict[str, int] = {}
-        self.firm: dict[str, int] = {}
-        self.jobs = 0
-        self.blocking = quota.blocking  # its queue's
-        self.priority = 0  # among queues
-        self.path: tuple[Node, ...] = (self, *(parent.path if parent is not None else ()))
-        self.children = tuple(Node(child, self) for child in quota.children)
-        self.lends = any(child.lend_limit is not None for child in quota.children)
-        self._share: float | None = None  # until the use changes
-
-    def walk(self) -> Iterator[Node]:
-        """Yields this node and all below it, parents first."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-    def lent(self, resource: str, path: tuple[Node, ...]) -> int:
-        """Returns what children beside a path keep for themselves though they do not use it (lend limits)."""
-        kept = 0
-        for child in self.children if self.lends else ():
-            if child.quota.lend_limit is not None and child not in path:
-                limit = dict(child.quota.lend_limit).get(resource)
-                if limit is not None:
-                    kept += max(0, child.min.get(resource, 0) - limit - child.used.get(resource, 0))
-        return kept
-
-    def borrows(self, taken: Mapping[str, int] | None = None) -> bool:
-        """Returns whether more is used than is guaranteed, once ``taken`` is given back."""
-        given = taken or {}
-        return any(self.used.get(name, 0) - given.get(name, 0) > low for name, low in self.min.items())
-
-    def share(self, taken: Mapping[str, int] | None = None) -> float:
-        """Returns the dominant share: the greatest use against the guarantee; without a guarantee any use is most."""
-        if not taken:
-            if self._share is None:
-                self._share = self._greatest(_NOTHING)
-            return self._share
-        return self._greatest(taken)
-
-    def _greatest(self, given: Mapping[str, int]) -> float:
-        most = 0.0
-        for name, used in self.used.items():
-            low = self.min.get(name)
-            left = used - given.get(name, 0)
-            if left > 0 and low is not None:
-                most = max(most, left / low if low else float("inf"))
-        return most
-
-    def book(self, charge: Charge, sign: int) -> None:
-        """Adds what a placement uses; ``sign`` -1 takes it away again."""
-        self._share = None
-        self.jobs += sign if charge.job else 0
-        for name, amount in charge.amounts:
-            self.used[name] = self.used.get(name, 0) + sign * amount
-            if charge.firm:
-                self.firm[name] = self.firm.get(name, 0) + sign * amount
-
-    def recall(self, used: Amounts, firm: Amounts, jobs: int) -> None:
-        """Takes what a past decision saw."""
-        self._share = None
-        self.used, self.firm, self.jobs = dict(used), dict(firm), jobs
-
-
-@value(frozen=True, slots=True)
-class Charge:
-    """What one placement uses."""
-
-    leaf: Node
-    amounts: Amounts
-    firm: bool
-    job: bool = True  # only those are counted against `kube-queue/max-jobs`
 
 
 @value(frozen=True, slots=True)
@@ -275,11 +176,13 @@ class Quotas:
         if before == after:
             return
         if before is not None:
-            _book(before, -1)
+            for node in before.leaf.path:
+                node.book(before, -1)
             del self._charges[key]
             self.freed = True
         if after is not None:
-            _book(after, 1)
+            for node in after.leaf.path:
+                node.book(after, 1)
             self._charges[key] = after
 
     def _charge(self, workload: Workload | None, placement: Placement | None) -> Charge | None:
@@ -313,6 +216,20 @@ class Quotas:
         known = dict(own.amounts)
         return min((known.get(name, 0) // amount for name, amount in unit), default=1)
 
+    def admits(self, leaf: Node, unit: Amounts, *, firm: bool, job: bool) -> bool:
+        """Returns whether a unit may be used by somebody who uses nothing yet: as `room` says."""
+        for node in leaf.path:
+            jobs = node.max.get(MAX_JOBS)
+            if job and jobs is not None and node.jobs >= jobs:
+                return False
+            for name, amount in unit:
+                if firm and node.firm.get(name, 0) + amount > node.min.get(name, 0):
+                    return False
+                limit = node.max.get(name)
+                if limit is not None and node.used.get(name, 0) + node.lent(name, leaf.path) + amount > limit:
+                    return False
+        return True
+
     def room(
         self, key: str, leaf: Node, unit: Amounts, *, firm: bool, job: bool, kept: Amounts = ()
     ) -> tuple[int, Shortfall | None]:
@@ -326,7 +243,7 @@ class Quotas:
         own = self._charges.get(key)
         for node in leaf.path:
             counted = own is not None and node in own.leaf.path
-            mine = dict(own.amounts) if own is not None and counted else _NOTHING
+            mine = dict(own.amounts) if own is not None and counted else NOTHING
             jobs = node.max.get(MAX_JOBS)
             running = node.jobs - (1 if own is not None and own.job and counted else 0)
             if job and jobs is not None and running >= jobs:
@@ -358,8 +275,3 @@ def beyond(leaf: Node, unit: Amounts, *, firm: bool, job: bool) -> Shortfall | N
             if amount > node.max.get(name, amount):
                 return Shortfall(node.name, name, amount, 0, node.max[name], "max")
     return None
-
-
-def _book(charge: Charge, sign: int) -> None:
-    for node in charge.leaf.path:
-        node.book(charge, sign)

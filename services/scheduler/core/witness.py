@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from services.scheduler.core.draft import Draft
     from services.scheduler.core.filter import Tier
     from services.scheduler.core.losses import Preemption
-    from services.scheduler.core.quota import Node
+    from services.scheduler.core.quota_node import Node
     from services.scheduler.core.state import Entry, State
 
 # In a fleet of so many clusters all are kept, so that nothing is left to be counted.
