@@ -148,8 +148,8 @@ class PlacementMessage(Wire):
         )
 
 
-def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, Any]:
-    """Returns the message as a plain object, with or without its shares."""
+def placement_object(placement: Placement, *, parts: bool = True) -> dict[str, Any]:
+    """Returns the message as a plain object, with or without its shares and reasons."""
     value = compact(
         {
             "workload": placement.workload,
@@ -157,8 +157,8 @@ def placement_object(placement: Placement, *, shares: bool = True) -> dict[str, 
             "version": placement.version.version,
             "verdict": placement.verdict.value,
             "replicas": placement.replicas,
-            "shares": [share_object(share) for share in placement.shares] if shares else None,
-            "reasons": [_reason_object(reason) for reason in placement.reasons],
+            "shares": [share_object(share) for share in placement.shares] if parts else None,
+            "reasons": [reason_object(reason) for reason in placement.reasons] if parts else None,
             "policy": placement.policy,
             "uid": placement.uid,
             "workloadVersion": placement.workload_version,
@@ -217,7 +217,8 @@ def _slot_object(slot: Slot) -> dict[str, Any]:
     return value
 
 
-def _reason_object(reason: Reason) -> dict[str, Any]:
+def reason_object(reason: Reason) -> dict[str, Any]:
+    """Returns a reason as a plain object."""
     return compact(
         {"code": reason.code.value, "message": reason.message, "cluster": reason.cluster, "needs": reason.needs}
     )

@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from gpufleet.model.placement import Assignment, AssignmentColumns, ClusterShare, Placement, Slot
+from gpufleet.model.reasons import Reason
 from gpufleet.wire.records_base import MAX_DERIVED_BYTES, check_size, encode
-from gpufleet.wire.records_decisions import assignment_object, placement_object, slots_array
+from gpufleet.wire.records_decisions import assignment_object, placement_object, reason_object, slots_array
 
 _KNOWN: Final = 65_536
 # What differs among the assignments of a decision; and what is compared by identity, because values that are equal in
@@ -32,8 +33,9 @@ V = TypeVar("V")
 class _Fragments(Generic[V]):
     """JSON of values that come again, by identity; the values are kept, so an identity means one value."""
 
-    def __init__(self, render: Callable[[V], bytes]) -> None:
+    def __init__(self, render: Callable[[V], bytes], most: int = _KNOWN) -> None:
         self._render = render
+        self._most = most
         self._known: dict[int, bytes] = {}
         self._kept: list[V] = []
 
@@ -48,7 +50,7 @@ class _Fragments(Generic[V]):
         return cast("list[bytes]", found)
 
     def _put(self, value: V) -> bytes:
-        if len(self._kept) >= _KNOWN:
+        if len(self._kept) >= self._most:
             self._known.clear()
             self._kept.clear()
         text = self._known[id(value)] = self._render(value)
@@ -56,6 +58,8 @@ class _Fragments(Generic[V]):
         return text
 
 
+# Few of them: many reasons are told once only.
+_REASONS: Final[_Fragments[Reason]] = _Fragments(lambda reason: encode(reason_object(reason)), 4_096)
 # Members of an object, each after a comma; nothing where the value is empty.
 _COMPONENTS: Final[_Fragments[tuple[tuple[str, int], ...]]] = _Fragments(
     lambda components: b',"components":%b' % encode(dict(components)) if components else b""
@@ -74,7 +78,9 @@ _SHARES: Final[_Fragments[ClusterShare]] = _Fragments(
 
 def placement_bytes(placement: Placement) -> bytes:
     """Returns the value of a placement."""
-    value = placement_object(placement, shares=False)
+    value = placement_object(placement, parts=False)
+    if placement.reasons:
+        value["reasons"] = msgspec.Raw(b"[%b]" % b",".join(_REASONS.of_all(placement.reasons)))
     if placement.shares:
         value["shares"] = msgspec.Raw(b"[%b]" % b",".join(_SHARES.of_all(placement.shares)))
     return encode(value)

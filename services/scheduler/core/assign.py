@@ -151,6 +151,9 @@ def _awaited(entry: Entry, placement: Placement) -> tuple[Awaited, ...]:
     workload = entry.workload
     if workload is None or not workload.job:
         return ()
+    columns = entry.assignments.columns
+    if columns is not None and columns.common.state is not AssignmentState.REMOVING:
+        return ()  # all of them are alike
     return tuple(
         Awaited(cluster, a.version, a.incarnation)
         for cluster, a in sorted(entry.assignments.items())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from gpufleet.model.workload import Workload
 from services.scheduler.core import doubt, ledger, reconcile, settle, tables, takeover
 from services.scheduler.core import turn as turns
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import Event
 from services.scheduler.core.outputs import Outputs
-from services.scheduler.core.state import Entry, State
+from services.scheduler.core.state import State
 
 # A workload is decided at most so often in one batch; what is woken oftener is tried with the next retry.
 _ROUNDS = 3
@@ -131,17 +130,8 @@ def _hopeless(state: State, key: str) -> bool:
     if entry.current is None:
         return False
     if state.queue.granted(key, state.quotas):
-        return not state.queue.helped(key, state.fleet) and _nobody_yields(state, entry, entry.current)
-    return state.quotas.leaf_of(entry.current) is not None and _nobody_yields(state, entry, entry.current)
-
-
-def _nobody_yields(state: State, entry: Entry, workload: Workload) -> bool:
-    """Returns whether nobody's place could be taken, going by the ranks of all who have one."""
-    if not takeover.possible(state):
-        return True
-    leaf, rank = state.quotas.leaf_of(workload), -state.order(entry)[0]
-    state.victims.catch_up(state)
-    return all((leaf is None or known.leaf == leaf.name) and known.priority >= rank for known in state.victims.ranks())
+        return not state.queue.helped(key, state.fleet) and takeover.nobody_yields(state, entry, entry.current)
+    return state.quotas.leaf_of(entry.current) is not None and takeover.nobody_yields(state, entry, entry.current)
 
 
 def _let_go(state: State) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
@@ -56,7 +57,7 @@ def add_refusals(draft: Draft) -> None:
             if member.name in spoken:
                 continue
             if needless:
-                reason = _not_needed(draft, member.name, last)
+                reason = _not_needed(member.name, draft.candidates.tiers[last].name)
             elif budget > 0:
                 budget -= 1
                 reason = _full(draft, member, counts, one=not at_once)
@@ -95,9 +96,10 @@ def _full(draft: Draft, member: Member, counts: Mapping[str, int], *, one: bool)
     return reason
 
 
-def _not_needed(draft: Draft, cluster: str, last: int) -> Reason:
-    group = draft.candidates.tiers[last].name or "a higher group"
-    return Reason(Code.HIGHER_GROUP_TOOK_ALL, f"not needed: the groups up to {group} took all", cluster)
+@lru_cache(maxsize=4096)
+def _not_needed(cluster: str, last: str) -> Reason:
+    message = f"not needed: the groups up to {last or 'a higher group'} took all"
+    return Reason(Code.HIGHER_GROUP_TOOK_ALL, message, cluster)
 
 
 def _never(draft: Draft, *, at_once: bool) -> None:

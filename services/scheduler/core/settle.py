@@ -267,6 +267,7 @@ def _conclude(case: _Case, draft: Draft, inputs: Inputs) -> None:
         uid=case.workload.uid,
         draft=draft,
         queued=queued,
+        leaves=leaving,
         force=case.replaced,
     )
     if verdict is Verdict.GIVEN_UP:

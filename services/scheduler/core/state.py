@@ -236,7 +236,7 @@ class State:
 
     def order(self, entry: Entry) -> Order:
         """Returns an entry's place in the queue."""
-        workload = self.ranked_as(entry)
+        workload = self.ranked_as(entry) if self.policies.ranking else entry.current
         rank = priority(workload, self.priority_classes) if workload is not None else 0
         arrival = entry.arrival
         if arrival is None:

@@ -13,6 +13,7 @@ from typing import Any
 from gpufleet.model.placement import ClusterShare, Placement, pods_of
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason, Verdict
+from gpufleet.model.workload import Workload
 from services.scheduler.core import commit, turn, unit_fill, unit_use, witness
 from services.scheduler.core.aftermath import runs
 from services.scheduler.core.capacity import Member
@@ -30,7 +31,7 @@ from services.scheduler.core.quota_terms import preemptible
 from services.scheduler.core.ranking import preempts
 from services.scheduler.core.room import eligible, way_of_share
 from services.scheduler.core.slots import merged
-from services.scheduler.core.state import State
+from services.scheduler.core.state import Entry, State
 from services.scheduler.core.trial import real
 from services.scheduler.core.units import Way
 from services.scheduler.core.whereabouts import last
@@ -49,9 +50,14 @@ _SHORTAGES = frozenset(
 NAMED = 5
 
 
-def possible(state: State) -> bool:
-    """Returns whether anybody could ever have to yield: priorities differ, or there are quotas."""
-    return state.ranked or state.quotas.root is not None
+def nobody_yields(state: State, entry: Entry, workload: Workload) -> bool:
+    """Returns whether nobody would ever yield to a workload, going by the ranks of all who have a place (`Claim`)."""
+    if not (state.ranked or state.quotas.root):
+        return True
+    leaf, rank = state.quotas.leaf_of(workload), -state.order(entry)[0]
+    least = rank if preemptible(workload) else rank + 1  # of its own quota even its equals may have to
+    state.victims.catch_up(state)
+    return all((leaf is None or known.leaf == leaf.name) and known.priority >= least for known in state.victims.ranks())
 
 
 def before_others(draft: Draft) -> Iterator[Draft]:
@@ -94,7 +100,7 @@ def attempt(draft: Draft, out: Outputs) -> bool:
         return False
     if draft.policy.suspend_dispatching:
         return False  # it would not start
-    if not possible(state):
+    if not (state.ranked or state.quotas.root):
         return False
     division = draft.policy.placement.division
     at_once = whole(workload, division, is_gang=draft.policy.placement.gang)
@@ -108,7 +114,8 @@ def attempt(draft: Draft, out: Outputs) -> bool:
     asked = _asked(draft, at_once=at_once)
     if asked and rank <= state.futile.get(asked, rank - 1):
         return False  # whoever ranks no lower and asks for the same has found nobody
-    state.victims.catch_up(state)
+    if nobody_yields(state, draft.entry, workload):
+        return False
     found = search(draft, placed, missing, at_once=at_once)
     if found is None:
         if asked:
@@ -126,7 +133,7 @@ def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
     workload = draft.workload
     if draft.caps or draft.refused:
         return ()
-    if draft.shares and (draft.leaf is not None or len(draft.ways) > 1 or draft.policy.placement.spread):
+    if draft.shares and (draft.leaf or draft.units or len(draft.ways) > 1 or draft.policy.placement.spread):
         return ()  # what it has counts
     return (
         draft.policy.key,
@@ -137,7 +144,7 @@ def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
         tuple(c.replicas for c in workload.components) if at_once or not partial(draft) else (),
         draft.leaf.name if draft.leaf is not None else "",
         preemptible(workload),
-        draft.replicas - pods_of(draft.shares) if draft.shares else 0,
+        (draft.replicas, draft.shares) if draft.shares else None,
     )
 
 
