@@ -13,7 +13,7 @@ from gpufleet.model.cluster import Inventory, ModelStock, NodeClass, VirtualNode
 from gpufleet.model.placement import Source, Version
 from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape
-from services.scheduler.core import booking
+from services.scheduler.core import booking, explain
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.pool import Doubt, Pool
@@ -139,6 +139,7 @@ def _check(fleet: Fleet) -> None:
         expected, debt = _recomputed(fleet, member, pools)
         assert [(p.running, p.stock.coming, p.stock.fresh) for p in member.pools] == expected
         assert member.debt == debt
+        _check_notes(fleet, member)
     for pod in SHAPES:
         shape = fleet.catalog.shape(pod)
         column = fleet.column(shape)
@@ -149,6 +150,16 @@ def _check(fleet: Fleet) -> None:
             assert coming == member.room_coming(shape)
             if not member.debt:
                 assert (*counts, coming) == _counts(member, shape)
+
+
+def _check_notes(fleet: Fleet, member: Member) -> None:
+    """What was noted of a cluster's room, in an earlier step or just now, is what follows from it as it is."""
+    for pod in SHAPES:
+        wanted = [(Part("main", fleet.catalog.shape(pod)), 10**6)]
+        noted = explain.shortage(member, wanted, stock=True)
+        notes, member.notes = member.notes, {}
+        assert noted == explain.shortage(member, wanted, stock=True)
+        member.notes = notes
 
 
 def _counts(member: Member, shape: Any) -> tuple[int, int, int]:

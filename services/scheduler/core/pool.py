@@ -164,6 +164,7 @@ class Pool:
         """Says whether nodes that could be created count as room; what is placed on them stays there."""
         self.doubt = doubt
         self._rooms = {}
+        self._unnoted()
 
     @property
     def counts_stock(self) -> bool:
