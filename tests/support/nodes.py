@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from gpufleet.model.cluster import ClusterSpec
+from gpufleet.model.cluster import ClusterSpec, ElasticStock
 from gpufleet.model.placement import AssignmentState
 from gpufleet.model.resources import resources
 from gpufleet.model.staging import Staging
-from services.inventory.core.objects import Node, Pod
+from services.inventory.core.objects import Node, Pod, Pool
 from services.inventory.core.snapshot import ClusterInventory
 from services.scheduler.core.events import ClusterRegistered, InventoryChanged, PodsChanged, PodsGone
 from tests.support.scheduling import GPU, NODE, World
@@ -39,6 +39,11 @@ class Cluster:
         """Adds or changes a node."""
         allocatable = resources({**NODE, GPU: gpus})
         self.known.cache.put_node(Node(name, (("gpus", str(gpus)),), (), allocatable, usable=usable))
+
+    def put_stock(self, gpus: int, nodes: int) -> None:
+        """Says how many nodes with so many GPUs could be created."""
+        pool = Pool("stock", (("gpus", str(gpus)),), (), resources({**NODE, GPU: gpus}), ElasticStock(nodes, nodes))
+        self.known.cache.replace_pools([pool])
 
     def free(self, node: str) -> int:
         """GPUs of a node that no pod has."""
@@ -108,6 +113,12 @@ class Fleet:
                 InventoryChanged(closed.inventory),
             )
 
+    def debt(self, cluster: str) -> int:
+        """Pods that a cluster owes room to."""
+        member = self.world.state.fleet.members[cluster]
+        member.settle()
+        return member.debt
+
     def wanted(self, cluster: str) -> dict[tuple[str, str], int]:
         """Pods by workload and component that a cluster is to have."""
         found: dict[tuple[str, str], int] = {}
@@ -122,7 +133,8 @@ class Fleet:
             wanted = self.wanted(name)
             for key in sorted({(pod.workload, pod.component) for pod in cluster.pods.values()}):
                 there = cluster.of(*key)
-                for pod in there[: max(0, len(there) - wanted.get(key, 0))]:
+                deleted = sum(pod.terminating for pod in there)
+                for pod in there[: deleted + max(0, len(there) - deleted - wanted.get(key, 0))]:
                     yield cluster, pod
 
     def terminate_surplus(self) -> None:
@@ -142,7 +154,8 @@ class Fleet:
 
     def pending(self, cluster: str) -> list[tuple[str, str, int]]:
         """Pods that a cluster is to have and has not: workload, component, GPUs; the largest first."""
-        here = Counter((pod.workload, pod.component) for pod in self.clusters[cluster].pods.values())
+        there = (pod for pod in self.clusters[cluster].pods.values() if not pod.terminating)
+        here = Counter((pod.workload, pod.component) for pod in there)
         found = []
         for (workload, component), pods in sorted(self.wanted(cluster).items()):
             known = self.world.state.entries[workload].current

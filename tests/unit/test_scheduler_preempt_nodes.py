@@ -54,9 +54,30 @@ def test_who_goes_is_who_shares_a_node() -> None:
     found = placed(f.world)
     assert found in ({"a": 0, "b": 4, "c": 0, "d": 4, "wanted": 1}, {"a": 4, "b": 0, "c": 4, "d": 0, "wanted": 1})
     f.stop_surplus()
-    assert f.world.state.fleet.members["a"].debt == 0
+    assert f.debt("a") == 0
     f.start_pending([0])
     assert not f.pending("a")
+
+
+def test_where_the_pods_of_each_component_are_counts() -> None:
+    f = fleet(8, 8)
+    for number, (name, nodes) in enumerate([("a", ("n0", "n1")), ("b", ("n1", "n0"))]):
+        key = f"test/PyTorchJob/{name}"
+        f.world.submit(ranked(job(name, {"Master": (1, 1), "Worker": (1, 6)}, arrival=number), "low"))
+        for (component, gpus), node in zip((("Master", 1), ("Worker", 6)), nodes, strict=True):
+            f.clusters["a"].start(key, component, gpus, node)
+        f.publish()
+    # One GPU is free on each node; without the last one another has seven, beside the first one's.
+    f.world.submit(ranked(job("wanted", {"Worker": (1, 8)}, arrival=9), "high"))
+    assert placed(f.world) == {"a": 0, "b": 0, "wanted": 1}
+    f = fleet(8, 8)
+    f.world.submit(ranked(job("a", {"Master": (1, 1), "Worker": (1, 6)}, arrival=1), "low"))
+    f.clusters["a"].start("test/PyTorchJob/a", "Master", 1, "n0")
+    f.clusters["a"].start("test/PyTorchJob/a", "Worker", 6, "n1")
+    f.publish()
+    put(f, ranked(deployment("firm", 2, arrival=2), "high"), "n0", "n1")
+    f.world.submit(ranked(job("wanted", {"Worker": (2, 7)}, arrival=9), "high"))
+    assert placed(f.world) == {"a": 0, "firm": 2, "wanted": 2}
 
 
 def test_nobody_goes_if_no_node_would_be_free() -> None:
@@ -146,7 +167,7 @@ def test_what_victims_still_use_counts_as_free_on_their_nodes(together: bool) ->
     for step in (cluster.terminate, cluster.stop) * 8:
         step(cluster.of("test/PyTorchJob/victim", "Worker")[0])
         f.publish()
-        assert w.state.fleet.members["a"].debt == 0
+        assert f.debt("a") == 0
         assert placed(w)["wanted"] == 1
     f.start_pending([0])
     assert not f.pending("a")
@@ -218,7 +239,7 @@ def test_a_restart_forgets_nothing_of_it(late: bool) -> None:
     w.submit(ranked(deployment("late", 2, arrival=3), "mid"))
     assert placed(w) == {"late": 0, "victim": 0, "wanted": 1}
     f.stop_surplus()
-    assert w.state.fleet.members["a"].debt == 0
+    assert f.debt("a") == 0
     assert placed(w) == {"late": 0, "victim": 0, "wanted": 1}
     f.start_pending([0])
     assert not f.pending("a")

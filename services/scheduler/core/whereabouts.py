@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,11 +74,12 @@ def pieces(state: State, entry: Entry, member: Member, share: ClusterShare) -> t
         part = part_of(slot, ways)
         if part is not None:
             groups.setdefault((slot.component, slot.variant), []).append((slot, part))
+    several = Counter(component for component, _ in groups)
     found: list[Piece] = []
     for (component, variant), slots in groups.items():
         key = (component, variant) if (component, variant) in known else (component, None)
         here = known.get(key, Here())
-        if key[1] is None and len(groups) > 1:  # of which unit they are is not told: those of the first ones
+        if key[1] is None and several[component] > 1:  # of which unit they are is not told: those of the first ones
             count = sum(slot.count for slot, _ in slots)
             finished = min(here.finished, count)
             bound = min(here.bound, count - finished)
