@@ -6,7 +6,7 @@ will be when the inventory shows those pods gone: every reservation in the order
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from gpufleet.model.placement import ClusterShare, Source
@@ -34,13 +34,19 @@ def runs(draft: Draft, share: ClusterShare, losses: Iterable[Loss]) -> bool:
                     going[loss.victim.key] = going.get(loss.victim.key, 0) + piece.pods
                 elif piece.pool:
                     gone.add(piece.kind, 1)
-    blocks = {pool.name: _without(member, pool.name, gone) for pool in member.pools}
-    for hold in _others(member, draft.entry.key, going):
-        if not _takes(member, blocks, hold):
-            return False
     pods = draft.entry.pods.get(member.name)
-    own = holding(draft.state.following_version(), share, draft.ways, pods)
-    return own is None or all(_takes(member, blocks, hold) for hold in own.holds)
+    held = holding(draft.state.following_version(), share, draft.ways, pods)
+    own = list(held.holds) if held is not None else []
+    others, rest = _others(member, draft.entry.key, going, {loss.victim.key for loss in losses})
+    # What victims keep is reserved anew, before the preemptor's or, if they are decided on once more, after it.
+    orders = ([*others, *rest, *own], [*others, *own, *rest]) if rest else ([*others, *own],)
+    left = {pool.name: _without(member, pool.name, gone) for pool in member.pools}
+    return all(_fit(member, {name: dict(blocks) for name, blocks in left.items()}, holds) for holds in orders)
+
+
+def _fit(member: Member, blocks: dict[str, Blocks], holds: Iterable[Hold]) -> bool:
+    """Returns whether some holds fit, one after the other."""
+    return all(_takes(member, blocks, hold) for hold in holds)
 
 
 def _in_quota(draft: Draft, member: Member, share: ClusterShare, losses: Iterable[Loss]) -> bool:
@@ -74,12 +80,14 @@ def _without(member: Member, name: str, gone: Gone) -> Blocks:
     return blocks
 
 
-def _others(member: Member, key: str, going: dict[str, int]) -> Iterator[Hold]:
-    """Yields what others have reserved, in order, without so many pods of some."""
+def _others(member: Member, key: str, going: Mapping[str, int], victims: Set[str]) -> tuple[list[Hold], list[Hold]]:
+    """Returns what others have reserved, in order, without so many pods of some; what victims keep is apart."""
 
     def order(item: tuple[str, Holding]) -> tuple[object, str]:
         return (item[1].version, item[0])
 
+    found: list[Hold] = []
+    rest: list[Hold] = []
     for other, held in sorted(member.held.items(), key=order):
         left = going.get(other, 0)
         if other == key:
@@ -90,7 +98,8 @@ def _others(member: Member, key: str, going: dict[str, int]) -> Iterator[Hold]:
             left -= count
             if hold.count > count:
                 kept.append(replace(hold, count=hold.count - count) if count else hold)
-        yield from reversed(kept)
+        (rest if other in victims else found).extend(reversed(kept))
+    return found, rest
 
 
 def _takes(member: Member, blocks: dict[str, Blocks], hold: Hold) -> bool:
