@@ -102,6 +102,14 @@ def test_an_unreachable_cluster_keeps_its_replicas_until_somebody_evicts_them() 
     assert world.placement(LLM).unplaced == 1
 
 
+def test_what_an_unreachable_cluster_is_said_to_suffer_from_is_what_its_last_snapshot_says() -> None:
+    world = tiers()
+    for n, message in enumerate(("connection refused", "the certificate has expired")):
+        world.observe("b1", health=Health.UNREACHABLE, message=message)
+        world.submit(deployment(f"late-{n}", 12, arrival=n))
+        assert world.message(f"test/Deployment/late-{n}", "b1").endswith(message)
+
+
 def test_recovery_of_a_higher_group_moves_nothing_until_the_replicas_change() -> None:
     world = tiers()
     world.submit(deployment(replicas=9))

@@ -146,6 +146,18 @@ def test_what_a_pod_costs_is_forgotten_when_room_is_taken_and_given_back() -> No
     assert _cost(mix, pool, small) == empty
 
 
+def test_what_a_pod_costs_is_nothing_to_equal_requests_that_the_nodes_do_not_admit() -> None:
+    catalog = Catalog()
+    mix = Mix(catalog)
+    mix.replace(None, _submission("large", 1, amounts(gpu=1, cpu=16_000)))
+    small = resources(amounts(gpu=1, cpu=4_000))
+    here, elsewhere = (catalog.shape(PodShape(small, node_selector=labels({"kind": kind}))) for kind in ("x", "y"))
+    mix.shapes()
+    pool = _pool(catalog, {"cpu": 20_000}, kind="x")
+    assert _cost(mix, pool, here) is not None
+    assert _cost(mix, pool, elsewhere) is None
+
+
 @pytest.mark.parametrize(
     ("scoring", "cost"),
     [

@@ -465,6 +465,11 @@ def test_the_reason_of_a_unit_names_only_the_classes_that_it_means() -> None:
     whole.feed(PolicyChanged(rules(unit("elastic"))))
     whole.submit(llm(2), policy(ecs_provision=True))
     assert [reason.code.value for reason in whole.placement(LLM).reasons] == ["NeverFits", "NoMatchingNodes"]
+    # What was said of one unit is not said of the other that asks for the same.
+    fixed = world(nodes("idc", 1))
+    fixed.feed(PolicyChanged(rules(unit("elastic"), unit("idc"))))
+    fixed.submit(llm(2), policy(ecs_provision=True))
+    assert fixed.message(LLM, "c") == f"unit 0 (elastic) no node class can grow; unit 1 (idc) {short}"
 
 
 def test_a_job_goes_into_the_first_unit_that_takes_it_whole() -> None:

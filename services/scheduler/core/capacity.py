@@ -434,7 +434,9 @@ def older(inventory: Inventory, known: Inventory) -> bool:
 
 def _eligibility(inventory: Inventory) -> tuple[object, ...]:
     bounded = frozenset(quota.namespace for quota in inventory.quotas)
-    return (inventory.health, inventory.apis, inventory.namespaces, bounded, inventory.snapshot.incarnation)
+    # The message is what a refusal of the cluster says.
+    told = (inventory.health, inventory.message)
+    return (told, inventory.apis, inventory.namespaces, bounded, inventory.snapshot.incarnation)
 
 
 __all__ = ["Column", "Fleet", "Member", "older", "selects"]

@@ -30,7 +30,7 @@ def shortage(member: Member, wanted: Sequence[tuple[Part, int]], *, stock: bool)
         )
     if any(part.virtual is not None for part, _ in wanted):
         return _shortage(member, wanted, stock)
-    key = ("shortage", stock, *[(part.component, part.shape.id, count) for part, count in wanted])
+    key = ("shortage", stock, *[(part.component, part.shape.id, part.classes, count) for part, count in wanted])
     known: Reason | None = member.notes.get(key)
     if known is None:
         known = _shortage(member, wanted, stock)

@@ -112,18 +112,19 @@ class Mix:
         First comes that scheduler's score of the node, last what the block is worth that it is taken of: of places
         that cost as much the one in the block worth least is the better. None if the pod does not fit there.
         """
+        if not shape.admitted(pool.identity):
+            return None
         fitter = shape.fitter(pool.layout)
         noted = pool.costs.get(fitter)
         if noted is not None and noted[0] == self.generation:
             return noted[1]
         bid: Bid | None = None
-        if shape.admitted(pool.identity):
-            taken = self._binder(member, pool).choose(pool.running, fitter)
-            if taken is not None:
-                score, free, after = taken
-                worth = self.worth(pool, free)
-                bid = (score, worth - self.worth(pool, after), worth)
-            pool.costs[fitter] = (self.generation, bid)
+        taken = self._binder(member, pool).choose(pool.running, fitter)
+        if taken is not None:
+            score, free, after = taken
+            worth = self.worth(pool, free)
+            bid = (score, worth - self.worth(pool, after), worth)
+        pool.costs[fitter] = (self.generation, bid)
         return bid
 
     def _binder(self, member: Member, pool: Pool) -> Binder:
