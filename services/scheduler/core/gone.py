@@ -8,7 +8,7 @@ the reservation goes. Everything counts by kind, so that the order in which pods
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.scheduler.core.blocks import Blocks
@@ -59,18 +59,22 @@ class Gone:
 def together(parts: Iterable[Gone]) -> Gone:
     """Returns what some take away together. Nothing may be added to it: it shares with them what only one has."""
     total = Gone()
-    own: set[tuple[str, int]] = set()
+    own: dict[str, set[int]] = {}
     for part in parts:
         for name, at in part.at.items():
-            here = total.at.setdefault(name, {})
+            here = total.at.get(name)
+            if here is None:
+                total.at[name] = dict(at)
+                continue
+            mine = own.setdefault(name, set())
             for number, shapes in at.items():
                 known = here.get(number)
                 if known is None:
                     here[number] = shapes
                     continue
-                if (name, number) not in own:
-                    own.add((name, number))
-                    known = here[number] = dict(known)
+                if number not in mine:
+                    mine.add(number)
+                    known = here[number] = known.copy()
                 for shape, pods in shapes.items():
                     known[shape] = known.get(shape, 0) + pods
         for name, alike in part.somewhere.items():
@@ -114,6 +118,36 @@ def vacate(blocks: Blocks, pool: Pool, at: At) -> list[tuple[int, Free]]:
             for shape, pods in gone:
                 give(blocks, pool, shape.fitter(layout), pods, len(numbers) - moved)
     return found
+
+
+class Emptied:
+    """The nodes of a class as the inventory shows them, without pods that are taken away and put back node by node."""
+
+    __slots__ = ("_left", "_pool", "blocks")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._left: dict[int, Free] = {}
+        self.blocks: Blocks = dict(pool.shown)
+
+    def take_away(self, number: int, shapes: Mapping[Shape, int]) -> None:
+        """Takes so many pods away from a node in place of those before. A node that no block lists gains nothing."""
+        pool, blocks = self._pool, self.blocks
+        shown = pool.nodes.get(number)
+        if shown is None:
+            return
+        before, after = self._left.get(number, shown), shown
+        for shape, pods in shapes.items():
+            after = shape.fitter(pool.layout).before(after, pods, pool.allocatable)
+        there = blocks.get(before, 0)
+        if after == before or not there:
+            return
+        if there == 1:
+            del blocks[before]
+        else:
+            blocks[before] = there - 1
+        blocks[after] = blocks.get(after, 0) + 1
+        self._left[number] = after
 
 
 def give_all(blocks: Blocks, pool: Pool, gone: Somewhere) -> None:

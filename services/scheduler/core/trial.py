@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gpufleet.model.placement import Slot, Source
 from services.scheduler.core.blocks import Blocks, room, take
 from services.scheduler.core.capacity import Member
-from services.scheduler.core.gone import At, Gone, Kind, give_all, vacate
+from services.scheduler.core.gone import At, Emptied, Gone, Kind, give_all, vacate
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Shape, is_gpu
 from services.scheduler.core.units import Part, Way
@@ -22,13 +22,16 @@ Vacated = dict[str, tuple[Pool, Blocks]]
 class Trial:
     """A cluster without some of its pods. The cluster itself is not touched."""
 
-    __slots__ = ("_blocks", "_gone", "_member", "_occupied", "_rooms", "_vacated")
+    __slots__ = ("_blocks", "_changed", "_emptied", "_gone", "_member", "_occupied", "_rooms", "_vacated")
 
     def __init__(self, member: Member) -> None:
         member.settle()
         self._member = member
         self._occupied: dict[str, Blocks] = {}
         self._gone = Gone()
+        # Nodes without the pods that are gone, and the numbers of those where that has changed since.
+        self._emptied: dict[str, Emptied] = {}
+        self._changed: dict[str, set[int]] = {}
         self._blocks: dict[str, Blocks] = {}
         self._rooms: dict[tuple[str, int], int] = {}
         self._vacated: Vacated | None = None
@@ -44,7 +47,8 @@ class Trial:
     def change(self, kind: Kind, times: int) -> None:
         """Takes away so many more of a kind; a negative number puts them where they were."""
         self._gone.add(kind, times)
-        name = kind[0]
+        name, _, _, number = kind
+        self._changed.setdefault(name, set()).add(number)
         if self._blocks.pop(name, None) is not None or self._rooms:
             self._rooms = {known: here for known, here in self._rooms.items() if known[0] != name}
 
@@ -67,8 +71,8 @@ class Trial:
             # What is reserved is taken afresh where its order does not matter.
             afresh = occupied is None and pool.plain and not self._member.loose
             blocks = dict(pool.shown if afresh else pool.running if occupied is None else occupied)
-            if at and afresh and self._vacated is not None:
-                blocks = self._emptied(pool, at, self._vacated)
+            if at and afresh:
+                blocks = dict(self._without_pods(pool, at))
             elif at:
                 vacate(blocks, pool, at)
             if somewhere:
@@ -80,14 +84,21 @@ class Trial:
             self._blocks[pool.name] = blocks
         return blocks
 
-    @staticmethod
-    def _emptied(pool: Pool, at: At, vacated: Vacated) -> Blocks:
-        known = vacated.get(pool.name)
-        if known is None or known[0] is not pool:
-            blocks = dict(pool.shown)
-            vacate(blocks, pool, at)
-            known = vacated[pool.name] = (pool, blocks)
-        return dict(known[1])
+    def _without_pods(self, pool: Pool, at: At) -> Blocks:
+        """Returns what a pool's nodes would have left without reservations and some pods; not to be changed."""
+        if self._vacated is not None:
+            known = self._vacated.get(pool.name)
+            if known is None or known[0] is not pool:
+                blocks = dict(pool.shown)
+                vacate(blocks, pool, at)
+                known = self._vacated[pool.name] = (pool, blocks)
+            return known[1]
+        emptied = self._emptied.get(pool.name)
+        if emptied is None:
+            emptied = self._emptied[pool.name] = Emptied(pool)
+        for number in self._changed.pop(pool.name, ()):
+            emptied.take_away(number, at.get(number, {}))
+        return emptied.blocks
 
     def room(self, part: Part) -> int:
         """Returns for how many pods of a part there is room."""

@@ -161,6 +161,6 @@ def last(there: Sequence[Piece], pods: int) -> list[Piece]:
         count = min(piece.pods, pods)
         if not count:
             break
-        found.append(piece._replace(pods=count))
+        found.append(piece if count == piece.pods else piece._replace(pods=count))
         pods -= count
     return found
