@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import FreeBlock, Inventory, ModelStock, NodeClass, VirtualNode
 from gpufleet.model.names import WORKLOAD_ANNOTATION
+from gpufleet.model.policy import PriorityClass
 from gpufleet.model.resources import Resources, resources
-from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
+from sim.api.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PRIORITY_CLASSES
+from sim.api.store import Store
 from sim.fleet import (
     FILLER,
     SimulatedCluster,
@@ -246,6 +248,25 @@ class Shaped:
 def namespace(name: str) -> Json:
     """A Namespace object."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def provide_priority_classes(store: Store, ranks: Iterable[PriorityClass], now: float) -> None:
+    """Has a cluster have the fleet's PriorityClasses, which its API asks pods for that name one."""
+    for rank in ranks:
+        wanted = {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": rank.name},
+            "value": rank.value,
+            "globalDefault": rank.global_default,
+            "preemptionPolicy": "PreemptLowerPriority" if rank.preempts else "Never",
+        }
+        known = store.find(PRIORITY_CLASSES, "", rank.name)
+        if known is not None and all(known.get(name) == wanted[name] for name in wanted if name != "metadata"):
+            continue
+        if known is not None:  # its value cannot be changed
+            store.delete(PRIORITY_CLASSES, "", rank.name, now=now)
+        store.create(PRIORITY_CLASSES, wanted, now=now)
 
 
 def own_pods(view: View, workload: str) -> list[Json]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet.model.cluster import Health, Inventory
 from gpufleet.model.placement import Placement, Version
+from gpufleet.model.policy import PriorityClass
 from gpufleet.model.queueing import counted
 from gpufleet.model.reasons import Verdict
 from gpufleet.wire.documents import Parsed, PlacementDocument
@@ -26,7 +27,7 @@ from sim.api.resources import NAMESPACES
 from sim.model.api import Json
 from sim.placed import as_decided, bound_pods
 from sim.scenario.bound import Wanted
-from sim.scenario.change import namespace
+from sim.scenario.change import namespace, provide_priority_classes
 from sim.scenario.member import EPOCH, LOG, Member, build_member
 from sim.scenario.pods import play, release
 from sim.scenario.settings import ScenarioSettings
@@ -62,6 +63,7 @@ class World:
     _records: int = 0
     _given: dict[str, Placement] = field(default_factory=dict)
     _namespaces: set[str] = field(default_factory=set)
+    _ranks: dict[str, PriorityClass] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = State(self.settings.scheduler)
@@ -172,6 +174,9 @@ class World:
         self._events += [ev.PolicyChanged(policy) for policy in parsed.overrides.values()]
         self._events += [ev.PolicyChanged(policy) for policy in parsed.resource_policies.values()]
         self._events += [ev.PolicyChanged(rank) for rank in parsed.priority_classes.values()]
+        self._ranks |= {rank.name: rank for rank in parsed.priority_classes.values()}
+        for member in self._ordered():
+            provide_priority_classes(member.shaped.cluster.store, self._ranks.values(), self.now)
         self._events += [ev.PolicyChanged(tree) for tree in parsed.quota_trees.values()]
         self._events += [ev.PolicyChanged(queue) for queue in parsed.queues.values()]
         if parsed.freeze is not None and not self.frozen:
