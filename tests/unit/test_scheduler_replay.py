@@ -17,16 +17,26 @@ from gpufleet.cli.output import Format
 from gpufleet.model.cluster import ClusterSpec, NamespaceQuota, VirtualNode
 from gpufleet.model.log import HistoryEntry
 from gpufleet.model.placement import ClusterCap, Eviction, ObservedPhase, Version, WorkloadHealth
-from gpufleet.model.policy import ClusterAffinity, DivisionType, PriorityClass, SpreadConstraint, StaticWeight
+from gpufleet.model.policy import (
+    ClusterAffinity,
+    DivisionType,
+    PriorityClass,
+    ResourcePolicy,
+    ResourceUnit,
+    SpreadConstraint,
+    StaticWeight,
+    UnitResource,
+)
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.resources import labels, resources
-from gpufleet.model.selectors import Taint
+from gpufleet.model.selectors import LabelSelector, Taint
 from gpufleet.wire.records import dump_history, parse_history
 from services.scheduler.core.events import (
     ClusterRegistered,
     Evicted,
     InventoryChanged,
     PolicyChanged,
+    PolicyRemoved,
     RescheduleRequested,
     Scaled,
     WorkloadDeleted,
@@ -231,6 +241,26 @@ def test_every_decision_of_a_strategy_is_the_same(strategy: Callable[[], Recorde
     results = all_again(world.history)
     assert [(r.entry.workload, r.result, r.told) for r in results if r.result is not Result.SAME] == []
     assert len(results) > 1
+
+
+def test_what_is_kept_by_a_policy_that_is_gone_is_the_same() -> None:
+    w = Recorder()
+    w.clusters(a=4, b=4)
+    w.submit(deployment("llm", 2), policy(["a"], lazy=True))
+    w.feed(PolicyChanged(policy(["b"], name="pq", lazy=True)), PolicyRemoved("PropagationPolicy/test/pp"))
+    w.feed(RescheduleRequested(LLM))
+    assert w.placement(LLM).policy == "PropagationPolicy/test/pp"
+    assert [made.result for made in all_again(w.history)] == [Result.SAME] * len(w.history)
+
+
+def test_what_no_policy_selects_is_the_same_with_the_units_that_govern_it() -> None:
+    w = Recorder()
+    w.clusters(a=4)
+    units = (ResourceUnit(UnitResource.ECS),)
+    w.feed(PolicyChanged(ResourcePolicy("rp", "test", units, LabelSelector(labels({"app": "x"})), digest="rp")))
+    w.submit(deployment("llm", 2, pod_labels={"app": "x"}))
+    assert "units" in dict(w.placement(LLM).inputs)
+    assert [made.result for made in all_again(w.history)] == [Result.SAME]
 
 
 def test_who_loses_in_two_clusters_is_written_down_twice() -> None:

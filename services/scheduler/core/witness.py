@@ -31,6 +31,7 @@ from services.scheduler.core.seen import Left, Seen
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.unit_use import Usage
+from services.scheduler.core.units import applying
 
 if TYPE_CHECKING:
     from services.scheduler.core.capacity import Known, Member
@@ -93,9 +94,9 @@ class Witness:
 
 def look(draft: Draft) -> None:
     """The step between the division and the shares: copies what is going to be taken from."""
+    seen = draft.seen
     if draft.divided is not None:
         return  # room by columns; nothing else was looked at
-    seen = draft.seen
     seen.options = draft.measured
     names = {name: None for name, count in (draft.counts or {}).items() if count}
     names.update(dict.fromkeys(draft.before))
@@ -262,7 +263,7 @@ def witness(
         policies=_policies(state, entry, placement, draft),
         applied=applied,
         overrides=() if state.overrides.empty or workload is None else _overrides(state, workload, draft),
-        units=draft.units if draft is not None else None,
+        units=draft.units if draft is not None else _units(state, workload),
         classes=tuple(state.priority_classes.values()) if state.priority_classes else (),
         ranked=state.ranked,
         tree=state.quotas.tree,
@@ -291,18 +292,22 @@ def _only_shape(draft: Draft | None, *, at_once: bool) -> Shape | None:
 
 
 def _policies(state: State, entry: Entry, placement: Placement, draft: Draft | None) -> tuple[PropagationPolicy, ...]:
-    """Returns the editions on the log of the policies that select the workload."""
-    if draft is not None:
-        chosen = state.policies.get(draft.policy.key)
-        return (chosen, *draft.seen.ignored) if chosen is not None else draft.seen.ignored
+    """Returns the editions on the log of the policies that select the workload, and of the one that it is placed by."""
+    known = state.policies.get(draft.policy.key if draft is not None else placement.policy)
+    if draft is not None and known is draft.policy:
+        return (known, *draft.seen.ignored)
     if entry.current is None:
         return ()
-    known = state.policies.get(placement.policy) if placement.policy else None
-    if known is not None:
-        return (known,)
+    # Decided by an edition that the log has no more, because the policy that selects it now is lazy; or not at all.
     claimed = entry.placement.policy if entry.placement is not None else ""
     policy, ignored = state.policies.select(entry.current, claimed)
-    return () if policy is None else (policy, *ignored)
+    return tuple({rule.key: rule for rule in (policy, *ignored, known) if rule is not None}.values())
+
+
+def _units(state: State, workload: Workload | None) -> ResourcePolicy | None:
+    """Returns the ResourcePolicy that governs a workload, which is among the inputs even where nothing is placed."""
+    known = state.resource_policies.get(workload.namespace) if workload is not None else None
+    return applying(workload, known.values()) if workload is not None and known else None
 
 
 def _overrides(state: State, workload: Workload, draft: Draft | None) -> tuple[OverridePolicy, ...]:
