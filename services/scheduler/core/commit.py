@@ -137,7 +137,6 @@ def put(state: State, entry: Entry, placement: Placement | None, now: float, dra
         for cluster in clusters_of(placement.shares) if not same else ():
             on_cluster[cluster].add(key)
         state.by_policy.setdefault(placement.policy, set()).add(entry.key)
-    state.victims.changed(entry.key)
     if state.quotas.root is not None:
         state.quotas.update(entry.key, entry.current, placement)
     if draft is None:

@@ -56,6 +56,10 @@ class Credits:
             return inventory
         return replace(inventory, node_classes=tuple(_credited(state, c, gone) for c in inventory.node_classes))
 
+    def vanished(self, cluster: str) -> None:
+        """Forgets what the inventory of a cluster showed: it was deleted."""
+        self._real.pop(cluster, None)
+
     def refresh(self, state: State, cluster: str) -> None:
         """Brings a cluster's free blocks in step with what is still bound there."""
         if cluster in self._given:

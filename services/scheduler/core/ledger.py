@@ -35,12 +35,13 @@ def update(
     taken: AbstractSet[str] = frozenset(),
     made: Made | None = None,
 ) -> None:
-    """Brings the holds of an entry up to date everywhere.
+    """Brings the holds of an entry up to date everywhere; where its pods are is looked at again too.
 
     ``taken`` names clusters whose pools had the slots of this placement's share taken from them, last of all;
     ``made`` gives the holds of all shares, if all are new, and what of them is booked.
     """
     placement = entry.placement
+    state.victims.changed(entry.key)
     _expire(state, entry, placement, now)
     live = placement if placement is not None and placement.verdict not in RELEASED and not entry.expired else None
     if live is None or entry.workload is None:
@@ -93,8 +94,10 @@ def _renew(state: State, entry: Entry, live: Placement, taken: AbstractSet[str])
             wanted[share.cluster] = held
     for cluster in sorted(entry.held_in | wanted.keys()):
         held = wanted.get(cluster)
-        direct = cluster in taken and _whole(live.share(cluster), held)
+        direct = cluster in taken and cluster not in entry.held_in and _whole(live.share(cluster), held)
         _set(state, entry, cluster, held, direct=direct)
+        if cluster in taken and not direct:
+            state.fleet.touch(state.fleet.member(cluster))  # room was taken for pods that run already, too
     return bool(wanted)
 
 
@@ -116,7 +119,7 @@ def _set(state: State, entry: Entry, cluster: str, held: Holding | None, *, dire
     before = member.held.get(entry.key)
     if before == held:
         return
-    state.fleet.hold(member, entry.key, held, taken=direct and before is None)
+    state.fleet.hold(member, entry.key, held, taken=direct)
     if held is None:
         entry.held_in.discard(cluster)
     else:

@@ -11,6 +11,7 @@ from gpufleet.model.overrides import OverridePolicy
 from gpufleet.model.policy import DivisionType, PriorityClass, PropagationPolicy, ResourcePolicy
 from gpufleet.model.quota import ElasticQuotaTree, QueueRule
 from services.scheduler.core import doubt, ledger, records, yielding
+from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.events import (
     AssignmentRead,
@@ -42,6 +43,7 @@ from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.overrides import concerns
 from services.scheduler.core.ranking import ranks
 from services.scheduler.core.select import matches
+from services.scheduler.core.shapes import Identity
 from services.scheduler.core.state import State
 from services.scheduler.core.taints import since_seen
 
@@ -117,16 +119,26 @@ def _inventory_changed(batch: Batch, event: InventoryChanged) -> None:
     stale = member.stale(batch.now, state.settings.stale_after)
     before = state.fleet.generation
     doubt.inventory_changed(state, member, event.inventory)
+    known = _classes(member)
     changed = state.fleet.observed(state.credits.observed(state, event.inventory))
     if state.fleet.generation != before:
         _candidates_changed(state, member.name)
     elif changed or stale:
         state.grown[member.name] = None
+    if changed and _classes(member) != known:
+        state.victims.all_changed(state.on_cluster.get(member.name, ()))
+
+
+def _classes(member: Member) -> list[tuple[str, Identity]]:
+    """Returns the node classes that pods may be on."""
+    return [(pool.name, pool.identity) for pool in member.pools]
 
 
 def _inventory_gone(batch: Batch, event: InventoryGone) -> None:
     state = batch.state
     state.fleet.vanished(event.cluster)
+    state.credits.vanished(event.cluster)
+    state.victims.all_changed(state.on_cluster.get(event.cluster, ()))
 
 
 def _pods_changed(batch: Batch, event: PodsChanged) -> None:
@@ -141,7 +153,6 @@ def _pods_changed(batch: Batch, event: PodsChanged) -> None:
         state.ask(entry.key, Mode.FILL)
     ledger.update(state, entry, batch.now)
     doubt.pods_changed(state, entry, before, event.pods, batch.now)
-    state.victims.changed(entry.key)
     state.credits.refresh(state, event.pods.cluster)
 
 
