@@ -7,16 +7,23 @@ from dataclasses import replace
 
 import pytest
 
-from gpufleet.model.cluster import ClusterSpec
+from gpufleet.model.cluster import ClusterSpec, ComponentPods, NodePods, WorkloadPods
+from gpufleet.model.placement import Version
 from gpufleet.model.policy import PriorityClass
+from gpufleet.model.reasons import Verdict
 from services.scheduler.core.events import (
     ClusterRegistered,
     ClusterRemoved,
     InventoryChanged,
     InventoryGone,
+    PlacementRead,
+    PodsChanged,
     PodsGone,
     PolicyChanged,
+    Started,
+    Stopped,
     Tick,
+    WorkloadDeleted,
     WorkloadSubmitted,
 )
 from services.scheduler.core.reserve import refit
@@ -113,3 +120,54 @@ def test_room_is_not_kept_for_pods_that_run_already() -> None:
     left = [dict(pool.running) for pool in member.pools]
     refit(member)
     assert left == [dict(pool.running) for pool in member.pools]
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_who_waited_before_another_leader_is_not_waited_for(placed: bool) -> None:
+    w = World()
+    w.clusters(a=1)
+    w.feed(PolicyChanged(policy()))
+    w.submit(deployment("first", 1, arrival=1))
+    w.submit(deployment("second", 1, arrival=2))
+    key = "test/Deployment/second"
+    other, shares = w.placement("test/Deployment/first"), w.placement("test/Deployment/first").shares
+    w.feed(Stopped())
+    version = Version(2, 9)
+    if placed:
+        w.feed(WorkloadDeleted(other.workload, 5))
+        w.feed(PlacementRead(other.workload, Version(2, 8), None))
+        known = replace(w.placement(key), version=version, verdict=Verdict.SCHEDULED, shares=shares)
+        w.feed(PlacementRead(key, version, known))
+    else:
+        w.feed(WorkloadDeleted(key, 5))
+        w.feed(PlacementRead(key, version, None))
+    w.feed(Started(3, "log"))
+    assert len(w.state.queue) == 0
+
+
+def test_a_standby_forgets_what_no_policy_selected() -> None:
+    w = World()
+    w.clusters(a=1)
+    w.submit(deployment("alone", 1))
+    w.feed(Stopped())
+    w.feed(WorkloadDeleted("test/Deployment/alone", 5))
+    w.feed(PlacementRead("test/Deployment/alone", Version(2, 9), None))
+    w.feed(PolicyChanged(policy()))
+    assert not w.state.unmatched
+
+
+@pytest.mark.parametrize("known", [ComponentPods(bound=3, leaving=(NodePods("gpu", 1, 0),)), ComponentPods(bound=4)])
+def test_a_record_may_tell_of_no_pods_on_a_node(known: ComponentPods) -> None:
+    w = _world()
+    w.bind(KEY, "a", main=4)
+    share = w.placement(KEY).shares[0]
+    version, placement = w.placements[KEY]
+    assert placement is not None
+    none = replace(share.slots[0], count=0)
+    w.placements[KEY] = (version, replace(placement, shares=(replace(share, slots=(none, *share.slots)),)))
+    w.restart(PodsGone("a", KEY))
+    assert _known(w)["a"]
+    w.bind(KEY, "a", main=4)
+    w.submit(replace(deployment("first", 4, arrival=2), priority_class="high"))
+    w.feed(PodsChanged(WorkloadPods("a", KEY, components=(("main", known),))))
+    assert w.assigned("test/Deployment/first") == {"a": 4}

@@ -35,6 +35,8 @@ class Gone:
     def add(self, kind: Kind, times: int) -> None:
         """Takes away so many more of a kind; a negative number puts them where they were."""
         name, shape, pods, number = kind
+        if not pods:
+            return
         if number == SOMEWHERE:
             alike = self.somewhere.setdefault(name, {})
             total = alike.get((shape, pods), 0) + times

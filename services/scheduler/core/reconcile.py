@@ -20,6 +20,7 @@ from gpufleet.model.reasons import Verdict
 from gpufleet.model.workload import Division
 from services.scheduler.core import commit, dependencies, doubt, ledger
 from services.scheduler.core.divide import Mode
+from services.scheduler.core.queue import Queue
 from services.scheduler.core.state import Entry, State
 
 
@@ -29,6 +30,7 @@ def start(state: State, epoch: int, log: str, now: float) -> None:
         state.counter = 0
     state.active = True
     state.epoch, state.log = epoch, log
+    state.queue = Queue(state.settings)  # who waited when this instance decided before may have a place, or be gone
     for key in sorted(state.entries):
         entry = state.entries[key]
         _recover(state, entry, now)

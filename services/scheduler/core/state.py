@@ -194,6 +194,7 @@ class State:
         if entry.empty and entry.key not in self.pending:
             self.entries.pop(entry.key, None)
             self.victims.forgotten(entry.key)
+            self.unmatched.discard(entry.key)
 
     def placements(self) -> Iterator[Placement]:
         """Yields every placement, ordered by workload."""
