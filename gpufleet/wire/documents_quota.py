@@ -214,12 +214,18 @@ class _Reader:
                     findings.warn(join(f"{path}.min", name), f"is missing, but max is {most}", _SAME)
         for name in sorted(guaranteed):
             total = sum(dict(child.min).get(name, 0) for child in quota.children)
-            if total > low.get(name, 0):
-                given = f"is {_render(low[name], name)}" if name in low else "is missing"
+            add_up = f"but the min of its children add up to {_render(total, name)}"
+            if name in low and total > low[name]:
                 findings.error(
                     join(f"{path}.min", name),
-                    f"{given}, but the min of its children add up to {_render(total, name)}",
+                    f"is {_render(low[name], name)}, {add_up}",
                     "a quota cannot guarantee more than it is guaranteed itself",
+                )
+            elif name not in low and total:
+                findings.warn(
+                    join(f"{path}.min", name),
+                    f"is missing, {add_up}",
+                    "write as much, or what they are guaranteed is not kept for everybody",
                 )
         for index, child in enumerate(quota.children):
             for name, amount in child.max:

@@ -124,12 +124,6 @@ def test_zeros_are_kept() -> None:
             f"children[0].max[{GPU}/a100]",
             "is there twice, as nvidia.com/gpu/a100",
         ),
-        (root(leaf(min={GPU: 4}), max={GPU: 8}), f"min[{GPU}]", "is missing, but the min of its children add up to 4"),
-        (
-            root(leaf(children=[leaf("b", min={GPU: 4})]), min={GPU: 8}, max={GPU: 8}),
-            f"children[0].min[{GPU}]",
-            "is missing, but the min of its children add up to 4",
-        ),
         (root(leaf(namespaces=["Team A"])), "children[0].namespaces[0]", "'Team A' cannot be the name of a namespace"),
         (root("a"), "children[0]", "is not a map"),
         (root(leaf(namespaces="x")), "children[0].namespaces", "must be a list, not a text"),
@@ -176,6 +170,22 @@ def test_limits_of_the_root_that_are_not_both_given_are_said() -> None:
         ("spec.root.max.cpu", "is missing, but min is 8"),
         (f"spec.root.min[{GPU}]", "is missing, but max is 8"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (root(leaf(min={GPU: 4}), max={GPU: 8}), f"min[{GPU}]"),
+        (root(leaf(children=[leaf("b", min={GPU: 4})]), min={GPU: 8}, max={GPU: 8}), f"children[0].min[{GPU}]"),
+    ],
+    ids=["root", "between"],
+)
+def test_what_is_guaranteed_below_and_left_out_above_is_said_and_the_tree_is_read(value: Any, path: str) -> None:
+    parsed = parse(tree(value))
+    assert [(w.path, w.message) for w in parsed.warnings] == [
+        (f"spec.root.{path}", "is missing, but the min of its children add up to 4")
+    ]
+    assert len(parsed.quota_trees) == 1
 
 
 def test_names_that_no_label_can_have_and_attributes_that_only_leaves_have_are_said() -> None:
