@@ -13,7 +13,7 @@ from gpufleet.model.policy import PriorityClass, ResourcePolicy, ResourceUnit, U
 from gpufleet.model.resources import labels
 from gpufleet.model.selectors import LabelSelector
 from gpufleet.model.workload import Workload
-from services.scheduler.core.events import InventoryChanged, PolicyChanged
+from services.scheduler.core.events import InventoryChanged, PolicyChanged, WorkloadSubmitted
 from tests.support.scheduling import World, deployment, gpus_free, inventory, job, policy
 
 LOW, MID, HIGH = PriorityClass("low", -10), PriorityClass("mid", 10), PriorityClass("high", 100)
@@ -119,3 +119,13 @@ def test_nodes_that_a_unit_does_not_mean_gain_nothing() -> None:
     w.submit(on("one", deployment("victim", 4, arrival=1), "low"))
     w.submit(wanted(2))
     assert placed(w) == {"victim": 4, "wanted": 0}
+
+
+def test_whom_another_policys_units_find_in_vain_may_yield_to_who_is_decided_next() -> None:
+    w = world(gpus_free(1))
+    grows = ResourcePolicy("grows", "test", (unit("elastic"),), LabelSelector(labels({"app": "y"})), digest="grows")
+    w.feed(PolicyChanged(rules(unit("idc"))), PolicyChanged(grows))
+    w.submit(replace(deployment("victim", 1), priority_class="low"))
+    vain = deployment("vain", 1, pod_labels={"app": "y"}, priority_class="high", arrival=1)
+    w.feed(WorkloadSubmitted(vain), WorkloadSubmitted(wanted(1)))
+    assert placed(w) == {"vain": 0, "victim": 0, "wanted": 1}

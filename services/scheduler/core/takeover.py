@@ -145,6 +145,7 @@ def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
         draft.leaf.name if draft.leaf is not None else "",
         preemptible(workload),
         (draft.replicas, draft.shares) if draft.shares else None,
+        (draft.units.name, tuple(c.labels for c in workload.components)) if draft.units is not None else None,
     )
 
 
