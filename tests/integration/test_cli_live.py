@@ -40,7 +40,7 @@ class Live:
     def done(self, *arguments: str | Path, stdin: str = "") -> str:
         """What a command that must succeed prints."""
         outcome = self(*arguments, stdin=stdin)
-        assert outcome.code == 0, outcome.err
+        assert outcome.code == 0, f"{outcome.err}{outcome.out}"
         return outcome.out
 
     def produce(self, topic: str, key: str | None, value: bytes | None, headers: Headers | None = None) -> str:
