@@ -15,7 +15,8 @@ from gpufleet.model.resources import resources
 from gpufleet.model.workload import PodShape
 from services.scheduler.core import booking, explain
 from services.scheduler.core.blocks import Blocks, take
-from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fleet import Fleet
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Doubt, Pool
 from services.scheduler.core.reserve import Hold, Holding
 from services.scheduler.core.shapes import Shape

@@ -12,8 +12,8 @@ from gpufleet.model.reasons import Verdict
 from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import PodShape
 from gpufleet.wire import documents, yaml
-from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.events import InventoryChanged
+from services.scheduler.core.fleet import Fleet
 from tests.support.scheduling import (
     GPU,
     NODE,

@@ -9,8 +9,9 @@ from gpufleet.model.cluster import ClusterSpec, FreeBlock, NodeClass, Scoring
 from gpufleet.model.resources import labels, resources
 from gpufleet.model.workload import Component, Division, PodShape, Workload
 from services.scheduler.core import fragmentation
-from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fleet import Fleet
 from services.scheduler.core.fragmentation import Mix, Weighing
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Catalog, Shape
 from services.scheduler.core.units import Part

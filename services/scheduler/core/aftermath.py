@@ -12,10 +12,10 @@ from dataclasses import replace
 from gpufleet.model.placement import ClusterShare, Source
 from services.scheduler.core import namespace_quota
 from services.scheduler.core.blocks import Blocks, take
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.gone import NOT_YET, Gone, give_all, vacate
 from services.scheduler.core.losses import Loss
+from services.scheduler.core.member import Member
 from services.scheduler.core.reserve import Hold, Holding, holding
 from services.scheduler.core.whereabouts import last
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from gpufleet.model.placement import Version
-from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fleet import Fleet
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.reserve import Hold, Holding
 from services.scheduler.core.shapes import Fitter, Shape

@@ -20,7 +20,7 @@ from gpufleet.model.kinds import PodTemplate, pointer
 from gpufleet.model.placement import Assignment, ClusterShare, Source
 from gpufleet.model.resources import Labels
 from gpufleet.model.workload import Workload
-from services.scheduler.core.capacity import Member
+from services.scheduler.core.member import Member
 from services.scheduler.core.unit_patches import Patch, Rendering, at
 
 _FIELD = ("affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution")

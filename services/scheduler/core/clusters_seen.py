@@ -11,8 +11,8 @@ from msgspec import structs
 from gpufleet.model.cluster import ClusterSpec, ElasticStock, FreeBlock, Inventory, NodeClass, SnapshotId
 from services.scheduler.core import evidence as ev
 from services.scheduler.core.blocks import Blocks, room
-from services.scheduler.core.capacity import Known
 from services.scheduler.core.columns import Column, Counts
+from services.scheduler.core.member import Known
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.seen import Left
 from services.scheduler.core.shapes import Shape

@@ -18,7 +18,7 @@ from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Shape
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Member
+    from services.scheduler.core.member import Member
 
 Counts = npt.NDArray[np.int64]
 Indexes = npt.NDArray[np.intp]

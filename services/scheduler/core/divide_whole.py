@@ -9,11 +9,11 @@ from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.workload import Division, Workload
 from services.scheduler.core import gang, namespace_quota, spread_whole, unit_fill, unit_use
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.fragmentation import Weighing
 from services.scheduler.core.job_parts import may_divide
+from services.scheduler.core.member import Member
 from services.scheduler.core.room import all_eligible, eligible, way_of_share
 from services.scheduler.core.spread_whole import Tried
 from services.scheduler.core.units import Way

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from gpufleet.model.cluster import Inventory, WorkloadPods
 from gpufleet.model.placement import Eviction
-from services.scheduler.core.capacity import older
+from services.scheduler.core.fleet import older
 from services.scheduler.core.pool import Doubt
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Member
+    from services.scheduler.core.member import Member
     from services.scheduler.core.state import Entry, State
 
 

@@ -11,11 +11,11 @@ from gpufleet.model.quota import Amounts
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core.booking import Made
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.columns import Counts
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.filter import Candidates
 from services.scheduler.core.gang import least
+from services.scheduler.core.member import Member
 from services.scheduler.core.quota_node import Node
 from services.scheduler.core.seen import Seen
 from services.scheduler.core.state import Entry, State

@@ -10,7 +10,7 @@ from gpufleet.model.placement import Placement
 from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.resources import Resources
 from gpufleet.model.selectors import untolerated
-from services.scheduler.core.capacity import Member
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import is_gpu, selects
 from services.scheduler.core.units import Part

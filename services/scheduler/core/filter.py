@@ -17,9 +17,10 @@ from gpufleet.model.policy import ClusterAffinity, PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.selectors import Requirement, untolerated
 from gpufleet.model.workload import Workload
-from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.columns import Indexes
 from services.scheduler.core.divide import Option
+from services.scheduler.core.fleet import Fleet
+from services.scheduler.core.member import Member
 from services.scheduler.core.taints import tolerated_until
 from services.scheduler.core.topology import missing_property
 

@@ -20,8 +20,9 @@ from gpufleet.model.devices import SHARED
 from gpufleet.model.workload import Workload
 from services.scheduler.core.binding import Binder
 from services.scheduler.core.blocks import Blocks
-from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.columns import Counts
+from services.scheduler.core.fleet import Fleet
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Bid, Pool
 from services.scheduler.core.shapes import Catalog, Free, Shape
 from services.scheduler.core.units import Part, Way

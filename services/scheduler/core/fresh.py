@@ -11,10 +11,11 @@ from typing import cast
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from services.scheduler.core.booking import Booked, Made, take
-from services.scheduler.core.capacity import Fleet, Given, Member, ShareKey
 from services.scheduler.core.divide import pour_columns
 from services.scheduler.core.draft import Draft, TierRoom
+from services.scheduler.core.fleet import Fleet, Given, ShareKey
 from services.scheduler.core.gang import add_up
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import SOURCES
 from services.scheduler.core.reserve import Hold
 from services.scheduler.core.units import Part

@@ -15,9 +15,10 @@ from gpufleet.model.placement import Slot, Source
 from gpufleet.model.workload import Workload
 from services.scheduler.core import fragmentation
 from services.scheduler.core.blocks import Blocks, take
-from services.scheduler.core.capacity import Fleet, Member
 from services.scheduler.core.columns import Counts
+from services.scheduler.core.fleet import Fleet
 from services.scheduler.core.fragmentation import Weighing
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Pool, VirtualPool
 from services.scheduler.core.shapes import Fitter
 from services.scheduler.core.stock import Stock

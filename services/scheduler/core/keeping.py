@@ -11,12 +11,12 @@ from gpufleet.model.placement import Placement, pods_of
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
 from services.scheduler.core import ledger
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.gang import could_ever_fit, wanted_by_size
 from services.scheduler.core.gone import Kind
 from services.scheduler.core.losses import Wanted, lacking
+from services.scheduler.core.member import Member
 from services.scheduler.core.preempt import usable
 from services.scheduler.core.queue import Line, Order
 from services.scheduler.core.state import Entry, State

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gpufleet.model.placement import Slot
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim, Taken
+from services.scheduler.core.member import Member
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.trial import Trial, free_of
 from services.scheduler.core.units import Part, Way

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from gpufleet.model import quantity
 from gpufleet.model.reasons import Code, Reason
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.member import Member
 from services.scheduler.core.shapes import UNBOUNDED
 
 

@@ -18,8 +18,8 @@ from gpufleet.model.patch import PatchError, apply_patch
 from gpufleet.model.policy import PropagationPolicy
 from gpufleet.model.reasons import Code, Reason
 from gpufleet.model.workload import Workload
-from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.filter import selects_cluster
+from services.scheduler.core.fleet import Fleet
 from services.scheduler.core.overriders import Patch, patches
 from services.scheduler.core.select import selects
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.gang import wanted_by_size
 from services.scheduler.core.losses import Cost, Lines, Loss, Preemption, Room, Wanted, cost, lacking
+from services.scheduler.core.member import Member
 from services.scheduler.core.trial import Trial, free_of, real, scarce
 from services.scheduler.core.units import Part, Way
 from services.scheduler.core.victims import Rank, Victim, Victims

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpufleet.model.quota import Amounts
-from services.scheduler.core.capacity import Fleet, Member
+from services.scheduler.core.fleet import Fleet
+from services.scheduler.core.member import Member
 from services.scheduler.core.quota import Quotas
 from services.scheduler.core.settings import Settings
 from services.scheduler.core.units import Part

@@ -8,9 +8,9 @@ from functools import lru_cache
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core import explain, gang, namespace_quota, unit_reasons
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.member import Member
 from services.scheduler.core.room import avoided, way_in
 
 

@@ -11,9 +11,9 @@ from gpufleet.model.workload import PodShape
 from services.scheduler.core import commit, settle, tables
 from services.scheduler.core import events as happened
 from services.scheduler.core.blocks import Blocks
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.clusters_seen import inventory_of, kind_of, spec_of
 from services.scheduler.core.evidence import ClassSeen, ClusterSeen, Evidence, Other, UnitUse
+from services.scheduler.core.member import Member
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.queue import Line

@@ -21,7 +21,7 @@ from services.scheduler.core.shapes import Shape
 from services.scheduler.core.units import Part, Way
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Member
+    from services.scheduler.core.member import Member
 
 
 _SHAPE, _COUNT = itemgetter(0), itemgetter(1)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core import namespace_quota, unit_fill, unit_use
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode, Option
 from services.scheduler.core.draft import Draft, TierRoom
+from services.scheduler.core.member import Member
 from services.scheduler.core.units import Way
 
 _FIRST_YEARS = 10.0**8

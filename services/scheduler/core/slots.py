@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from services.scheduler.core import unit_fill
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.gang import add_up
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import SOURCES
 from services.scheduler.core.room import room_in, way_in, way_of_share, ways_in
 from services.scheduler.core.units import Part, Way

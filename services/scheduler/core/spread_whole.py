@@ -13,9 +13,9 @@ from dataclasses import replace
 from gpufleet.model.policy import DivisionType
 from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core import gang
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.member import Member
 from services.scheduler.core.spread import Candidate, choose, counted, left_out, score
 from services.scheduler.core.topology import groups_of
 from services.scheduler.core.units import Way

@@ -14,10 +14,10 @@ from gpufleet.model.workload import Division, Workload
 from services.scheduler.core import activation
 from services.scheduler.core.assigned import Assigned
 from services.scheduler.core.booking import Booked
-from services.scheduler.core.capacity import Fleet
 from services.scheduler.core.credit import Credits
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.filter import CandidateCache
+from services.scheduler.core.fleet import Fleet
 from services.scheduler.core.fragmentation import Mix
 from services.scheduler.core.outputs import AssignmentWrite, PlacementWrite
 from services.scheduler.core.overrides import Overrides

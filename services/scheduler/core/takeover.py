@@ -16,13 +16,13 @@ from gpufleet.model.reasons import Code, Reason, Verdict
 from gpufleet.model.workload import Workload
 from services.scheduler.core import commit, turn, unit_fill, unit_use, witness
 from services.scheduler.core.aftermath import runs
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.claim import Claim
 from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.evidence import Taking
 from services.scheduler.core.losses import Loss, Preemption
+from services.scheduler.core.member import Member
 from services.scheduler.core.outputs import Outputs
 from services.scheduler.core.preempt import Candidate, Search
 from services.scheduler.core.prepare import bounded

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet.model.placement import Slot, Source
 from services.scheduler.core.blocks import Blocks, room, take
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.gone import At, Emptied, Gone, Kind, give_all, vacate
+from services.scheduler.core.member import Member
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Shape, is_gpu
 from services.scheduler.core.units import Part, Way

@@ -20,8 +20,8 @@ from services.scheduler.core.stock import Stock
 from services.scheduler.core.units import WAIT_LABEL, Part, Way, splits
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Member
     from services.scheduler.core.draft import Draft
+    from services.scheduler.core.member import Member
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core import explain, unit_use
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.draft import Draft
+from services.scheduler.core.member import Member
 from services.scheduler.core.room import clock
 from services.scheduler.core.units import Way
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gpufleet.model.cluster import NodePods, WorkloadPods
 from gpufleet.model.placement import ClusterShare, Slot, Source
 from services.scheduler.core import ledger
-from services.scheduler.core.capacity import Member
 from services.scheduler.core.gone import NOT_YET, SOMEWHERE, Kind
+from services.scheduler.core.member import Member
 from services.scheduler.core.reserve import part_of
 from services.scheduler.core.shapes import Shape
 from services.scheduler.core.units import Part

@@ -34,10 +34,10 @@ from services.scheduler.core.unit_use import Usage
 from services.scheduler.core.units import applying
 
 if TYPE_CHECKING:
-    from services.scheduler.core.capacity import Known, Member
     from services.scheduler.core.draft import Draft
     from services.scheduler.core.filter import Tier
     from services.scheduler.core.losses import Preemption
+    from services.scheduler.core.member import Known, Member
     from services.scheduler.core.quota_node import Node
     from services.scheduler.core.state import Entry, State
 
