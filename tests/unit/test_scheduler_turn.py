@@ -153,6 +153,25 @@ def test_what_the_first_needs_of_its_quota_is_kept_too() -> None:
     assert placed(w)["large"] == 4
 
 
+def test_nobody_takes_for_itself_what_is_kept_of_a_quota() -> None:
+    w = World(Settings(overtake_after=60.0))
+    w.clusters(a=gpus_free(8, 8))
+    ranks = (PriorityClass("polite", 10, preempts=False), PriorityClass("usual", 5), PriorityClass("spare", -10))
+    w.feed(*(PolicyChanged(rule) for rule in (tree(quota("team", 4, 4, "test")), policy(), *ranks)))
+    w.submit(train("runs", 2, 1, priority_class="polite"))
+    w.submit(train("yields", 2, 2, priority_class="spare"))
+    w.submit(train("large", 4, 3, priority_class="polite"))
+    w.now += 70
+    w.refresh()
+    w.feed(Tick())
+    w.submit(train("small", 1, 4, priority_class="usual"))
+    assert placed(w) == {"large": 0, "runs": 2, "small": 0, "yields": 2}
+    w.feed(WorkloadDeleted(key("large")))
+    w.now += 10  # when it is tried again
+    w.feed(Tick())
+    assert placed(w) == {"runs": 2, "small": 1, "yields": 0}
+
+
 def test_a_queue_time_out_gives_up() -> None:
     w = world(None, policy(queue_timeout=100.0), a=gpus_free(1))
     w.submit(train("large", 4, 1))

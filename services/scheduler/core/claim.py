@@ -24,7 +24,8 @@ Taken = dict[str, dict[str, int]]  # by quota, by resource
 class Claim:
     """Who wants room. ``unit`` is what the least of it uses of quota, ``placed`` how many units have a place already.
 
-    ``own`` is what is charged for it now, which counts as free.
+    ``own`` is what is charged for it now, which counts as free. ``kept`` is what of its quota is kept for somebody who
+    goes first.
     """
 
     quotas: Quotas
@@ -35,6 +36,7 @@ class Claim:
     placed: int = 0
     own: Charge | None = None
     job: bool = True
+    kept: Amounts = ()
 
     def may_take(self, rank: Rank, units: int, taken: Taken) -> bool:
         """Returns whether ``units`` more may take from a rank, once ``taken`` is given back."""
@@ -88,6 +90,7 @@ class Claim:
         """Returns whether so many more keep within every quota, once ``taken`` is given back."""
         if self.leaf is None:
             return True
+        kept = dict(self.kept)
         for node in self.leaf.path:
             jobs = node.max.get(MAX_JOBS)
             if jobs is not None and self.job and self.own is None and node.jobs >= jobs:
@@ -96,7 +99,7 @@ class Claim:
             for name, amount in self.unit:
                 limit = node.max.get(name)
                 used = self._used(node, name, amount, units) - back.get(name, 0)
-                if limit is not None and used + node.lent(name, self.leaf.path) > limit:
+                if limit is not None and used + node.lent(name, self.leaf.path) + kept.get(name, 0) > limit:
                     return False
                 if self.firm:
                     held = self._used(node, name, amount, units, firm=True)

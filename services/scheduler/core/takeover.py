@@ -21,6 +21,7 @@ from services.scheduler.core.divide_replicas import partial
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.evidence import Taking
+from services.scheduler.core.keeping import kept_before
 from services.scheduler.core.losses import Loss, Preemption
 from services.scheduler.core.member import Member
 from services.scheduler.core.outputs import Outputs
@@ -131,7 +132,7 @@ def attempt(draft: Draft, out: Outputs) -> bool:
 def _asked(draft: Draft, *, at_once: bool) -> tuple[object, ...]:
     """Returns what a search depends on besides the priority; nothing where it depends on the workload itself."""
     workload = draft.workload
-    if draft.caps or draft.refused:
+    if draft.caps or draft.refused or (draft.leaf is not None and kept_before(draft) is not None):
         return ()
     if draft.shares and (draft.leaf or draft.units or len(draft.ways) > 1 or draft.policy.placement.spread):
         return ()  # what it has counts
@@ -153,6 +154,7 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
     """Returns who yields where for what is missing, or for some of it where replicas may come one by one, or None."""
     state, workload = draft.state, draft.workload
     counts = {c.name: c.replicas if at_once else 1 for c in workload.components if c.replicas}
+    before = kept_before(draft) if draft.leaf is not None else None
     claim = Claim(
         state.quotas,
         -state.order(draft.entry)[0],
@@ -162,6 +164,7 @@ def search(draft: Draft, placed: int, missing: int, *, at_once: bool) -> Preempt
         0 if at_once else placed,
         state.quotas.charge_of(draft.entry.key),
         workload.job,
+        before.unit if before is not None else (),
     )
     search = Search(
         state.victims,
