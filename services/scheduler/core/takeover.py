@@ -288,10 +288,10 @@ def _evict(draft: Draft, found: Preemption, out: Outputs) -> None:
 def _left(placement: Placement, loss: Loss) -> tuple[ClusterShare, ...]:
     shares = []
     for share in placement.shares:
-        left = bounded(share, share.replicas - loss.pods, None, at_once=not loss.victim.divisible)
-        if share.cluster != loss.cluster:
-            shares.append(share)
-        elif left is not None:
+        left: ClusterShare | None = share
+        if share.cluster == loss.cluster:
+            left = bounded(share, share.replicas - loss.pods, None, at_once=not loss.victim.divisible)
+        if left is not None:
             shares.append(left)
     return tuple(shares)
 
