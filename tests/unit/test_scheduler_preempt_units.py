@@ -60,23 +60,20 @@ ONE_THEN_TWO = (unit("ecs", {"kind": "one"}), unit("ecs", {"kind": "two"}))
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_others_yield_in_whatever_unit_of_nodes_they_may(whole: bool) -> None:
+@pytest.mark.parametrize(
+    ("rank", "left"),
+    [
+        pytest.param("high", {"one": 4, "two": 2}, id="whatever unit of nodes in which they may"),
+        pytest.param("mid", {"one": 2, "two": 4}, id="the first unit in which they can"),
+    ],
+)
+def test_in_which_unit_others_yield(rank: str, left: dict[str, int], whole: bool) -> None:
     w = world(*TWO)
     w.feed(PolicyChanged(rules(*ONE_THEN_TWO)))
-    w.submit(on("one", deployment("firm", 4, arrival=1), "high"))
-    w.submit(on("two", deployment("victim", 4, arrival=2), "low"))
+    w.submit(on("one", deployment("one", 4, arrival=1), rank))
+    w.submit(on("two", deployment("two", 4, arrival=2), "low"))
     w.submit(wanted(whole=whole))
-    assert placed(w) == {"firm": 4, "victim": 2, "wanted": 2}
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_first_unit_in_which_others_can_yield_counts(whole: bool) -> None:
-    w = world(*TWO)
-    w.feed(PolicyChanged(rules(*ONE_THEN_TWO)))
-    w.submit(on("one", deployment("mid", 4, arrival=1), "mid"))
-    w.submit(on("two", deployment("low", 4, arrival=2), "low"))
-    w.submit(wanted(whole=whole))
-    assert placed(w) == {"low": 4, "mid": 2, "wanted": 2}
+    assert placed(w) == {**left, "wanted": 2}
 
 
 @pytest.mark.parametrize("whole", [False, True])
