@@ -126,7 +126,7 @@ def _standing(parsed: Parsed, key: str) -> bool:
 
 
 def _helps(parsed: Parsed, workload: str) -> bool:
-    return not _waits(planned(parsed, workload) or None)
+    return not _waits(planned(parsed, workload))
 
 
 def _least(helps: Callable[[int], bool], low: int, high: int) -> int | None:

@@ -13,7 +13,7 @@ from gpufleet.model.placement import ClusterShare, Source
 from services.scheduler.core import namespace_quota
 from services.scheduler.core.blocks import Blocks, take
 from services.scheduler.core.draft import Draft
-from services.scheduler.core.gone import NOT_YET, Gone, give_all, vacate
+from services.scheduler.core.gone import NOT_YET, Gone, shown_without
 from services.scheduler.core.losses import Loss
 from services.scheduler.core.member import Member
 from services.scheduler.core.reserve import Hold, Holding, holding
@@ -40,7 +40,7 @@ def runs(draft: Draft, share: ClusterShare, losses: Iterable[Loss]) -> bool:
     others, rest = _others(member, draft.entry.key, going, {loss.victim.key for loss in losses})
     # What victims keep is reserved anew, before the preemptor's or, if they are decided on once more, after it.
     orders = ([*others, *rest, *own], [*others, *own, *rest]) if rest else ([*others, *own],)
-    left = {pool.name: _without(member, pool.name, gone) for pool in member.pools}
+    left = {pool.name: shown_without(pool, gone)[0] for pool in member.pools}
     return all(_fit(member, {name: dict(blocks) for name, blocks in left.items()}, holds) for holds in orders)
 
 
@@ -51,33 +51,16 @@ def _fit(member: Member, blocks: dict[str, Blocks], holds: Iterable[Hold]) -> bo
 
 def _in_quota(draft: Draft, member: Member, share: ClusterShare, losses: Iterable[Loss]) -> bool:
     """Returns whether the ResourceQuotas of the namespace have room for what is new of a share."""
-    rest = namespace_quota.left(draft, member)
-    if rest is None:
-        return True
+    back: dict[str, int] = {}
     for loss in losses:
         if loss.cluster == member.name and loss.victim.key.partition("/")[0] == draft.workload.namespace:
             for piece in last(loss.victim.pieces, loss.pods):
                 for name, amount in piece.shape.pod.requests:
-                    if name in rest:
-                        rest[name] += amount * piece.pods
+                    back[name] = back.get(name, 0) + amount * piece.pods
     before = draft.before.get(share.cluster)
-    known = dict(before.components) if before is not None else {}
-    for component in draft.workload.components:
-        new = dict(share.components).get(component.name, 0) - known.get(component.name, 0)
-        for name, amount in component.shape.requests:
-            if name in rest:
-                rest[name] -= amount * new
-    return all(amount >= 0 for amount in rest.values())
-
-
-def _without(member: Member, name: str, gone: Gone) -> Blocks:
-    pool = member.pool(name)
-    assert pool is not None
-    blocks = dict(pool.shown)
-    vacate(blocks, pool, gone.at.get(name, {}))
-    if somewhere := gone.somewhere.get(name):
-        give_all(blocks, pool, somewhere)
-    return blocks
+    known, now = dict(before.components) if before is not None else {}, dict(share.components)
+    new = {c.name: now.get(c.name, 0) - known.get(c.name, 0) for c in draft.workload.components}
+    return namespace_quota.admits(draft, member, new, back)
 
 
 def _others(member: Member, key: str, going: Mapping[str, int], victims: Set[str]) -> tuple[list[Hold], list[Hold]]:

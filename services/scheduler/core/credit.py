@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpufleet.model.cluster import FreeBlock, Inventory, NodeClass
 from gpufleet.model.resources import resources
 from services.scheduler.core.blocks import Blocks
-from services.scheduler.core.gone import NOT_YET, SOMEWHERE, Gone, give_all, vacate
+from services.scheduler.core.gone import NOT_YET, SOMEWHERE, Gone, shown_without
 from services.scheduler.core.pool import Pool
 from services.scheduler.core.shapes import Free
 from services.scheduler.core.whereabouts import Here, Piece, by_unit, first
@@ -113,16 +113,11 @@ def _rest(assigned: dict[tuple[str, str], int], known: dict[tuple[str, str | Non
 def _credited(state: State, node_class: NodeClass, gone: Gone) -> NodeClass:
     """Returns a class with what its pods give back."""
     name = node_class.name
-    at, somewhere = gone.at.get(name), gone.somewhere.get(name)
-    if not at and not somewhere:
+    if not gone.at.get(name) and not gone.somewhere.get(name):
         return node_class
     pool = Pool(node_class, state.fleet.catalog)
-    blocks: Blocks = dict(pool.shown)
-    nodes = dict(pool.nodes)
-    nodes.update(vacate(blocks, pool, at or {}))
-    if somewhere:
-        give_all(blocks, pool, somewhere)
-    return replace(node_class, free=tuple(_blocks(pool, blocks, nodes)))
+    blocks, numbered = shown_without(pool, gone)
+    return replace(node_class, free=tuple(_blocks(pool, blocks, pool.nodes | dict(numbered))))
 
 
 def _blocks(pool: Pool, blocks: Blocks, nodes: dict[int, Free]) -> Iterator[FreeBlock]:

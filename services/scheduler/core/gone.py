@@ -162,6 +162,15 @@ def give_all(blocks: Blocks, pool: Pool, gone: Somewhere) -> None:
         give(blocks, pool, shape.fitter(pool.layout), pods, gone[shape, pods])
 
 
+def shown_without(pool: Pool, gone: Gone) -> tuple[Blocks, list[tuple[int, Free]]]:
+    """Returns what nodes have left without reservations and without some bound pods, all and by number as `vacate`."""
+    blocks = dict(pool.shown)
+    numbered = vacate(blocks, pool, gone.at.get(pool.name, {}))
+    if somewhere := gone.somewhere.get(pool.name):
+        give_all(blocks, pool, somewhere)
+    return blocks, numbered
+
+
 def _largest_first(kind: tuple[Shape, int]) -> tuple[int, int, int]:
     shape, pods = kind
     return (-shape.gpus, -pods, shape.id)

@@ -6,11 +6,13 @@ What is asked for is known from the inventory, plus what placements hold for pod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from gpufleet.model import quantity
 from gpufleet.model.reasons import Code, Reason
 from services.scheduler.core.draft import Draft
 from services.scheduler.core.member import Member
+from services.scheduler.core.reserve import requested
 from services.scheduler.core.shapes import UNBOUNDED
 
 
@@ -20,12 +22,7 @@ def left(draft: Draft, member: Member) -> dict[str, int] | None:
     quotas = [q for q in inventory.quotas if q.namespace == namespace] if inventory is not None else []
     if not quotas:
         return None
-    held: dict[str, int] = {}
-    for key, holding in member.held.items():
-        if key.partition("/")[0] == namespace:
-            for hold in holding.holds:
-                for name, amount in hold.part.shape.pod.requests:
-                    held[name] = held.get(name, 0) + amount * hold.count
+    held = requested(member.held, namespace)
     found: dict[str, int] = {}
     for quota in quotas:
         hard, used = dict(quota.hard), dict(quota.used)
@@ -47,11 +44,14 @@ def most(draft: Draft, member: Member) -> int:
     return max(0, min((rest[name] // amount for name, amount in needs.items() if name in rest), default=UNBOUNDED))
 
 
-def admits(draft: Draft, member: Member, counts: Mapping[str, int]) -> bool:
-    """Returns whether the namespace's quotas allow so many more pods by component."""
+def admits(
+    draft: Draft, member: Member, counts: Mapping[str, int], back: Mapping[str, int] = MappingProxyType({})
+) -> bool:
+    """Returns whether the namespace's quotas allow so many more pods by component, once ``back`` is given back."""
     rest = left(draft, member)
     if rest is None:
         return True
+    rest = {name: amount + back.get(name, 0) for name, amount in rest.items()}
     for component in draft.workload.components:
         for name, amount in component.shape.requests:
             if name in rest:

@@ -7,7 +7,7 @@ the order cannot matter (`Pool`) a hold that comes or goes is an addition or a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -53,6 +53,17 @@ class Holding:
 
     version: Version
     holds: tuple[Hold, ...]
+
+
+def requested(held: Mapping[str, Holding], namespace: str) -> dict[str, int]:
+    """Returns what the holds of a namespace's workloads ask for, by resource."""
+    found: dict[str, int] = {}
+    for key, kept in held.items():
+        if key.partition("/")[0] == namespace:
+            for hold in kept.holds:
+                for name, amount in hold.part.shape.pod.requests:
+                    found[name] = found.get(name, 0) + amount * hold.count
+    return found
 
 
 def holding(version: Version, share: ClusterShare, ways: tuple[Way, ...], pods: WorkloadPods | None) -> Holding | None:

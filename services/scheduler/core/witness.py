@@ -26,6 +26,7 @@ from gpufleet.model.workload import Workload
 from services.scheduler.core.divide import Mode
 from services.scheduler.core.divide_whole import whole
 from services.scheduler.core.evidence import LineSeen, Other, QuotaUse, Taking
+from services.scheduler.core.reserve import requested
 from services.scheduler.core.room import plain
 from services.scheduler.core.seen import Left, Seen
 from services.scheduler.core.settings import Settings
@@ -132,14 +133,8 @@ def _left(member: Member, namespace: str) -> Left:
             known = _copied(member, {})
             member.note(_LEFT, known)
         return known
-    held: dict[str, int] = {}
-    if any(quota.namespace == namespace for quota in inventory.quotas):
-        for key, holding in member.held.items():
-            if key.partition("/")[0] == namespace:
-                for hold in holding.holds:
-                    for name, amount in hold.part.shape.pod.requests:
-                        held[name] = held.get(name, 0) + amount * hold.count
-    return _copied(member, held)
+    bounded = any(quota.namespace == namespace for quota in inventory.quotas)
+    return _copied(member, requested(member.held, namespace) if bounded else {})
 
 
 def _copied(member: Member, held: Mapping[str, int]) -> Left:
